@@ -1,0 +1,1 @@
+//! Aworker: a single-threaded, Web-interoperable JavaScript runtime on V8.

@@ -1,0 +1,1 @@
+//! Everything Turf knows about Linux and OCI: see docs/architecture.md.
