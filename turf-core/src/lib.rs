@@ -1,1 +1,13 @@
 //! Everything Turf knows about Linux and OCI: see docs/architecture.md.
+//!
+//! This library returns errors and prints nothing; it has no global state. Its only room with
+//! `unsafe` is [`sys`].
+
+pub mod cgroup;
+pub mod container;
+pub mod error;
+pub mod limits;
+pub mod root;
+pub mod sys;
+
+pub use error::{Error, Operation, Result};

@@ -1,0 +1,46 @@
+//! Every bound of this library by name, with the reason for its value.
+//!
+//! Nothing that a container, a seed or a file can grow is unbounded: a message, a buffer,
+//! a wait. What a limit refuses is refused with an error that names the limit.
+
+use std::time::Duration;
+
+/// Longest container id, in bytes: it is a directory's name (`NAME_MAX`).
+pub const CONTAINER_ID_BYTES: usize = 255;
+
+/// Largest state.json that is read, in bytes. Ours are a few kilobytes; the compiled plan of a
+/// bundle with hundreds of mounts and a large seccomp profile stays far below this.
+pub const STATE_FILE_BYTES: u64 = 16 << 20;
+
+/// Longest Unix socket path in bytes, without the terminating zero (unix(7): `sun_path`).
+pub const SOCKET_PATH_BYTES: usize = 107;
+
+/// How long `create` waits for init to reach the gate. Mounts of network file systems can be
+/// slow; hooks have their own time limits and are not counted.
+pub const INIT_READY: Duration = Duration::from_secs(60);
+
+/// How long `start` waits for the seed's answer to a fork request (normally about a millisecond,
+/// but a busy machine may page the seed in).
+pub const SEED_ANSWER: Duration = Duration::from_secs(20);
+
+/// How long `start` waits for a forked worker to report that it runs.
+pub const WORKER_RUNNING: Duration = Duration::from_secs(20);
+
+/// How long `delete --force` and `kill --all` wait for killed processes to be gone. A process in an
+/// uninterruptible system call dies only when that call returns.
+pub const KILLED_PROCESSES_GONE: Duration = Duration::from_secs(10);
+
+/// How long the removal of a control group is retried while the kernel still finds it busy: an
+/// exited process leaves its group a little after its parent learns of the exit.
+pub const CGROUP_REMOVAL: Duration = Duration::from_secs(5);
+
+/// How long a verb waits for the lock of a container that another verb holds. `create` holds it
+/// through its hooks, so this is longer than [`INIT_READY`].
+pub const CONTAINER_LOCK: Duration = Duration::from_secs(120);
+
+/// Largest file of a control group that is read, in bytes: `cgroup.procs` of a group with
+/// half a million processes.
+pub const CGROUP_FILE_BYTES: u64 = 4 << 20;
+
+/// Most listening sockets one container may be given.
+pub const LISTENERS: usize = 32;

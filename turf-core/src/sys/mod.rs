@@ -1,0 +1,8 @@
+//! System calls: one function per call, typed (`OwnedFd`, never a number), named as its man page.
+//!
+//! This is the only room of the library where `unsafe` is allowed. What `nix` or `std` already
+//! offers safely is called directly from where it is needed and is not wrapped again here.
+#![allow(unsafe_code)]
+
+pub mod fd;
+pub mod pidfd;
