@@ -1,1 +1,13 @@
-//! Aworker: a single-threaded, Web-interoperable JavaScript runtime on V8.
+//! Aworker: a Web-interoperable JavaScript runtime on V8 after the Service
+//! Worker model, in one process with one thread.
+//!
+//! Life: [`initialize`] V8, make a [`Runtime`] from the built-in snapshot, load
+//! a script, become a worker (after a fork, or cold), run until told to stop.
+//! The library prints nothing but what scripts print, and never exits.
+//!
+//! How built-ins and native operations are written: `src/js/README.md`.
+
+pub mod engine;
+pub mod web;
+
+pub use engine::{V8Flags, initialize};

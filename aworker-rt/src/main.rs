@@ -1,3 +1,36 @@
-//! Entry point.
+//! `aworker`: runs scripts from the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+use aworker_rt::engine::Engine;
+use aworker_rt::{V8Flags, initialize};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["eval", code] => evaluate(code),
+        ["--version"] => {
+            println!("aworker {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("usage: aworker eval CODE | aworker --version");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Evaluates code and prints its value.
+fn evaluate(code: &str) -> ExitCode {
+    initialize(&V8Flags::default());
+    match Engine::new().evaluate("[eval]", code) {
+        Ok(value) => {
+            println!("{value}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What a JavaScript exception looks like to a person: the place, the source
+//! line with a caret, the message and the stack.
+
+use std::fmt;
+
+/// Frames kept of an exception's stack.
+pub(super) const STACK_FRAMES: i32 = 50;
+
+/// Longest source line that is quoted; minified bundles have lines of megabytes.
+const MAX_QUOTED_COLUMNS: usize = 160;
+
+/// An exception nobody caught, described for a person.
+#[derive(Clone, Debug)]
+pub struct ScriptError {
+    text: String,
+}
+
+impl ScriptError {
+    /// An error that has no JavaScript exception behind it.
+    pub fn new(text: impl Into<String>) -> ScriptError {
+        ScriptError { text: text.into() }
+    }
+}
+
+impl fmt::Display for ScriptError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for ScriptError {}
+
+/// A try-catch scope around a handle scope.
+pub type CatchScope<'a, 'b, 'c, 'd> = v8::PinnedRef<'a, v8::TryCatch<'b, 'c, v8::HandleScope<'d>>>;
+
+/// Describes what the try-catch scope caught.
+pub fn caught(scope: &CatchScope<'_, '_, '_, '_>) -> ScriptError {
+    let Some(exception) = scope.exception() else {
+        return ScriptError::new("JavaScript was terminated");
+    };
+    match scope.message() {
+        Some(message) => describe(scope, exception, message),
+        None => uncaught(scope, exception),
+    }
+}
+
+/// Describes an exception that was kept as a value, for instance the reason of
+/// a rejected promise.
+pub fn uncaught(scope: &v8::PinScope<'_, '_>, exception: v8::Local<v8::Value>) -> ScriptError {
+    describe(scope, exception, v8::Exception::create_message(scope, exception))
+}
+
+/// Place and source excerpt, then what the exception says of itself.
+fn describe(
+    scope: &v8::PinScope<'_, '_>,
+    exception: v8::Local<v8::Value>,
+    message: v8::Local<v8::Message>,
+) -> ScriptError {
+    let excerpt = excerpt(scope, message).unwrap_or_default();
+    ScriptError::new(format!("{excerpt}Uncaught {}", value_text(scope, exception)))
+}
+
+/// `file:line:column`, the line and a caret, each ended by a newline.
+fn excerpt(scope: &v8::PinScope<'_, '_>, message: v8::Local<v8::Message>) -> Option<String> {
+    let file =
+        message.get_script_resource_name(scope).filter(|name| name.is_string())?.to_rust_string_lossy(scope);
+    if file.starts_with("aworker:") {
+        return None;
+    }
+    let line = message.get_line_number(scope)?;
+    let column = message.get_start_column();
+    let place = format!("{file}:{line}:{}\n", column + 1);
+    let source = message.get_source_line(scope)?.to_rust_string_lossy(scope);
+    if source.is_empty() || source.chars().count() > MAX_QUOTED_COLUMNS {
+        return Some(place);
+    }
+    let indent: String =
+        source.chars().take(column).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
+    let width = message.get_end_column().saturating_sub(column).clamp(1, MAX_QUOTED_COLUMNS);
+    Some(format!("{place}{source}\n{indent}{}\n", "^".repeat(width)))
+}
+
+/// An error's stack, which begins with its name and message; other values as
+/// strings.
+fn value_text(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> String {
+    if !value.is_native_error() {
+        return value.to_rust_string_lossy(scope);
+    }
+    let object = value.cast::<v8::Object>();
+    let key = super::conversions::string(scope, "stack");
+    match object.get(scope, key.into()) {
+        Some(stack) if stack.is_string() => stack.to_rust_string_lossy(scope),
+        _ => value.to_rust_string_lossy(scope),
+    }
+}

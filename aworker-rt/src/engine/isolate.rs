@@ -1,0 +1,81 @@
+//! One isolate with one context, made from the built-in snapshot, and the
+//! state that natives keep beside it.
+
+use super::exceptions::{self, ScriptError};
+use super::{conversions, ops, snapshot};
+
+/// The running JavaScript engine: isolate and context.
+///
+/// Natives keep their state in slots of the isolate (`scope.get_slot::<T>()`),
+/// JavaScript objects hold integer handles only.
+pub struct Engine {
+    // Dropped before the isolate that owns what it refers to.
+    context: v8::Global<v8::Context>,
+    isolate: v8::OwnedIsolate,
+}
+
+/// The built-ins' `internals` object, for lookups of `internals.callbacks`.
+struct Internals(v8::Global<v8::Object>);
+
+impl Engine {
+    /// Makes an isolate and a context with all built-ins. V8 must be initialised.
+    pub fn new() -> Engine {
+        let parameters = v8::CreateParams::default()
+            .snapshot_blob(snapshot::builtins())
+            .external_references(ops::external_references().into());
+        let mut isolate = v8::Isolate::new(parameters);
+        isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
+        isolate.set_capture_stack_trace_for_uncaught_exceptions(true, exceptions::STACK_FRAMES);
+        let (context, internals) = {
+            v8::scope!(let scope, &mut isolate);
+            let context = v8::Context::new(scope, v8::ContextOptions::default());
+            let scope = &mut v8::ContextScope::new(scope, context);
+            let internals = scope
+                .get_context_data_from_snapshot_once::<v8::Object>(snapshot::INTERNALS)
+                .expect("the snapshot holds the built-ins' internals object");
+            (v8::Global::new(scope, context), v8::Global::new(scope, internals))
+        };
+        isolate.set_slot(Internals(internals));
+        Engine { context, isolate }
+    }
+
+    /// Runs `action` in the context.
+    pub fn with_scope<R>(&mut self, action: impl for<'s, 'i> FnOnce(&mut v8::PinScope<'s, 'i>) -> R) -> R {
+        v8::scope!(let scope, &mut self.isolate);
+        let context = v8::Local::new(scope, &self.context);
+        let scope = &mut v8::ContextScope::new(scope, context);
+        action(scope)
+    }
+
+    /// Evaluates classic script text; its completion value as a string.
+    ///
+    /// # Errors
+    /// The uncaught exception, with its stack.
+    pub fn evaluate(&mut self, name: &str, text: &str) -> Result<String, ScriptError> {
+        self.with_scope(|scope| {
+            v8::tc_scope!(let scope, scope);
+            let source = conversions::string(scope, text);
+            let name = conversions::string(scope, name);
+            let origin =
+                v8::ScriptOrigin::new(scope, name.into(), 0, 0, false, 0, None, false, false, false, None);
+            let value =
+                v8::Script::compile(scope, source, Some(&origin)).and_then(|script| script.run(scope));
+            match value {
+                Some(value) => Ok(value.to_rust_string_lossy(scope)),
+                None => Err(exceptions::caught(scope)),
+            }
+        })
+    }
+}
+
+/// The function a built-in left in `internals.callbacks` under this name.
+///
+/// Look it up once and keep the `v8::Global`: entry points never change after
+/// the built-ins are loaded.
+pub fn callback(scope: &mut v8::PinScope<'_, '_>, name: &str) -> Option<v8::Global<v8::Function>> {
+    let internals = scope.get_slot::<Internals>()?.0.clone();
+    let internals = v8::Local::new(scope, internals);
+    let callbacks = conversions::get(scope, internals, "callbacks")?.try_cast::<v8::Object>().ok()?;
+    let function = conversions::get(scope, callbacks, name)?.try_cast::<v8::Function>().ok()?;
+    Some(v8::Global::new(scope, function))
+}

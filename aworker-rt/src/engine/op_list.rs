@@ -1,0 +1,14 @@
+// The native operations, in one list: `name => path of the Rust function`.
+//
+// JavaScript built-ins call them as `ops.name(...)`. The library takes the paths,
+// the build script only the names (see `ops.rs` and `build.rs`), so this file is
+// included by both and holds nothing else. Sort by file, then by name.
+
+/// Calls `$with!` with every operation.
+macro_rules! for_each_op {
+    ($with:ident) => {
+        $with! {
+            print => crate::engine::stdio::print,
+        }
+    };
+}

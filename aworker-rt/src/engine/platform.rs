@@ -1,0 +1,42 @@
+//! Starting V8: flags and the single-threaded platform, once per process.
+
+use std::sync::Once;
+
+use super::snapshot;
+
+/// Settings of V8 that are fixed for the life of the process.
+#[derive(Clone, Debug, Default)]
+pub struct V8Flags {
+    /// Limit of the JavaScript heap; V8's own choice (by the machine's memory)
+    /// when absent.
+    pub max_heap_mb: Option<u32>,
+    /// Further flags in V8's own notation, for instance `--jitless`.
+    pub extra: Vec<String>,
+}
+
+/// Flags every process runs with.
+///
+/// - no bytecode flushing: a seed may idle for hours and must keep its warm code;
+/// - no memory reducer: it starts collections by time, and a collection in a
+///   clone dirties pages that it shares with the seed;
+/// - a small semi-space: its pages are the first that every clone dirties.
+const FLAGS: &str =
+    "--no-memory-reducer --max-semi-space-size=2 --min-semi-space-size=1 --no-verify-snapshot-checksum";
+
+static STARTED: Once = Once::new();
+
+/// Starts V8 on a platform without threads. Only the first call has an effect.
+pub fn initialize(flags: &V8Flags) {
+    STARTED.call_once(|| {
+        v8::V8::set_flags_from_string(snapshot::FLAGS);
+        v8::V8::set_flags_from_string(FLAGS);
+        if let Some(limit) = flags.max_heap_mb {
+            v8::V8::set_flags_from_string(&format!("--max-heap-size={limit}"));
+        }
+        for flag in &flags.extra {
+            v8::V8::set_flags_from_string(flag);
+        }
+        v8::V8::initialize_platform(v8::new_single_threaded_default_platform(false).make_shared());
+        v8::V8::initialize();
+    });
+}

@@ -1,0 +1,1 @@
+//! Native halves of the Web APIs: one file per standard.
