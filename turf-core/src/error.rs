@@ -137,7 +137,7 @@ pub fn errno_text(errno: i32) -> String {
     }
 }
 
-fn describe(source: &io::Error) -> String {
+pub(crate) fn describe(source: &io::Error) -> String {
     match source.raw_os_error() {
         Some(errno) => errno_text(errno),
         None => source.to_string(),

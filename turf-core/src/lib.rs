@@ -8,6 +8,7 @@ pub mod container;
 pub mod error;
 pub mod limits;
 pub mod root;
+pub mod seed;
 pub mod sys;
 
 pub use error::{Error, Operation, Result};

@@ -5,4 +5,6 @@
 #![allow(unsafe_code)]
 
 pub mod fd;
+pub mod memory;
 pub mod pidfd;
+pub mod socket;

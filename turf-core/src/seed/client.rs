@@ -1,0 +1,234 @@
+//! The asking side of the seed protocol: one connection, one request, one reply.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::protocol::{
+    self, FdName, ForkFds, ForkRequest, MAX_INLINE_PLAN, MAX_PACKET, MAX_PLAN, Namespaces, PlanBytes,
+    ProtocolError, Reaper, Refusal, Reply, Report, Request, SeedStat,
+};
+use crate::sys::{memory, socket};
+
+/// How long a client waits for a seed's reply. A fork takes about a millisecond; requests queue behind one another.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a seed could not be asked, or what it answered instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket, or it may not be connected to.
+    #[error("connect to the seed at {path}: {}", crate::error::describe(.source))]
+    Connect {
+        /// The control socket.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A system call on the connection failed.
+    #[error("{operation}: {}", crate::error::describe(.source))]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The peer went away without a word.
+    #[error("{who} closed the connection without an answer")]
+    Closed {
+        /// Which peer.
+        who: &'static str,
+    },
+    /// The answer did not come in time.
+    #[error("{who} did not answer within {seconds} s")]
+    Timeout {
+        /// Which peer.
+        who: &'static str,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The answer was not understood, or the request cannot be put into a message.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// The answer does not belong to the request.
+    #[error("the seed's answer does not belong to the request")]
+    Unexpected,
+    /// The seed refused.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// One worker to fork, as a caller describes it.
+#[derive(Debug, Clone)]
+pub struct Fork<'a> {
+    /// The container's id.
+    pub container: &'a str,
+    /// The namespaces of init that differ from the host's.
+    pub namespaces: Namespaces,
+    /// Who collects the worker's exit status.
+    pub reaper: Reaper,
+    /// The encoded worker plan, at most [`MAX_PLAN`] bytes.
+    pub plan: &'a [u8],
+    /// The descriptors.
+    pub fds: ForkFds<'a>,
+}
+
+/// A connection to a seed, good for one request.
+#[derive(Debug)]
+pub struct SeedClient {
+    socket: OwnedFd,
+}
+
+impl SeedClient {
+    /// Connects to the control socket of a seed.
+    pub fn connect(control: &Path) -> Result<SeedClient, ClientError> {
+        let failed = |source| ClientError::Connect { path: control.to_owned(), source };
+        let socket = socket::seqpacket().map_err(failed)?;
+        socket::set_timeout(socket.as_fd(), REPLY_TIMEOUT).map_err(failed)?;
+        socket::connect_long(socket.as_fd(), control).map_err(failed)?;
+        Ok(SeedClient { socket })
+    }
+
+    /// Asks for a worker. Answers with its pid in the pid namespace of the sandbox's init.
+    ///
+    /// The worker exists then, but may still fail: wait for its report with [`receive_report`].
+    pub fn fork(self, fork: &Fork<'_>) -> Result<i32, ClientError> {
+        let mut named = fork.fds.named();
+        let large = large_plan(fork.plan)?;
+        let plan = match &large {
+            None => PlanBytes::Inline(fork.plan.to_vec()),
+            Some(memfd) => {
+                named.push((FdName::Plan, memfd.as_fd()));
+                PlanBytes::Memfd(fork.plan.len() as u32)
+            }
+        };
+        let (names, fds): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+        let request = ForkRequest {
+            container: fork.container.to_owned(),
+            namespaces: fork.namespaces,
+            reaper: fork.reaper,
+            plan,
+            fds: names,
+        };
+        match self.ask(&Request::Fork(request), &fds)? {
+            Reply::Forked { pid } => Ok(pid),
+            Reply::Refused(_) | Reply::Stat(_) | Reply::Stopping => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Asks how the seed is.
+    pub fn stat(self) -> Result<SeedStat, ClientError> {
+        match self.ask(&Request::Stat, &[])? {
+            Reply::Stat(stat) => Ok(stat),
+            Reply::Refused(_) | Reply::Forked { .. } | Reply::Stopping => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Asks the seed to exit; it stops listening before it answers.
+    pub fn stop(self) -> Result<(), ClientError> {
+        match self.ask(&Request::Stop, &[])? {
+            Reply::Stopping => Ok(()),
+            Reply::Refused(_) | Reply::Forked { .. } | Reply::Stat(_) => Err(ClientError::Unexpected),
+        }
+    }
+
+    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ClientError> {
+        let packet = protocol::encode(request)?;
+        let sent = socket::send_packet(self.socket.as_fd(), &packet, fds);
+        // A seed that refuses a peer answers and hangs up: its answer is worth more than the broken pipe.
+        if let Err(source) = sent
+            && source.kind() != io::ErrorKind::BrokenPipe
+        {
+            return Err(ClientError::Io { operation: "send the request to the seed", source });
+        }
+        match receive(self.socket.as_fd(), "the seed", REPLY_TIMEOUT)? {
+            Reply::Refused(refusal) => Err(ClientError::Refused(refusal)),
+            reply @ (Reply::Forked { .. } | Reply::Stat(_) | Reply::Stopping) => Ok(reply),
+        }
+    }
+}
+
+/// The two ends of a report: the one to wait on and the one to give to the worker.
+pub fn report_channel() -> Result<(OwnedFd, OwnedFd), ClientError> {
+    socket::seqpacket_pair().map_err(|source| ClientError::Io { operation: "make a report channel", source })
+}
+
+/// Waits for the worker's report. The caller must have closed its copy of the worker's end: then a worker that dies
+/// without a report is noticed at once.
+pub fn receive_report(end: OwnedFd, timeout: Duration) -> Result<Report, ClientError> {
+    socket::set_timeout(end.as_fd(), timeout)
+        .map_err(|source| ClientError::Io { operation: "set a timeout on the report channel", source })?;
+    receive(end.as_fd(), "the worker", timeout)
+}
+
+/// Sends a worker's report.
+pub fn send_report(end: BorrowedFd<'_>, report: &Report) -> Result<(), ClientError> {
+    let packet = protocol::encode(report)?;
+    socket::send_packet(end, &packet, &[])
+        .map_err(|source| ClientError::Io { operation: "send the worker's report", source })
+}
+
+fn receive<M: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    who: &'static str,
+    timeout: Duration,
+) -> Result<M, ClientError> {
+    let mut buffer = vec![0; MAX_PACKET];
+    let packet = socket::recv_packet(socket, &mut buffer).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => ClientError::Timeout { who, seconds: timeout.as_secs() },
+        io::ErrorKind::ConnectionReset => ClientError::Closed { who },
+        _ => ClientError::Io { operation: "receive an answer", source },
+    })?;
+    if packet.truncated {
+        return Err(ProtocolError::TooLong.into());
+    }
+    if packet.len == 0 {
+        return Err(ClientError::Closed { who });
+    }
+    Ok(protocol::decode(&buffer[..packet.len])?)
+}
+
+fn large_plan(plan: &[u8]) -> Result<Option<OwnedFd>, ClientError> {
+    if plan.len() > MAX_PLAN {
+        return Err(ProtocolError::Limit { field: "the worker plan", limit: MAX_PLAN }.into());
+    }
+    if plan.len() <= MAX_INLINE_PLAN {
+        return Ok(None);
+    }
+    memory::memfd_with(c"turf-worker-plan", plan)
+        .map(Some)
+        .map_err(|source| ClientError::Io { operation: "put the worker plan into a memfd", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_crosses_the_channel() {
+        let (ours, theirs) = report_channel().unwrap();
+        let report = Report::Failed(Refusal::new("open script", "open /x: no such file or directory"));
+        send_report(theirs.as_fd(), &report).unwrap();
+        drop(theirs);
+        assert_eq!(receive_report(ours, Duration::from_secs(5)).unwrap(), report);
+    }
+
+    #[test]
+    fn a_worker_that_dies_without_a_report_is_noticed() {
+        let (ours, theirs) = report_channel().unwrap();
+        drop(theirs);
+        let error = receive_report(ours, Duration::from_secs(5)).unwrap_err();
+        assert_eq!(error.to_string(), "the worker closed the connection without an answer");
+    }
+
+    #[test]
+    fn a_missing_seed_is_named_by_its_socket() {
+        let error = SeedClient::connect(Path::new("/nonexistent/control.sock")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "connect to the seed at /nonexistent/control.sock: no such file or directory"
+        );
+    }
+}

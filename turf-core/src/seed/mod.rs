@@ -1,0 +1,8 @@
+//! Seeds from the outside: how to start one, find it and ask it for a worker.
+//!
+//! A seed is a warm V8 process (the `turf-seed` program) that listens on a socket in its directory
+//! `<root>/seeds/<name>/`. This module holds what both sides share ([`protocol`]), the asking side ([`client`])
+//! and the directory ([`registry`]). It never hears of V8.
+
+pub mod client;
+pub mod protocol;
