@@ -3,11 +3,13 @@
 //! This library returns errors and prints nothing; it has no global state. Its only room with
 //! `unsafe` is [`sys`].
 
+pub mod bundle;
 pub mod cgroup;
 pub mod container;
 pub mod error;
 pub mod limits;
 pub mod root;
+pub mod sandbox;
 pub mod seed;
 pub mod sys;
 

@@ -1,0 +1,21 @@
+//! The isolation of a container: from the plan to a process that runs inside.
+//!
+//! ```text
+//!  config.json --compile--> Plan --spawn--> init: InitPlan's steps --> waits at the gate
+//!  (bundle)     (pure)                                                    |            |
+//!                                         exec bundle: ProcessPlan, execve <-+            +-> worker bundle: reaps the worker
+//! ```
+//!
+//! [`plan`] and [`step`] are data, [`compile`] and [`mounts`] are pure; [`init`], [`enter`] and
+//! [`hooks`] act. What acts decides nothing: every decision is in the plan.
+
+pub mod compile;
+pub mod enter;
+pub mod gate;
+pub mod hooks;
+pub mod init;
+pub mod plan;
+pub mod step;
+
+pub use plan::{CgroupPlan, InitPlan, Plan, ProcessPlan};
+pub use step::{Step, StepError};
