@@ -44,3 +44,21 @@ pub const CGROUP_FILE_BYTES: u64 = 4 << 20;
 
 /// Most listening sockets one container may be given.
 pub const LISTENERS: usize = 32;
+
+/// Longest name of a seed, in bytes: with the state directory before it and the socket's name behind
+/// it, the path should fit [`SOCKET_PATH_BYTES`].
+pub const SEED_NAME_BYTES: usize = 64;
+
+/// How long a seed may take from its start until it listens: V8's warm-up takes well under a second,
+/// a user's script in a userland seed may take its time.
+pub const SEED_START: Duration = Duration::from_secs(60);
+
+/// How long a command waits for another one that starts or stops the same seed; longer than
+/// [`SEED_START`].
+pub const SEED_LOCK: Duration = Duration::from_secs(90);
+
+/// How long `turf seed list` waits for one seed, which may be busy forking.
+pub const SEED_STAT: Duration = Duration::from_secs(5);
+
+/// How long a seed that was told to stop, or killed, may take to be gone.
+pub const SEED_STOP: Duration = Duration::from_secs(5);

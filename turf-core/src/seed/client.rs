@@ -11,10 +11,8 @@ use super::protocol::{
     self, FdName, ForkFds, ForkRequest, MAX_INLINE_PLAN, MAX_PACKET, MAX_PLAN, Namespaces, PlanBytes,
     ProtocolError, Reaper, Refusal, Reply, Report, Request, SeedStat,
 };
+use crate::limits;
 use crate::sys::{memory, socket};
-
-/// How long a client waits for a seed's reply. A fork takes about a millisecond; requests queue behind one another.
-pub const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a seed could not be asked, or what it answered instead.
 #[derive(Debug, thiserror::Error)]
@@ -79,16 +77,22 @@ pub struct Fork<'a> {
 #[derive(Debug)]
 pub struct SeedClient {
     socket: OwnedFd,
+    timeout: Duration,
 }
 
 impl SeedClient {
     /// Connects to the control socket of a seed.
     pub fn connect(control: &Path) -> Result<SeedClient, ClientError> {
+        SeedClient::connect_within(control, limits::SEED_ANSWER)
+    }
+
+    /// Connects with a limit of its own for each answer.
+    pub fn connect_within(control: &Path, timeout: Duration) -> Result<SeedClient, ClientError> {
         let failed = |source| ClientError::Connect { path: control.to_owned(), source };
         let socket = socket::seqpacket().map_err(failed)?;
-        socket::set_timeout(socket.as_fd(), REPLY_TIMEOUT).map_err(failed)?;
+        socket::set_timeout(socket.as_fd(), timeout).map_err(failed)?;
         socket::connect_long(socket.as_fd(), control).map_err(failed)?;
-        Ok(SeedClient { socket })
+        Ok(SeedClient { socket, timeout })
     }
 
     /// Asks for a worker. Answers with its pid in the pid namespace of the sandbox's init.
@@ -143,7 +147,7 @@ impl SeedClient {
         {
             return Err(ClientError::Io { operation: "send the request to the seed", source });
         }
-        match receive(self.socket.as_fd(), "the seed", REPLY_TIMEOUT)? {
+        match receive(self.socket.as_fd(), "the seed", self.timeout)? {
             Reply::Refused(refusal) => Err(ClientError::Refused(refusal)),
             reply @ (Reply::Forked { .. } | Reply::Stat(_) | Reply::Stopping) => Ok(reply),
         }
