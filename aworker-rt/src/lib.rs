@@ -8,6 +8,7 @@
 //! How built-ins and native operations are written: `src/js/README.md`.
 
 pub mod engine;
+pub mod event_loop;
 pub mod web;
 
 pub use engine::{V8Flags, initialize};

@@ -50,6 +50,29 @@ pub fn uncaught(scope: &v8::PinScope<'_, '_>, exception: v8::Local<v8::Value>) -
     describe(scope, exception, v8::Exception::create_message(scope, exception))
 }
 
+/// Describes the reason of a promise that was rejected without a handler.
+pub fn rejected(scope: &v8::PinScope<'_, '_>, reason: v8::Local<v8::Value>) -> ScriptError {
+    let ScriptError { text } = uncaught(scope, reason);
+    ScriptError { text: text.replacen("Uncaught ", "Uncaught (in promise) ", 1) }
+}
+
+/// `ops.error_location(error)`: `[file, line, column]` of an exception, counted
+/// from 1, as far as V8 knows them.
+pub(crate) fn error_location(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let message = v8::Exception::create_message(scope, arguments.get(0));
+    let file = message.get_script_resource_name(scope).filter(|name| name.is_string());
+    let file = file.unwrap_or_else(|| v8::String::empty(scope).into());
+    let line = u32::try_from(message.get_line_number(scope).unwrap_or(0)).unwrap_or(u32::MAX);
+    let column = u32::try_from(message.get_start_column() + 1).unwrap_or(u32::MAX);
+    let line = v8::Integer::new_from_unsigned(scope, line).into();
+    let column = v8::Integer::new_from_unsigned(scope, column).into();
+    result.set(v8::Array::new_with_elements(scope, &[file, line, column]).into());
+}
+
 /// Place and source excerpt, then what the exception says of itself.
 fn describe(
     scope: &v8::PinScope<'_, '_>,

@@ -2,7 +2,7 @@
 //! state that natives keep beside it.
 
 use super::exceptions::{self, ScriptError};
-use super::{conversions, ops, snapshot};
+use super::{conversions, ops, rejections, snapshot, uncaught};
 
 /// The running JavaScript engine: isolate and context.
 ///
@@ -25,6 +25,8 @@ impl Engine {
             .external_references(ops::external_references().into());
         let mut isolate = v8::Isolate::new(parameters);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
+        isolate.set_promise_reject_callback(rejections::on_promise_reject);
+        isolate.add_message_listener(uncaught::on_message);
         isolate.set_capture_stack_trace_for_uncaught_exceptions(true, exceptions::STACK_FRAMES);
         let (context, internals) = {
             v8::scope!(let scope, &mut isolate);

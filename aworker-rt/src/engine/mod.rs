@@ -9,9 +9,12 @@ mod isolate;
 mod madvise;
 mod ops;
 mod platform;
+pub mod rejections;
 mod snapshot;
 pub(crate) mod stdio;
+mod uncaught;
 
 pub use exceptions::ScriptError;
 pub use isolate::{Engine, callback};
-pub use platform::{V8Flags, initialize};
+pub use platform::{V8Flags, initialize, run_platform_task};
+pub use uncaught::{call_or_fail, fail, take_failure};

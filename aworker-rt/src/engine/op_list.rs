@@ -8,7 +8,11 @@
 macro_rules! for_each_op {
     ($with:ident) => {
         $with! {
+            error_location => crate::engine::exceptions::error_location,
             print => crate::engine::stdio::print,
+            queue_microtask => crate::event_loop::queue_microtask,
+            timer_cancel => crate::event_loop::timer_cancel,
+            timer_start => crate::event_loop::timer_start,
         }
     };
 }

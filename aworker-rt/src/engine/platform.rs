@@ -40,3 +40,9 @@ pub fn initialize(flags: &V8Flags) {
         v8::V8::initialize();
     });
 }
+
+/// Runs one of V8's own tasks (garbage collection, WebAssembly) if one is due;
+/// whether there was one.
+pub fn run_platform_task(isolate: &v8::Isolate) -> bool {
+    v8::Platform::pump_message_loop(&v8::V8::get_current_platform(), isolate, false)
+}

@@ -1,0 +1,106 @@
+//! Promises that were rejected while nobody listened.
+//!
+//! https://html.spec.whatwg.org/#the-hostpromiserejectiontracker-implementation
+
+use std::collections::VecDeque;
+
+use super::exceptions::{self, ScriptError};
+use super::isolate::callback;
+use super::uncaught;
+
+/// Reported promises remembered for `rejectionhandled`, the newest; the standard
+/// keeps them weakly, too.
+const MAX_REPORTED: usize = 64;
+
+/// Rejections since the last report, and promises reported before.
+#[derive(Default)]
+struct Rejections {
+    pending: Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>,
+    reported: VecDeque<v8::Weak<v8::Promise>>,
+}
+
+/// HostPromiseRejectionTracker.
+pub(super) unsafe extern "C" fn on_promise_reject(message: v8::PromiseRejectMessage) {
+    // SAFETY: V8 calls this on the isolate's thread with a live message, and no
+    // other scope of ours is in use meanwhile.
+    v8::callback_scope!(unsafe scope, &message);
+    v8::scope!(let scope, scope);
+    let promise = v8::Global::new(scope, message.get_promise());
+    match message.get_event() {
+        v8::PromiseRejectEvent::PromiseRejectWithNoHandler => {
+            let reason = message.get_value().unwrap_or_else(|| v8::undefined(scope).into());
+            let reason = v8::Global::new(scope, reason);
+            rejections(scope).pending.push((promise, reason));
+        }
+        v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject => handled(scope, &promise),
+        v8::PromiseRejectEvent::PromiseRejectAfterResolved
+        | v8::PromiseRejectEvent::PromiseResolveAfterResolved => {}
+    }
+}
+
+fn rejections<'a>(scope: &'a mut v8::PinScope<'_, '_, ()>) -> &'a mut Rejections {
+    if scope.get_slot::<Rejections>().is_none() {
+        scope.set_slot(Rejections::default());
+    }
+    scope.get_slot_mut::<Rejections>().expect("set above")
+}
+
+/// A handler came late: before the report it undoes the rejection, after it the
+/// script is told.
+fn handled(scope: &mut v8::PinScope<'_, '_>, promise: &v8::Global<v8::Promise>) {
+    let rejections = rejections(scope);
+    if let Some(index) = rejections.pending.iter().position(|(pending, _)| pending == promise) {
+        rejections.pending.remove(index);
+        return;
+    }
+    let Some(index) = rejections.reported.iter().position(|reported| reported == promise) else {
+        return;
+    };
+    rejections.reported.remove(index);
+    let Some(function) = callback(scope, "dispatchRejectionHandled") else {
+        return;
+    };
+    // The callback dispatches an event, which must not happen inside `then`.
+    let promise = v8::Local::new(scope, promise);
+    let reason = promise.result(scope);
+    let function = v8::Local::new(scope, function);
+    uncaught::call_or_fail(scope, function, &[promise.into(), reason]);
+}
+
+/// Reports every promise that is still without a handler.
+///
+/// # Errors
+/// The first one that no `unhandledrejection` listener took.
+pub fn report(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    let mut first = Ok(());
+    loop {
+        let pending = match scope.get_slot_mut::<Rejections>() {
+            Some(rejections) if !rejections.pending.is_empty() => std::mem::take(&mut rejections.pending),
+            _ => return first,
+        };
+        for (promise, reason) in pending {
+            v8::scope!(let scope, scope);
+            let promise = v8::Local::new(scope, promise);
+            let reason = v8::Local::new(scope, reason);
+            if promise.has_handler() {
+                continue;
+            }
+            if uncaught::taken_by(scope, "dispatchUnhandledRejection", &[promise.into(), reason]) {
+                remember(scope, promise);
+            } else if first.is_ok() {
+                first = Err(exceptions::rejected(scope, reason));
+            }
+        }
+        // Listeners may have queued microtasks, and those may reject in turn.
+        scope.perform_microtask_checkpoint();
+    }
+}
+
+fn remember(scope: &mut v8::PinScope<'_, '_>, promise: v8::Local<v8::Promise>) {
+    let promise = v8::Weak::new(scope, promise);
+    let reported = &mut rejections(scope).reported;
+    if reported.len() == MAX_REPORTED {
+        reported.pop_front();
+    }
+    reported.push_back(promise);
+}

@@ -1,0 +1,318 @@
+//! The event loop of one worker: one thread, no locks, no work without a cause.
+//!
+//! One turn has numbered phases:
+//!
+//! 1. timers that are due (only those armed before the turn began);
+//! 2. descriptors that are ready (at most 128), after waiting for them if there
+//!    is nothing else to do;
+//! 3. tasks that were queued before the phase began;
+//! 4. V8's own tasks (garbage collection, WebAssembly), at most 64.
+//!
+//! After every callback of every phase follows a checkpoint: microtasks run
+//! until none is left, then promises rejected without a handler are reported.
+//! Every phase is bounded, so that none starves another. A loop with nothing to
+//! do sleeps in epoll_wait(2) without a timeout.
+//!
+//! The loop lives in a slot of the isolate ([`get`]); it is borrowed only between
+//! callbacks, never while one runs.
+
+pub mod reactor;
+mod tasks;
+mod timers;
+
+use std::time::Duration;
+
+pub use reactor::{Checkpoint, Interest, Life, Ready, Token};
+pub use tasks::Tasks;
+pub use timers::{TimerId, Timers};
+
+use crate::engine::{self, ScriptError, conversions, rejections};
+use reactor::{Events, Reactor};
+use timers::Due;
+
+/// Most of V8's tasks run in one turn.
+const MAX_PLATFORM_TASKS: usize = 64;
+
+/// Something to do later: a function and the number it is called with.
+#[derive(Clone, Copy, Debug)]
+pub struct Action {
+    /// The function. Its state lives in its room's own table.
+    pub run: for<'s, 'i> fn(&mut v8::PinScope<'s, 'i>, u64),
+    /// Handed to the function.
+    pub key: u64,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct EventLoop {
+    timers: Timers,
+    reactor: Reactor,
+    tasks: Tasks,
+    on_timer: Option<v8::Global<v8::Function>>,
+    before_sleep: Vec<Action>,
+}
+
+/// The isolate's event loop.
+pub fn get<'a>(scope: &'a mut v8::PinScope<'_, '_>) -> &'a mut EventLoop {
+    if scope.get_slot::<EventLoop>().is_none() {
+        scope.set_slot(EventLoop::new());
+    }
+    scope.get_slot_mut::<EventLoop>().expect("set above")
+}
+
+impl EventLoop {
+    fn new() -> EventLoop {
+        EventLoop {
+            timers: Timers::new(),
+            reactor: Reactor::default(),
+            tasks: Tasks::default(),
+            on_timer: None,
+            before_sleep: Vec::new(),
+        }
+    }
+
+    /// Timers of native code.
+    pub fn timers(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// Descriptors to wait for.
+    pub fn reactor(&mut self) -> &mut Reactor {
+        &mut self.reactor
+    }
+
+    /// Work for the next turn.
+    pub fn tasks(&mut self) -> &mut Tasks {
+        &mut self.tasks
+    }
+
+    /// Runs an action at the end of every turn, before the loop sleeps.
+    pub fn before_sleep(&mut self, action: Action) {
+        self.before_sleep.push(action);
+    }
+
+    /// Stops the clock of timers: the process waits as a seed.
+    pub fn stop_clock(&mut self) {
+        self.timers.stop_clock();
+    }
+
+    /// Lets time go on in a worker.
+    pub fn start_clock(&mut self) {
+        self.timers.start_clock();
+    }
+
+    /// Whether an epoll instance exists, which forbids a fork.
+    pub fn has_epoll(&self) -> bool {
+        self.reactor.exists()
+    }
+
+    /// Whether anything can still happen that the script waits for.
+    pub fn is_alive(&self) -> bool {
+        self.timers.keep_alive() || self.reactor.keep_alive() || self.tasks.len() > 0
+    }
+
+    /// How long phase 2 may wait; `None` is for ever, and also "not at all" when
+    /// there is nothing to wait for.
+    fn patience(&mut self) -> Patience {
+        if self.tasks.len() > 0 || !self.is_alive() {
+            return Patience::Look;
+        }
+        match self.timers.next_delay() {
+            Some(delay) => Patience::Wait(Some(delay)),
+            None => Patience::Wait(None),
+        }
+    }
+}
+
+/// What phase 2 does about descriptors that are not ready yet.
+enum Patience {
+    Look,
+    Wait(Option<Duration>),
+}
+
+/// Runs turns until `done` says so, or nothing is left that could happen.
+///
+/// # Errors
+/// The first uncaught exception or unhandled rejection of a callback.
+pub fn run_until(
+    scope: &mut v8::PinScope<'_, '_>,
+    mut done: impl FnMut(&mut v8::PinScope<'_, '_>) -> bool,
+) -> Result<(), ScriptError> {
+    checkpoint(scope)?;
+    while !done(scope) {
+        run_platform_tasks(scope)?;
+        if !get(scope).is_alive() && !scope.has_pending_background_tasks() {
+            return Ok(());
+        }
+        turn(scope)?;
+    }
+    Ok(())
+}
+
+/// One turn of the loop.
+fn turn(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    run_timers(scope)?;
+    run_before_sleep(scope)?;
+    run_ready(scope)?;
+    run_tasks(scope)?;
+    run_platform_tasks(scope)
+}
+
+/// Phase 1.
+fn run_timers(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    let timers = get(scope).timers();
+    let (now, limit) = (timers.now(), timers.sequence());
+    while let Some(due) = get(scope).timers.take_due(now, limit) {
+        v8::scope!(let scope, scope);
+        match due {
+            Due::Script(id) => fire_script_timer(scope, id),
+            Due::Native(action) => (action.run)(scope, action.key),
+        }
+        finish_callback(scope)?;
+    }
+    Ok(())
+}
+
+fn run_before_sleep(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    for index in 0..get(scope).before_sleep.len() {
+        v8::scope!(let scope, scope);
+        let action = get(scope).before_sleep[index];
+        (action.run)(scope, action.key);
+    }
+    take_failure(scope)
+}
+
+/// Phase 2.
+fn run_ready(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    let event_loop = get(scope);
+    let timeout = match event_loop.patience() {
+        Patience::Look if event_loop.reactor.is_empty() => return Ok(()),
+        Patience::Look => Some(Duration::ZERO),
+        Patience::Wait(timeout) => timeout,
+    };
+    let mut events = Events::new();
+    let count = event_loop
+        .reactor
+        .wait(&mut events, timeout)
+        .map_err(|error| ScriptError::new(format!("wait for descriptors: {error}")))?;
+    for index in 0..count {
+        let Some((on_ready, ready)) = get(scope).reactor.handler(&events.get(index)) else {
+            continue;
+        };
+        v8::scope!(let scope, scope);
+        match on_ready(scope, ready) {
+            Checkpoint::Due => finish_callback(scope)?,
+            Checkpoint::Done => take_failure(scope)?,
+        }
+    }
+    Ok(())
+}
+
+/// Phase 3.
+fn run_tasks(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    for _ in 0..get(scope).tasks.len() {
+        let Some(action) = get(scope).tasks.take() else {
+            break;
+        };
+        v8::scope!(let scope, scope);
+        (action.run)(scope, action.key);
+        finish_callback(scope)?;
+    }
+    Ok(())
+}
+
+/// Phase 4.
+fn run_platform_tasks(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    for _ in 0..MAX_PLATFORM_TASKS {
+        if !engine::run_platform_task(scope) {
+            break;
+        }
+        finish_callback(scope)?;
+    }
+    Ok(())
+}
+
+/// The checkpoint after a callback, and the error it ended with.
+fn finish_callback(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    take_failure(scope)?;
+    checkpoint(scope)?;
+    take_failure(scope)
+}
+
+fn take_failure(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    match engine::take_failure(scope) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Runs microtasks until none is left, then reports promises that were rejected
+/// without a handler.
+///
+/// # Errors
+/// The first rejection that no `unhandledrejection` listener took.
+pub fn checkpoint(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    scope.perform_microtask_checkpoint();
+    rejections::report(scope)
+}
+
+/// Calls `internals.callbacks.timer(id)`.
+fn fire_script_timer(scope: &mut v8::PinScope<'_, '_>, id: u64) {
+    if get(scope).on_timer.is_none() {
+        get(scope).on_timer = engine::callback(scope, "timer");
+    }
+    let Some(function) = get(scope).on_timer.clone() else {
+        return;
+    };
+    let function = v8::Local::new(scope, function);
+    #[allow(clippy::cast_precision_loss)]
+    let id = v8::Number::new(scope, id as f64).into();
+    engine::call_or_fail(scope, function, &[id]);
+}
+
+/// `ops.timer_start(id, milliseconds)`: arms or re-arms the script's timer `id`.
+pub(crate) fn timer_start(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    let Some(id) = timer_id(scope, arguments.get(0)) else {
+        return;
+    };
+    let milliseconds = arguments.get(1).number_value(scope).unwrap_or(0.0);
+    let delay = Duration::try_from_secs_f64(milliseconds.max(0.0) / 1e3).unwrap_or(Duration::MAX);
+    get(scope).timers.arm_script(id, delay);
+}
+
+/// `ops.timer_cancel(id)`: disarms the script's timer `id`.
+pub(crate) fn timer_cancel(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    if let Some(id) = timer_id(scope, arguments.get(0)) {
+        get(scope).timers.cancel_script(id);
+    }
+}
+
+/// `ops.queue_microtask(function)`. What the function throws goes to the
+/// isolate's message listener, as for every microtask.
+pub(crate) fn queue_microtask(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    match arguments.get(0).try_cast::<v8::Function>() {
+        Ok(function) => scope.enqueue_microtask(function),
+        Err(_) => conversions::throw_type_error(scope, "queue_microtask: the argument must be a function"),
+    }
+}
+
+/// A timer's number: a positive integer that a double holds exactly.
+fn timer_id(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<u64> {
+    let id = value.integer_value(scope).and_then(|id| u64::try_from(id).ok());
+    if id.is_none() {
+        conversions::throw_range_error(scope, "a timer's id must be a positive integer");
+    }
+    id
+}
