@@ -1,3 +1,62 @@
-//! Entry point.
+//! `conformance`: tests and benchmarks that drive runtime programs from outside.
+//!
+//! It links none of the other crates, so nothing here can pass because both sides share a mistake, and its OCI
+//! tests run against any runtime with runc's command line: `conformance run --runtime /usr/bin/crun --exec-only`.
 
-fn main() {}
+mod bundle;
+mod case;
+mod clean;
+mod host;
+mod runtime;
+mod suite;
+mod tests;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tests and benchmarks of OCI runtimes, from outside.
+#[derive(Parser)]
+#[command(name = "conformance", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs the tests against a runtime program.
+    Run(RunArgs),
+}
+
+/// What `conformance run` understands.
+#[derive(clap::Args)]
+struct RunArgs {
+    /// The runtime program to test.
+    #[arg(long)]
+    runtime: PathBuf,
+    /// Only tests whose name contains this text (may be given several times).
+    #[arg(long)]
+    only: Vec<String>,
+    /// Only the tests that every OCI runtime must pass.
+    #[arg(long)]
+    exec_only: bool,
+    /// Skip tests whose name contains this text (may be given several times).
+    #[arg(long)]
+    skip: Vec<String>,
+    /// Print the names of the tests and stop.
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Run(arguments) => suite::run(&arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("conformance: {error:#}");
+        ExitCode::FAILURE
+    })
+}

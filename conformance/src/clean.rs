@@ -1,0 +1,124 @@
+//! What a test may not leave behind, found from outside: processes, mounts, control groups, files.
+//!
+//! The program is a subreaper, so every process that a runtime orphans becomes its child and cannot hide.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::Pid;
+
+use crate::{host, wait};
+
+/// How deep under a cgroup mount a runtime may put its groups.
+const CGROUP_DEPTH: usize = 6;
+
+/// The mount points that this process sees.
+pub fn mounts() -> Result<BTreeSet<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
+}
+
+/// The control groups whose name contains `tag`, deepest first.
+pub fn cgroups(tag: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), CGROUP_DEPTH, &mut |path| {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains(tag)) && is_cgroup(path) {
+            found.push(path.to_owned());
+        }
+    });
+    found.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    found
+}
+
+fn is_cgroup(path: &Path) -> bool {
+    let kind = statfs(path).map(|answer| answer.filesystem_type());
+    kind.is_ok_and(|kind| [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&kind))
+}
+
+/// Everything below `root` whose name contains `tag`.
+pub fn files(root: &Path, tag: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut visit = |path: &Path| {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains(tag)) {
+            found.push(path.to_owned());
+        }
+    };
+    let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
+    for entry in entries.flatten() {
+        visit(&entry.path());
+        walk(&entry.path(), CGROUP_DEPTH, &mut visit);
+    }
+    found
+}
+
+fn walk(directory: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            visit(&entry.path());
+            if depth > 0 {
+                walk(&entry.path(), depth - 1, visit);
+            }
+        }
+    }
+}
+
+/// The children of this process that still run, as `pid command line`.
+pub fn children() -> Vec<String> {
+    host::processes()
+        .into_iter()
+        .filter(|process| process.parent == std::process::id().cast_signed() && process.state != 'Z')
+        .map(|process| format!("{} {}", process.pid, host::command_line(process.pid)))
+        .collect()
+}
+
+/// Ends and reaps every descendant, generation after generation.
+pub fn kill_children() {
+    while !wait::no_children(std::time::Duration::from_millis(1)) {
+        for process in host::processes() {
+            if process.parent == std::process::id().cast_signed() && process.state != 'Z' {
+                // It may have ended by itself in between.
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            }
+        }
+        if !wait::no_children(wait::STEP) {
+            return;
+        }
+    }
+}
+
+/// Takes away what a failed test left: mounts that were not there before, and tagged control groups.
+pub fn sweep(before: &BTreeSet<PathBuf>, tag: &str) -> Result<()> {
+    kill_children();
+    for mount in mounts()?.difference(before).collect::<Vec<_>>().into_iter().rev() {
+        umount2(mount, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", mount.display()))?;
+    }
+    for group in cgroups(tag) {
+        fs::remove_dir(&group).with_context(|| format!("remove {}", group.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_finds_tagged_names_only() {
+        let root = std::env::temp_dir().join(format!("conformance-clean-{}", std::process::id()));
+        fs::create_dir_all(root.join("containers/tag-1")).unwrap();
+        fs::create_dir_all(root.join("containers/other")).unwrap();
+        assert_eq!(files(&root, "tag-"), vec![root.join("containers/tag-1")]);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn the_root_mount_is_seen() {
+        assert!(mounts().unwrap().contains(Path::new("/")));
+    }
+}

@@ -1,0 +1,176 @@
+//! Hooks: when they run, what they are told, and what their failure does (config.md, "POSIX-platform Hooks").
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::bundle::Bundle;
+use crate::case::{Case, text};
+use crate::suite::tests;
+
+tests! { "hooks";
+    Exec:
+        hooks_run_in_the_order_of_the_specification,
+        hooks_get_the_state_on_stdin,
+        hooks_get_their_arguments_and_environment,
+        a_failing_create_hook_fails_create_and_leaves_nothing,
+        a_hook_that_takes_too_long_is_ended,
+        container_hooks_run_in_the_containers_namespaces;
+    Turf:
+        poststart_hooks_see_a_started_program,
+}
+
+/// A host program that appends its name, its arguments and its input to `log`.
+fn hook_program(case: &Case, log: &Path) -> Result<PathBuf> {
+    let path = case.directory().join("hook");
+    let log = text(log)?;
+    fs::write(&path, format!("#!/bin/sh\necho \"$1 $(cat | tr -d '\\n')\" >> {log}\n"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+fn add(bundle: &mut Bundle, kind: &str, hook: Value) {
+    if bundle.config["hooks"].is_null() {
+        bundle.set("/hooks", json!({}));
+    }
+    bundle.push(&format!("/hooks/{kind}"), hook);
+}
+
+/// Hooks that run on the host, in the order in which they must run.
+const HOST_KINDS: [&str; 5] = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+
+/// One life of a container with every kind of hook; the lines that they wrote.
+fn life_with_hooks(case: &mut Case) -> Result<(String, Vec<String>)> {
+    let log = case.directory().join("log");
+    let program = hook_program(case, &log)?;
+    let mut bundle = case.shell(&format!("echo 'program {{}}' >> {}", "/log"))?;
+    for kind in HOST_KINDS {
+        add(
+            &mut bundle,
+            kind,
+            json!({"path": program, "args": ["hook", kind], "env": ["PATH=/usr/bin:/bin"]}),
+        );
+    }
+    fs::write(&log, "")?;
+    fs::write(bundle.inside("/log"), "")?;
+    bundle
+        .push("/mounts", json!({"destination": "/log", "type": "bind", "source": log, "options": ["bind"]}));
+    let inner = "echo startContainer $(cat) >> /log";
+    add(
+        &mut bundle,
+        "startContainer",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", inner], "env": ["PATH=/bin"]}),
+    );
+    let container = case.start(&bundle)?;
+    case.wait(&container)?;
+    case.runtime.ok(&["delete", &container.id])?;
+    let lines = fs::read_to_string(&log)?.lines().map(str::to_owned).collect();
+    Ok((container.id, lines))
+}
+
+fn hooks_run_in_the_order_of_the_specification(case: &mut Case) -> Result<()> {
+    let (_, lines) = life_with_hooks(case)?;
+    let mut names: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+    // runc and crun let poststart hooks run beside what happens inside.
+    names.retain(|name| *name != "poststart");
+    let expected = ["prestart", "createRuntime", "createContainer", "startContainer", "program", "poststop"];
+    ensure!(names == expected, "{names:?}");
+    Ok(())
+}
+
+fn poststart_hooks_see_a_started_program(case: &mut Case) -> Result<()> {
+    let (_, lines) = life_with_hooks(case)?;
+    let place =
+        |kind: &str| lines.iter().position(|line| line.starts_with(kind)).context("a hook did not run");
+    ensure!(place("startContainer")? < place("poststart")?, "{lines:?}");
+    let poststart = &lines[place("poststart")?];
+    ensure!(poststart.contains("\"running\"") || poststart.contains("\"stopped\""), "{poststart}");
+    Ok(())
+}
+
+fn hooks_get_the_state_on_stdin(case: &mut Case) -> Result<()> {
+    let (id, lines) = life_with_hooks(case)?;
+    for kind in HOST_KINDS {
+        let line =
+            lines.iter().find_map(|line| line.strip_prefix(kind)).with_context(|| format!("no {kind}"))?;
+        let state: Value = serde_json::from_str(line).with_context(|| format!("{kind} got {line}"))?;
+        ensure!(state["id"] == json!(id) && state["bundle"].is_string(), "{kind} got {state}");
+        ensure!(state["ociVersion"].is_string(), "{kind} got {state}");
+        let allowed: &[&str] = match kind {
+            "poststart" => &["created", "running", "stopped"],
+            "poststop" => &["stopped"],
+            _ => &["creating", "created"],
+        };
+        let status = state["status"].as_str().unwrap_or_default();
+        ensure!(allowed.contains(&status), "{kind} was told {status}");
+    }
+    Ok(())
+}
+
+fn hooks_get_their_arguments_and_environment(case: &mut Case) -> Result<()> {
+    let log = case.directory().join("log");
+    let mut bundle = case.shell("exit 0")?;
+    let script = format!("echo \"$0|$1|$A|$(env | wc -l)\" > {}", text(&log)?);
+    let arguments = json!(["sh", "-c", script, "zero", "one two"]);
+    add(
+        &mut bundle,
+        "createRuntime",
+        json!({"path": "/bin/sh", "args": arguments, "env": ["A=b", "PATH=/usr/bin:/bin"]}),
+    );
+    let container = case.create(&bundle)?;
+    case.runtime.ok(&["delete", "--force", &container.id])?;
+    let written = fs::read_to_string(&log)?;
+    ensure!(written.starts_with("zero|one two|b|"), "{written}");
+    Ok(())
+}
+
+fn a_failing_create_hook_fails_create_and_leaves_nothing(case: &mut Case) -> Result<()> {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let mut bundle = case.shell("touch /ran")?;
+        add(&mut bundle, kind, json!({"path": "/bin/sh", "args": ["sh", "-c", "exit 5"]}));
+        bundle.write()?;
+        let id = case.id(kind);
+        case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, &id], &["hook"])?;
+        case.runtime.refused(&["state", &id], &[])?;
+        ensure!(!bundle.inside("/ran").exists(), "the program ran");
+    }
+    let leaks = case.leaks()?;
+    ensure!(leaks.is_empty(), "left behind: {leaks:?}");
+    Ok(())
+}
+
+fn a_hook_that_takes_too_long_is_ended(case: &mut Case) -> Result<()> {
+    let mut bundle = case.shell("exit 0")?;
+    add(&mut bundle, "createRuntime", json!({"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}));
+    bundle.write()?;
+    let id = case.id("slow");
+    let refused = case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, &id], &[])?;
+    ensure!(refused.elapsed.as_secs() < 10, "took {:?}", refused.elapsed);
+    Ok(())
+}
+
+fn container_hooks_run_in_the_containers_namespaces(case: &mut Case) -> Result<()> {
+    let log = case.directory().join("log");
+    let mut bundle = case.shell("cat /started")?;
+    let script = format!("readlink /proc/self/ns/mnt > {}", text(&log)?);
+    add(
+        &mut bundle,
+        "createContainer",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}),
+    );
+    let inner = "readlink /proc/self/ns/mnt > /started";
+    add(
+        &mut bundle,
+        "startContainer",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", inner], "env": ["PATH=/bin"]}),
+    );
+    let finished = case.run(&bundle)?.success()?;
+    let outside = crate::host::namespace(std::process::id().cast_signed(), "mnt")?;
+    let (create, start) = (fs::read_to_string(&log)?, finished.stdout.clone());
+    ensure!(create.trim() != outside && start.trim() != outside, "hooks ran outside: {create} {start}");
+    ensure!(create == start, "two different namespaces: {create} {start}");
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! The tests, one file per area.
+
+mod hooks;
+mod isolation;
+mod lifecycle;
+mod process;
+mod resources;
+
+use crate::suite::Test;
+
+/// All tests, in the order in which they run.
+pub fn all() -> Vec<Test> {
+    [lifecycle::TESTS, process::TESTS, isolation::TESTS, resources::TESTS, hooks::TESTS].concat()
+}

@@ -1,0 +1,104 @@
+//! Waiting with a bound and without polling: for a child to end, for a byte to arrive, for the last child to go.
+
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+/// The longest any single step of a test may take on a busy machine.
+pub const STEP: Duration = Duration::from_secs(30);
+
+/// Waits for a child or an adopted descendant, and returns how it ended.
+pub fn child(pid: i32, limit: Duration) -> Result<WaitStatus> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(retry(|| waitpid(Pid::from_raw(pid), None))));
+    match receiver.recv_timeout(limit) {
+        Ok(status) => status.with_context(|| format!("wait for process {pid}")),
+        Err(_) => bail!("process {pid} still runs after {limit:?}"),
+    }
+}
+
+/// Waits until a child has ended, but leaves its status for somebody else to collect.
+pub fn child_ended(pid: i32, limit: Duration) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    thread::spawn(move || sender.send(retry(|| waitid(nix::sys::wait::Id::Pid(Pid::from_raw(pid)), flags))));
+    match receiver.recv_timeout(limit) {
+        Ok(status) => status.map(drop).with_context(|| format!("wait for process {pid}")),
+        Err(_) => bail!("process {pid} still runs after {limit:?}"),
+    }
+}
+
+/// Reaps children until none is left; false if some still run at the limit.
+pub fn no_children(limit: Duration) -> bool {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        while retry(|| waitpid(Pid::from_raw(-1), None)).is_ok() {}
+        sender.send(())
+    });
+    receiver.recv_timeout(limit).is_ok()
+}
+
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Reads one line, without its end, byte by byte so that nothing behind it is consumed.
+pub fn line(source: &mut (impl Read + AsFd), limit: Duration) -> Result<String> {
+    let end = Instant::now() + limit;
+    let mut text = Vec::new();
+    loop {
+        readable(source, end)?;
+        let mut byte = [0];
+        if source.read(&mut byte).context("read a line")? == 0 {
+            bail!("end of file after {:?}", String::from_utf8_lossy(&text));
+        }
+        if byte[0] == b'\n' {
+            return String::from_utf8(text).context("a line that is no UTF-8");
+        }
+        text.push(byte[0]);
+    }
+}
+
+fn readable(source: &impl AsFd, end: Instant) -> Result<()> {
+    let left = end.saturating_duration_since(Instant::now()).as_millis();
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
+    let ready = retry(|| poll(&mut fds, timeout)).context("poll")?;
+    ensure!(ready > 0, "nothing to read from fd {} within the limit", source.as_fd().as_raw_fd());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_line_ends_before_what_follows() {
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"one\ntwo\n").unwrap();
+        assert_eq!(line(&mut reader, STEP).unwrap(), "one");
+        assert_eq!(line(&mut reader, STEP).unwrap(), "two");
+        drop(writer);
+        assert!(line(&mut reader, STEP).is_err());
+    }
+
+    #[test]
+    fn a_line_that_never_comes_is_an_error() {
+        let (mut reader, _writer) = std::io::pipe().unwrap();
+        assert!(line(&mut reader, Duration::from_millis(1)).is_err());
+    }
+}
