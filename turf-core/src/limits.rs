@@ -34,6 +34,10 @@ pub const KILLED_PROCESSES_GONE: Duration = Duration::from_secs(10);
 /// exited process leaves its group a little after its parent learns of the exit.
 pub const CGROUP_REMOVAL: Duration = Duration::from_secs(5);
 
+/// How long `pause` waits for every process to stop. A process in an uninterruptible system call
+/// stops only when that call returns.
+pub const FREEZE: Duration = Duration::from_secs(2);
+
 /// How long a verb waits for the lock of a container that another verb holds. `create` holds it
 /// through its hooks, so this is longer than [`INIT_READY`].
 pub const CONTAINER_LOCK: Duration = Duration::from_secs(120);

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use super::step::Step;
+pub use crate::cgroup::CgroupPlan;
 
 /// Everything `create`, `start` and `delete` do for one container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -238,15 +238,6 @@ pub struct SchedulerPlan {
     pub deadline: u64,
     /// Nanoseconds of the deadline policy.
     pub period: u64,
-}
-
-/// The control group of a container.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CgroupPlan {
-    /// The group's path below the root of each hierarchy: absolute, without `.` and `..`.
-    pub path: PathBuf,
-    /// `linux.resources` as they stand in config.json, validated.
-    pub resources: LinuxResources,
 }
 
 /// One hook (runtime-spec, config.md, "POSIX-platform Hooks").

@@ -1,0 +1,203 @@
+//! Where the control group hierarchies of this machine are: version 1 (each controller alone or
+//! several together), version 2, or both ("hybrid").
+//!
+//! Read from /proc/self/mountinfo and /proc/self/cgroup; the parsing is pure. cgroups(7).
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Operation, Result};
+
+/// The path of a container's group, from `linux.cgroupsPath`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupPath {
+    /// Below the mount point of each hierarchy; without the leading slash.
+    Absolute(PathBuf),
+    /// Below the group in which `turf` itself runs (on version 2, beside it: a group with
+    /// processes may have no controllers for its children).
+    Relative(PathBuf),
+}
+
+impl CgroupPath {
+    /// Parses `linux.cgroupsPath`; without one the group is `/turf/<id>`.
+    pub fn parse(path: Option<&Path>, id: &str) -> Result<CgroupPath> {
+        let refuse = |reason: &str| Err(Error::invalid("config.json: linux.cgroupsPath", reason));
+        let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
+            return Ok(CgroupPath::Absolute(Path::new("turf").join(id)));
+        };
+        if path.to_string_lossy().matches(':').count() == 2 && !path.is_absolute() {
+            return refuse("slice:prefix:name is for the systemd driver, which Turf has not; give a path");
+        }
+        if path.components().any(|part| part == Component::ParentDir) {
+            return refuse("must not contain \"..\"");
+        }
+        let clean: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        if clean.as_os_str().is_empty() {
+            return refuse("must name a group of the container's own, not the root group");
+        }
+        Ok(if path.is_absolute() { CgroupPath::Absolute(clean) } else { CgroupPath::Relative(clean) })
+    }
+}
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// The version 1 controllers (or `name=...`); empty for version 2.
+    pub controllers: Vec<String>,
+    /// The mount point.
+    pub mount: PathBuf,
+    /// The group of this process, below the mount point.
+    pub own: PathBuf,
+}
+
+/// All hierarchies of this machine that a container could be put into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Version 1.
+    pub v1: Vec<Hierarchy>,
+    /// Version 2.
+    pub v2: Option<Hierarchy>,
+}
+
+impl Layout {
+    /// The layout that this process sees.
+    pub fn read() -> Result<Layout> {
+        let read = |path: &str| fs::read_to_string(path).operation(|| format!("read {path}"));
+        Ok(Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+    }
+
+    /// Parses the two files; lines that are not about control groups, or not understood, are skipped.
+    /// A hierarchy that is mounted more than once counts where it is mounted first.
+    pub fn parse(mountinfo: &str, own_groups: &str) -> Layout {
+        let mut layout = Layout::default();
+        for line in mountinfo.lines() {
+            let Some((fields, file_system)) = line.split_once(" - ") else { continue };
+            let mut fields = fields.split(' ').skip(3);
+            let (Some(root), Some(mount)) = (fields.next(), fields.next()) else { continue };
+            let mut file_system = file_system.split(' ');
+            let (kind, options) = (file_system.next(), file_system.nth(1).unwrap_or(""));
+            let mount = PathBuf::from(unescape(mount));
+            match kind {
+                Some("cgroup2") if layout.v2.is_none() => {
+                    let own = own_group(own_groups, &[], root);
+                    layout.v2 = Some(Hierarchy { controllers: Vec::new(), mount, own });
+                }
+                Some("cgroup") => {
+                    let controllers: Vec<String> = options
+                        .split(',')
+                        .filter(|option| is_controller(option))
+                        .map(str::to_owned)
+                        .collect();
+                    if layout.v1.iter().all(|known| known.controllers != controllers) {
+                        let own = own_group(own_groups, &controllers, root);
+                        layout.v1.push(Hierarchy { controllers, mount, own });
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+        layout
+    }
+
+    /// Whether controllers are used through version 2: nothing of version 1 is mounted.
+    pub fn is_unified(&self) -> bool {
+        self.v1.is_empty() && self.v2.is_some()
+    }
+
+    /// The version 1 hierarchy of a controller.
+    pub fn v1_of(&self, controller: &str) -> Option<&Hierarchy> {
+        self.v1.iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))
+    }
+}
+
+/// Tells a controller (or a named hierarchy) from the other options of a version 1 mount.
+fn is_controller(option: &str) -> bool {
+    let other = ["rw", "ro", "none", "xattr", "clone_children", "noprefix", "cpuset_v2_mode", "favordynmods"];
+    !option.is_empty() && !other.contains(&option) && !option.starts_with("release_agent=")
+}
+
+/// This process's group in the hierarchy with these controllers, as a path below the mount point
+/// that shows the hierarchy from `root` on.
+fn own_group(own_groups: &str, controllers: &[String], root: &str) -> PathBuf {
+    let path = own_groups.lines().find_map(|line| {
+        let (names, path) = line.split_once(':')?.1.split_once(':')?;
+        let names: Vec<&str> = names.split(',').filter(|name| !name.is_empty()).collect();
+        let same =
+            names.len() == controllers.len() && controllers.iter().all(|name| names.contains(&&**name));
+        same.then_some(path)
+    });
+    let path = Path::new(path.unwrap_or("/"));
+    let below = path.strip_prefix(unescape(root)).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
+    below.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
+/// Undoes the octal escapes of /proc/self/mountinfo (space, tab, newline, backslash).
+fn unescape(field: &str) -> String {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+99 31 0:32 / /mnt/memory rw,relatime - cgroup cgroup rw,memory
+";
+    const OWN: &str = "4:memory:/a/b\n1:cpuacct,cpu:/c\n9:name=systemd:/\n0::/user.slice/x\n";
+
+    #[test]
+    fn a_hybrid_machine_has_both_versions() {
+        let layout = Layout::parse(HYBRID, OWN);
+        assert!(!layout.is_unified());
+        assert_eq!(layout.v1.len(), 3);
+        let cpu = layout.v1_of("cpuacct").unwrap();
+        assert_eq!((cpu.mount.to_str(), cpu.own.to_str()), (Some("/sys/fs/cgroup/cpu,cpuacct"), Some("c")));
+        assert_eq!(layout.v1_of("memory").unwrap().own, Path::new("a/b"));
+        assert_eq!(layout.v1_of("name=systemd").unwrap().own, Path::new(""));
+        assert_eq!(layout.v1_of("pids"), None);
+        assert_eq!(layout.v2.unwrap().own, Path::new("user.slice/x"));
+    }
+
+    #[test]
+    fn a_unified_machine_has_one_hierarchy() {
+        let layout =
+            Layout::parse("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n", "0::/me\n");
+        assert!(layout.is_unified());
+        assert_eq!(layout.v2.unwrap().mount, Path::new("/sys/fs/cgroup"));
+    }
+
+    #[test]
+    fn a_mount_that_shows_a_part_of_the_hierarchy_shifts_our_own_group() {
+        let mountinfo = "30 23 0:26 /docker/abc /sys/fs/cgroup/my\\040pids rw - cgroup cgroup rw,pids\n";
+        let layout = Layout::parse(mountinfo, "1:pids:/docker/abc/inner\n");
+        assert_eq!(layout.v1[0].own, Path::new("inner"));
+        assert_eq!(layout.v1[0].mount, Path::new("/sys/fs/cgroup/my pids"));
+    }
+
+    #[test]
+    fn nonsense_is_skipped() {
+        assert_eq!(Layout::parse("", ""), Layout::default());
+        assert_eq!(Layout::parse("a b - cgroup\n - \n1 2 3\n", ":::\n\n"), Layout::default());
+    }
+
+    #[test]
+    fn paths_of_every_form() {
+        let id = "box";
+        let parse = |path: &str| CgroupPath::parse(Some(Path::new(path)), id);
+        assert_eq!(CgroupPath::parse(None, id).unwrap(), CgroupPath::Absolute("turf/box".into()));
+        assert_eq!(parse("").unwrap(), CgroupPath::Absolute("turf/box".into()));
+        assert_eq!(parse("/a//b/./c/").unwrap(), CgroupPath::Absolute("a/b/c".into()));
+        assert_eq!(parse("a/b").unwrap(), CgroupPath::Relative("a/b".into()));
+        for refused in ["/", ".", "//", "/a/../b", "..", "system.slice:turf:box"] {
+            assert!(parse(refused).is_err(), "{refused}");
+        }
+    }
+}

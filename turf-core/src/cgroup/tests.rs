@@ -1,0 +1,174 @@
+//! These talk to the kernel: they need root and mounted control groups, and say so if they skip.
+
+use super::*;
+use std::process::{Child, Command};
+
+fn plan(name: &str, resources: serde_json::Value) -> CgroupPlan {
+    let linux = serde_json::json!({"cgroupsPath": format!("/turf-test-{name}-{}", std::process::id()),
+        "resources": resources});
+    CgroupPlan::compile("box", Some(&serde_json::from_value(linux).unwrap())).unwrap()
+}
+
+/// The groups of a plan, which the test removes at its end even if it fails.
+struct Groups(Cgroup, Vec<Child>);
+
+impl Groups {
+    fn create(plan: &CgroupPlan) -> Option<Groups> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: making control groups needs root");
+            return None;
+        }
+        let cgroup = Cgroup::locate(plan).unwrap();
+        if cgroup.groups.is_empty() {
+            println!("skipped: no control groups are mounted");
+            return None;
+        }
+        cgroup.create(plan).unwrap();
+        Some(Groups(cgroup, Vec::new()))
+    }
+
+    /// A process in the groups that sleeps longer than any test.
+    fn add_sleeper(&mut self) -> i32 {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id();
+        self.1.push(child);
+        for directory in self.0.directories() {
+            write_file(&directory.join("cgroup.procs"), &pid.to_string()).unwrap();
+        }
+        pid as i32
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for child in &mut self.1 {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        self.0.remove().unwrap();
+        assert!(self.0.directories().all(|directory| !directory.exists()));
+    }
+}
+
+fn value(cgroup: &Cgroup, file: &str) -> Option<String> {
+    cgroup.directories().find_map(|directory| read_file(&directory.join(file)).ok())
+}
+
+#[test]
+fn settings_are_in_force_after_create() {
+    let resources = serde_json::json!({"memory": {"limit": 67108864, "swap": 67108864},
+        "pids": {"limit": 77}, "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0"},
+        "devices": [{"allow": false, "access": "rwm"}]});
+    let Some(groups) = Groups::create(&plan("force", resources)) else { return };
+    let read = |v1: &str, v2: &str| value(&groups.0, v1).or_else(|| value(&groups.0, v2)).unwrap();
+    assert_eq!(read("memory.limit_in_bytes", "memory.max").trim(), "67108864");
+    assert_eq!(read("pids.max", "pids.max").trim(), "77");
+    assert_eq!(read("cpuset.cpus", "cpuset.cpus").trim(), "0");
+    if let Some(devices) = value(&groups.0, "devices.list") {
+        assert!(devices.contains("c 1:3 rwm") && !devices.contains("a *:* rwm"), "{devices}");
+    }
+}
+
+#[test]
+fn only_the_controllers_asked_for_and_the_freezer_get_a_group() {
+    let resources = serde_json::json!({"pids": {"limit": 5}});
+    let Some(groups) = Groups::create(&plan("few", resources)) else { return };
+    assert!(groups.0.groups.len() <= 2, "{:?}", groups.0);
+}
+
+#[test]
+fn a_thread_joins_by_writing_zero() {
+    let Some(groups) = Groups::create(&plan("join", serde_json::json!({}))) else { return };
+    if groups.0.groups[0].version == Version::V2 {
+        println!("skipped: on version 2 the whole test process would move");
+        return;
+    }
+    let files = groups.0.open_for_join().unwrap();
+    let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+    let tasks = groups.0.groups[0].directory.join("tasks");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            join_self(&files).unwrap();
+            let me = nix::unistd::gettid().to_string();
+            assert!(read_file(&tasks).unwrap().lines().any(|line| line == me));
+        });
+    });
+}
+
+#[test]
+fn every_process_is_killed_even_a_frozen_one() {
+    let Some(mut groups) = Groups::create(&plan("kill", serde_json::json!({}))) else { return };
+    let mut pids = vec![groups.add_sleeper(), groups.add_sleeper()];
+    pids.sort_unstable();
+    assert_eq!(groups.0.processes().unwrap(), pids);
+    groups.0.freeze().unwrap();
+    assert!(groups.0.is_frozen().unwrap());
+    groups.0.kill_all().unwrap();
+    assert!(groups.0.processes().unwrap().is_empty());
+    for child in &mut groups.1 {
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+}
+
+#[test]
+fn a_signal_reaches_all_and_leaves_them_thawed() {
+    let Some(mut groups) = Groups::create(&plan("signal", serde_json::json!({}))) else { return };
+    groups.add_sleeper();
+    groups.add_sleeper();
+    groups.0.signal_all(Signal::SIGTERM).unwrap();
+    for child in &mut groups.1 {
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+    }
+    assert!(!groups.0.is_frozen().unwrap());
+}
+
+#[test]
+fn groups_that_the_container_made_are_removed_with_its_own() {
+    let Some(groups) = Groups::create(&plan("nested", serde_json::json!({}))) else { return };
+    fs::create_dir_all(groups.0.groups[0].directory.join("inner/most")).unwrap();
+}
+
+#[test]
+fn an_occupied_group_is_refused() {
+    let plan = plan("occupied", serde_json::json!({}));
+    let Some(mut groups) = Groups::create(&plan) else { return };
+    groups.add_sleeper();
+    let text = Cgroup::locate(&plan).unwrap_err().to_string();
+    assert!(text.contains("is not empty: 1 processes"), "{text}");
+}
+
+#[test]
+fn a_refused_setting_leaves_no_group() {
+    let plan = plan("refused", serde_json::json!({"cpu": {"cpus": "no such cpu"}}));
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: making control groups needs root");
+        return;
+    }
+    let cgroup = match Cgroup::locate(&plan) {
+        Ok(cgroup) => cgroup,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let text = cgroup.create(&plan).unwrap_err().to_string();
+    assert!(text.contains("cpuset.cpus"), "{text}");
+    assert!(cgroup.directories().all(|directory| !directory.exists()));
+}
+
+#[test]
+fn version_2_has_one_group_and_a_relative_path_is_beside_our_own() {
+    let layout = Layout::parse("30 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n", "0::/a/me\n");
+    let mut plan = plan("two", serde_json::json!({"memory": {"limit": 1}, "pids": {"limit": 1}}));
+    plan.path = CgroupPath::Relative("x".into());
+    let cgroup = Cgroup::locate_in(&layout, &plan).unwrap();
+    assert_eq!(cgroup.directories().collect::<Vec<_>>(), [Path::new("/cg/a/x")]);
+    assert_eq!(cgroup.groups[0].controllers, ["memory", "pids"]);
+}
+
+#[test]
+fn a_controller_that_is_not_mounted_is_named() {
+    let layout = Layout::parse("30 23 0:26 / /cg rw - cgroup cgroup rw,freezer\n", "");
+    let refused = |resources| Cgroup::locate_in(&layout, &plan("none", resources)).unwrap_err().to_string();
+    assert!(refused(serde_json::json!({"pids": {"limit": 1}})).contains("cgroup controller pids"));
+    assert!(refused(serde_json::json!({"unified": {"memory.max": "1"}})).contains("resources.unified"));
+}
