@@ -5,5 +5,6 @@
 //! and the directory ([`registry`]). It never hears of V8.
 
 pub mod client;
+pub mod plan;
 pub mod protocol;
 pub mod registry;
