@@ -1,1 +1,15 @@
-//! Native halves of the Web APIs: one file per standard.
+//! Native halves of the Web APIs, one file per standard. The algorithms that
+//! users see are in `src/js`; here is what JavaScript cannot do, or not fast.
+//! No file keeps anything that two forks must not share.
+
+mod base64;
+mod bytes;
+pub(crate) mod console;
+pub(crate) mod crypto;
+pub(crate) mod encoding;
+pub(crate) mod form;
+pub mod performance;
+pub(crate) mod structured_clone;
+pub(crate) mod url;
+
+pub(crate) use base64::{atob, btoa};

@@ -1,0 +1,134 @@
+//! The global object: a ServiceWorkerGlobalScope in shape, with the interfaces of the files
+//! before this one. Later files add their own with `internals.exposeInterface`.
+//! https://html.spec.whatwg.org/#the-workerglobalscope-common-interface
+
+const { ObjectDefineProperty, ObjectSetPrototypeOf, ReflectOwnKeys, TypeError } = primordials;
+const { defineInterface, kConstruct } = internals.webidl;
+const { EventTarget, defineEventHandler } = internals.events;
+
+/** Defines a global that is no interface: a writable, configurable, enumerable value. */
+function exposeFunction(name, value) {
+  ObjectDefineProperty(globalThis, name, { __proto__: null, value, writable: true, enumerable: true, configurable: true });
+}
+
+/** Defines an interface object: writable and configurable, not enumerable. */
+function exposeInterface(constructor, name = constructor.name) {
+  ObjectDefineProperty(globalThis, name, {
+    __proto__: null, value: constructor, writable: true, enumerable: false, configurable: true,
+  });
+}
+
+/** Defines a read-only attribute of the global object. */
+function exposeAttribute(name, getter) {
+  ObjectDefineProperty(globalThis, name, { __proto__: null, get: getter, set: undefined, enumerable: true, configurable: true });
+}
+
+/** Defines an attribute that assignment replaces by a plain property ([Replaceable]). */
+function exposeReplaceable(name, getter) {
+  const accessors = {
+    set [name](value) {
+      exposeFunction(name, value);
+    },
+  };
+  const { set } = primordials.ReflectGetOwnPropertyDescriptor(accessors, name);
+  ObjectDefineProperty(globalThis, name, { __proto__: null, get: getter, set, enumerable: true, configurable: true });
+}
+
+internals.exposeFunction = exposeFunction;
+internals.exposeInterface = exposeInterface;
+internals.exposeAttribute = exposeAttribute;
+internals.exposeReplaceable = exposeReplaceable;
+
+class WorkerGlobalScope extends EventTarget {
+  constructor() {
+    throw new TypeError("Failed to construct 'WorkerGlobalScope': Illegal constructor");
+  }
+}
+
+class ServiceWorkerGlobalScope extends WorkerGlobalScope {
+  constructor() {
+    throw new TypeError("Failed to construct 'ServiceWorkerGlobalScope': Illegal constructor");
+  }
+}
+
+defineInterface(WorkerGlobalScope);
+defineInterface(ServiceWorkerGlobalScope);
+ObjectSetPrototypeOf(globalThis, ServiceWorkerGlobalScope.prototype);
+
+class WorkerNavigator {
+  #brand;
+
+  constructor(token = undefined) {
+    if (token !== kConstruct) throw new TypeError("Failed to construct 'WorkerNavigator': Illegal constructor");
+  }
+
+  get userAgent() {
+    this.#brand;
+    return `Aworker/${ops.version()}`;
+  }
+
+  get hardwareConcurrency() {
+    this.#brand;
+    return 1;
+  }
+}
+
+defineInterface(WorkerNavigator);
+
+function exposeAll(group) {
+  const names = ReflectOwnKeys(group);
+  for (let i = 0; i < names.length; i++) exposeInterface(group[names[i]], names[i]);
+}
+
+const { Event, CustomEvent } = internals.events;
+const { ErrorEvent, PromiseRejectionEvent, MessageEvent, reportError } = internals.errorEvents;
+const { AbortController, AbortSignal } = internals.abort;
+const { Performance, PerformanceEntry, PerformanceMark, PerformanceMeasure, performance } = internals.performance;
+const { Crypto, crypto } = internals.crypto;
+const { URL, URLSearchParams } = internals.url;
+const { TextEncoder, TextDecoder } = internals.encoding;
+
+exposeAll({
+  DOMException: internals.DOMException,
+  Event,
+  CustomEvent,
+  EventTarget,
+  ErrorEvent,
+  PromiseRejectionEvent,
+  MessageEvent,
+  AbortController,
+  AbortSignal,
+  Performance,
+  PerformanceEntry,
+  PerformanceMark,
+  PerformanceMeasure,
+  Crypto,
+  URL,
+  URLSearchParams,
+  TextEncoder,
+  TextDecoder,
+  WorkerGlobalScope,
+  ServiceWorkerGlobalScope,
+  WorkerNavigator,
+});
+
+const functions = internals.timers.functions;
+const functionNames = ReflectOwnKeys(functions);
+for (let i = 0; i < functionNames.length; i++) exposeFunction(functionNames[i], functions[functionNames[i]]);
+exposeFunction('structuredClone', internals.structuredClone);
+exposeFunction('atob', internals.base64.atob);
+exposeFunction('btoa', internals.base64.btoa);
+exposeFunction('reportError', reportError);
+ObjectDefineProperty(globalThis, 'console', {
+  __proto__: null, value: internals.console, writable: true, enumerable: false, configurable: true,
+});
+
+const navigator = new WorkerNavigator(kConstruct);
+exposeAttribute('self', () => globalThis);
+exposeAttribute('navigator', () => navigator);
+exposeAttribute('crypto', () => crypto);
+exposeReplaceable('performance', () => performance);
+
+for (const type of ['error', 'unhandledrejection', 'rejectionhandled', 'install', 'activate', 'fetch', 'message', 'messageerror']) {
+  defineEventHandler(globalThis, type);
+}

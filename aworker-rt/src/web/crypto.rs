@@ -1,0 +1,74 @@
+//! Random bytes for `crypto`: one getrandom(2) per call. Nothing is kept, so
+//! that no two forks can ever share a generator.
+
+use super::bytes;
+use crate::engine::conversions;
+
+/// `ops.random_fill(view)`: fills a view of at most 64 KiB (JavaScript checks).
+pub(crate) fn random_fill(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    let Ok(view) = arguments.get(0).try_cast::<v8::ArrayBufferView>() else {
+        return conversions::throw_type_error(scope, "random_fill: the argument is not a view");
+    };
+    let mut random = vec![0; view.byte_length()];
+    match getrandom::fill(&mut random) {
+        Ok(()) => {
+            bytes::write(scope, view.into(), &random);
+        }
+        Err(error) => conversions::throw_error(scope, &format!("getrandom: {error}")),
+    }
+}
+
+/// `ops.random_uuid()`: a random UUID, RFC 9562 version 4.
+pub(crate) fn random_uuid(
+    scope: &mut v8::PinScope<'_, '_>,
+    _: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let mut random = [0; 16];
+    if let Err(error) = getrandom::fill(&mut random) {
+        return conversions::throw_error(scope, &format!("getrandom: {error}"));
+    }
+    let text = uuid(random);
+    if let Some(text) = v8::String::new_from_one_byte(scope, &text, v8::NewStringType::Normal) {
+        result.set(text.into());
+    }
+}
+
+/// Lower-case text of a version 4 UUID with these random bits.
+fn uuid(mut bits: [u8; 16]) -> [u8; 36] {
+    bits[6] = bits[6] & 0x0f | 0x40;
+    bits[8] = bits[8] & 0x3f | 0x80;
+    let mut text = [b'-'; 36];
+    let mut position = 0;
+    for (index, byte) in bits.into_iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            position += 1;
+        }
+        text[position] = hex(byte >> 4);
+        text[position + 1] = hex(byte & 15);
+        position += 2;
+    }
+    text
+}
+
+/// One hexadecimal digit.
+fn hex(nibble: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(nibble)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uuid;
+
+    #[test]
+    fn uuid_has_version_4_and_the_rfc_variant() {
+        assert_eq!(&uuid([0; 16]), b"00000000-0000-4000-8000-000000000000");
+        assert_eq!(&uuid([0xff; 16]), b"ffffffff-ffff-4fff-bfff-ffffffffffff");
+        let counted = std::array::from_fn(|index| index as u8);
+        assert_eq!(&uuid(counted), b"00010203-0405-4607-8809-0a0b0c0d0e0f");
+    }
+}

@@ -1,0 +1,111 @@
+//! The URL parser and its setters, by the `url` crate. JavaScript keeps the
+//! serialised URL and where its components begin.
+//! <https://url.spec.whatwg.org/#url-parsing>
+
+use url::{Url, quirks};
+
+use super::bytes;
+
+/// Stands for "no port", "no query", "no fragment" among the positions.
+const NONE: u32 = u32::MAX;
+
+/// Where the components of a serialised URL are, in the order that
+/// `26_url.js` reads. The text is ASCII: positions are characters.
+fn positions(url: &Url) -> [u32; 8] {
+    let parts = quirks::internal_components(url);
+    [
+        parts.scheme_end,
+        parts.username_end,
+        parts.host_start,
+        parts.host_end,
+        parts.port.map_or(NONE, u32::from),
+        parts.path_start,
+        parts.query_start.unwrap_or(NONE),
+        parts.fragment_start.unwrap_or(NONE),
+    ]
+}
+
+/// Returns the URL's text and writes its positions.
+fn answer(
+    scope: &mut v8::PinScope<'_, '_>,
+    url: &Url,
+    out: v8::Local<v8::Value>,
+    mut result: v8::ReturnValue,
+) {
+    bytes::write_u32(scope, out, &positions(url));
+    if let Some(text) = v8::String::new_from_one_byte(scope, url.as_str().as_bytes(), v8::NewStringType::Normal) {
+        result.set(text.into());
+    }
+}
+
+/// `ops.url_parse(url, base, positions)`: the serialised URL, or undefined if it
+/// is not valid. `base` is a string or undefined.
+pub(crate) fn url_parse(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    result: v8::ReturnValue,
+) {
+    let text = arguments.get(0).to_rust_string_lossy(scope);
+    let base = arguments.get(1);
+    let url = if base.is_undefined() {
+        Url::parse(&text)
+    } else {
+        let base = base.to_rust_string_lossy(scope);
+        Url::parse(&base).and_then(|base| base.join(&text))
+    };
+    if let Ok(url) = url {
+        answer(scope, &url, arguments.get(2), result);
+    }
+}
+
+/// `ops.url_set(href, setter, value, positions)`: the URL after a setter, or
+/// undefined if the setter refuses the value. The numbers of the setters are
+/// those of `26_url.js`.
+pub(crate) fn url_set(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    result: v8::ReturnValue,
+) {
+    let href = arguments.get(0).to_rust_string_lossy(scope);
+    let value = arguments.get(2).to_rust_string_lossy(scope);
+    let Ok(mut url) = Url::parse(&href) else {
+        return;
+    };
+    let done = match arguments.get(1).uint32_value(scope) {
+        Some(0) => quirks::set_protocol(&mut url, &value),
+        Some(1) => quirks::set_username(&mut url, &value),
+        Some(2) => quirks::set_password(&mut url, &value),
+        Some(3) => quirks::set_host(&mut url, &value),
+        Some(4) => quirks::set_hostname(&mut url, &value),
+        Some(5) => quirks::set_port(&mut url, &value),
+        Some(6) => {
+            quirks::set_pathname(&mut url, &value);
+            Ok(())
+        }
+        Some(7) => {
+            quirks::set_search(&mut url, &value);
+            Ok(())
+        }
+        Some(8) => {
+            quirks::set_hash(&mut url, &value);
+            Ok(())
+        }
+        _ => Err(()),
+    };
+    if done.is_ok() {
+        answer(scope, &url, arguments.get(3), result);
+    }
+}
+
+/// `ops.url_origin(href)`: the serialised origin, "null" if it is opaque.
+pub(crate) fn url_origin(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let href = arguments.get(0).to_rust_string_lossy(scope);
+    let origin = Url::parse(&href).map_or_else(|_| "null".to_owned(), |url| quirks::origin(&url));
+    if let Some(origin) = v8::String::new(scope, &origin) {
+        result.set(origin.into());
+    }
+}
