@@ -219,7 +219,7 @@ function describeKind(context, value, kind, label, level) {
         ArrayPrototypePush(items, `buffer: ${format(context, primordials.DataViewPrototypeGetBuffer(value), inner)}`);
       });
     case KIND_BOXED: {
-      const primitive = ops.unbox(value);
+      const primitive = unbox(value);
       return baseShape(`[${label}: ${format(context, primitive, level)}]`, typeof primitive === 'string');
     }
     case KIND_ARGUMENTS:
@@ -231,6 +231,26 @@ function describeKind(context, value, kind, label, level) {
     default:
       return objectShape(label === 'Object' ? '' : label);
   }
+}
+
+const unboxers = [
+  primordials.StringPrototypeValueOf,
+  primordials.NumberPrototypeValueOf,
+  primordials.BooleanPrototypeValueOf,
+  primordials.SymbolPrototypeValueOf,
+  primordials.BigIntPrototypeValueOf,
+];
+
+/** The primitive within a String, Number, Boolean, Symbol or BigInt object. */
+function unbox(value) {
+  for (let i = 0; i < unboxers.length; i++) {
+    try {
+      return unboxers[i](value);
+    } catch {
+      // Not this kind of box.
+    }
+  }
+  return undefined;
 }
 
 /** A value whose text stands for itself; braces appear only if it has properties. */
@@ -269,7 +289,7 @@ function errorText(value) {
   if (firstFrame === -1) return stack === header ? `[${stack}]` : stack;
   const shown = StringPrototypeSlice(stack, 0, firstFrame);
   // The stack begins with name and message as they were when the error was made.
-  if (header !== shown && readData(value, 'name') !== undefined) return header + StringPrototypeSlice(stack, firstFrame);
+  if (header !== shown && (internals.isDOMException(value) || readData(value, 'name') !== undefined)) return header + StringPrototypeSlice(stack, firstFrame);
   return stack;
 }
 

@@ -1,8 +1,8 @@
 //! `atob` and `btoa`: forgiving base64. <https://infra.spec.whatwg.org/#forgiving-base64>
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 
 /// Decodes without padding, which is removed before, and ignores bits left over.
 const FORGIVING: GeneralPurpose = GeneralPurpose::new(
@@ -46,7 +46,9 @@ pub(crate) fn atob(
     mut result: v8::ReturnValue,
 ) {
     let bytes = latin1(scope, arguments.get(0)).and_then(decode);
-    if let Some(text) = bytes.and_then(|bytes| v8::String::new_from_one_byte(scope, &bytes, v8::NewStringType::Normal)) {
+    if let Some(text) =
+        bytes.and_then(|bytes| v8::String::new_from_one_byte(scope, &bytes, v8::NewStringType::Normal))
+    {
         result.set(text.into());
     }
 }

@@ -142,26 +142,6 @@ pub(crate) fn preview_entries(
     result.set(v8::Array::new_with_elements(scope, &[entries.into(), are_pairs]).into());
 }
 
-/// `ops.unbox(object)`: the primitive of a String, Number, Boolean, Symbol or BigInt object.
-pub(crate) fn unbox(
-    scope: &mut v8::PinScope<'_, '_>,
-    arguments: v8::FunctionCallbackArguments,
-    mut result: v8::ReturnValue,
-) {
-    let value = arguments.get(0);
-    if let Ok(object) = value.try_cast::<v8::StringObject>() {
-        result.set(object.value_of().into());
-    } else if let Ok(object) = value.try_cast::<v8::NumberObject>() {
-        result.set_double(object.value_of());
-    } else if let Ok(object) = value.try_cast::<v8::BooleanObject>() {
-        result.set_bool(object.value_of());
-    } else if let Ok(object) = value.try_cast::<v8::SymbolObject>() {
-        result.set(object.value_of(scope).into());
-    } else if let Ok(object) = value.try_cast::<v8::BigIntObject>() {
-        result.set(object.value_of().into());
-    }
-}
-
 /// `ops.error_stack(error)`: its stack, undefined if reading it throws.
 pub(crate) fn error_stack(
     scope: &mut v8::PinScope<'_, '_>,

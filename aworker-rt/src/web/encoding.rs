@@ -72,7 +72,8 @@ pub(crate) fn utf8_encode_into(
     };
     let mut buffer = vec![0; view.byte_length().min(text.utf8_length(scope))];
     let mut read = 0;
-    let written = text.write_utf8_v2(scope, &mut buffer, v8::WriteFlags::kReplaceInvalidUtf8, Some(&mut read));
+    let written =
+        text.write_utf8_v2(scope, &mut buffer, v8::WriteFlags::kReplaceInvalidUtf8, Some(&mut read));
     let written = bytes::write(scope, view.into(), &buffer[..written]);
     let counts = [read, written].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
     bytes::write_u32(scope, arguments.get(2), &counts);
@@ -86,7 +87,8 @@ pub(crate) fn encoding_for_label(
     mut result: v8::ReturnValue,
 ) {
     let label = arguments.get(0).to_rust_string_lossy(scope);
-    if let Some(encoding) = Encoding::for_label(label.as_bytes()).filter(|encoding| *encoding != REPLACEMENT) {
+    if let Some(encoding) = Encoding::for_label(label.as_bytes()).filter(|encoding| *encoding != REPLACEMENT)
+    {
         result.set(conversions::string(scope, &encoding.name().to_ascii_lowercase()).into());
     }
 }
@@ -97,7 +99,11 @@ fn encoding(scope: &v8::PinScope<'_, '_>, name: v8::Local<v8::Value>) -> &'stati
 }
 
 fn decoder(encoding: &'static Encoding, keep_bom: bool) -> Decoder {
-    if keep_bom { encoding.new_decoder_without_bom_handling() } else { encoding.new_decoder_with_bom_removal() }
+    if keep_bom {
+        encoding.new_decoder_without_bom_handling()
+    } else {
+        encoding.new_decoder_with_bom_removal()
+    }
 }
 
 /// `ops.text_decode(encoding, source, fatal, ignore_bom)`: the text of a whole
@@ -253,7 +259,10 @@ mod tests {
     #[test]
     fn the_byte_order_mark_is_dropped_unless_it_is_asked_for() {
         for (keep, text) in [(false, "a"), (true, "\u{feff}a")] {
-            assert_eq!(decode(&mut decoder(UTF_16LE, keep), b"\xff\xfea\0", Last::Yes, true).as_deref(), Some(text));
+            assert_eq!(
+                decode(&mut decoder(UTF_16LE, keep), b"\xff\xfea\0", Last::Yes, true).as_deref(),
+                Some(text)
+            );
         }
     }
 

@@ -12,7 +12,8 @@ pub(crate) fn form_parse(
     let text = arguments.get(0).to_rust_string_lossy(scope);
     let mut list = Vec::new();
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-        let (Some(name), Some(value)) = (v8::String::new(scope, &name), v8::String::new(scope, &value)) else {
+        let (Some(name), Some(value)) = (v8::String::new(scope, &name), v8::String::new(scope, &value))
+        else {
             return;
         };
         list.push(name.into());
@@ -32,7 +33,8 @@ pub(crate) fn form_serialize(
     };
     let mut serializer = form_urlencoded::Serializer::new(String::new());
     for index in (0..list.length()).step_by(2) {
-        let (Some(name), Some(value)) = (list.get_index(scope, index), list.get_index(scope, index + 1)) else {
+        let (Some(name), Some(value)) = (list.get_index(scope, index), list.get_index(scope, index + 1))
+        else {
             return;
         };
         serializer.append_pair(&name.to_rust_string_lossy(scope), &value.to_rust_string_lossy(scope));

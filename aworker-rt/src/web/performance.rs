@@ -13,7 +13,8 @@ struct TimeOrigin {
 impl TimeOrigin {
     fn at_present() -> TimeOrigin {
         // A clock before 1970 is answered with 0: there is nobody to report it to.
-        let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64() * 1e3);
+        let wall_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64() * 1e3);
         TimeOrigin { monotonic: Instant::now(), wall_ms }
     }
 }

@@ -29,7 +29,11 @@ impl Delegate {
 }
 
 impl v8::ValueSerializerImpl for Delegate {
-    fn throw_data_clone_error<'s>(&self, scope: &mut v8::PinScope<'s, '_>, message: v8::Local<'s, v8::String>) {
+    fn throw_data_clone_error<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        message: v8::Local<'s, v8::String>,
+    ) {
         self.throw(scope, message);
     }
 
@@ -83,7 +87,10 @@ fn transfer_list<'s>(
         match buffer {
             Some(buffer) if buffer.is_detachable() && !buffer.was_detached() => buffers.push(buffer),
             _ => {
-                delegate.throw_text(scope, &format!("The ArrayBuffer at index {index} of the transfer list is detached"));
+                delegate.throw_text(
+                    scope,
+                    &format!("The ArrayBuffer at index {index} of the transfer list is detached"),
+                );
                 return None;
             }
         }
@@ -93,9 +100,9 @@ fn transfer_list<'s>(
 
 /// `ops.structured_clone(value, transfer, make_error)`: a clone. `transfer` is an
 /// array of ArrayBuffers or undefined; `make_error(message)` makes a DataCloneError.
-pub(crate) fn structured_clone(
-    scope: &mut v8::PinScope<'_, '_>,
-    arguments: v8::FunctionCallbackArguments,
+pub(crate) fn structured_clone<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: v8::FunctionCallbackArguments<'s>,
     mut result: v8::ReturnValue,
 ) {
     let Ok(make_error) = arguments.get(2).try_cast::<v8::Function>() else {

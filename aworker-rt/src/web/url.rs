@@ -33,7 +33,9 @@ fn answer(
     mut result: v8::ReturnValue,
 ) {
     bytes::write_u32(scope, out, &positions(url));
-    if let Some(text) = v8::String::new_from_one_byte(scope, url.as_str().as_bytes(), v8::NewStringType::Normal) {
+    if let Some(text) =
+        v8::String::new_from_one_byte(scope, url.as_str().as_bytes(), v8::NewStringType::Normal)
+    {
         result.set(text.into());
     }
 }
