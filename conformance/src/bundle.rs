@@ -52,7 +52,6 @@ impl Bundle {
         let mut config = config(&["aworker", &inside]);
         config.as_object_mut().context("config is no object")?.remove("root");
         config["mounts"] = json!([
-            {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": inside, "type": "bind", "source": script, "options": ["bind", "ro"]},
         ]);
         Ok(Bundle { path, config })

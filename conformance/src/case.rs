@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, PipeReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -67,6 +69,11 @@ impl Case {
         id
     }
 
+    /// Forgets an id whose container the test has deleted, so that the end need not ask for it.
+    pub fn forget(&mut self, id: &str) {
+        self.ids.retain(|known| known != id);
+    }
+
     /// A path for one more bundle.
     pub fn bundle_path(&mut self) -> PathBuf {
         self.bundles += 1;
@@ -88,18 +95,27 @@ impl Case {
 
     /// Writes the bundle and creates a container from it.
     pub fn create(&mut self, bundle: &Bundle) -> Result<Container> {
-        let name = format!("c{}", self.ids.len());
-        let id = self.id(&name);
+        let id = self.id(&format!("c{}", self.ids.len()));
         self.create_as(bundle, &id)
     }
 
     /// The same, under a given id.
     pub fn create_as(&mut self, bundle: &Bundle, id: &str) -> Result<Container> {
+        self.create_with(bundle, id, None)
+    }
+
+    /// The same with a pipe as the container's stdout; its `stdout` file stays empty.
+    pub fn create_piped(&mut self, bundle: &Bundle) -> Result<(Container, PipeReader)> {
+        let (reader, writer) = io::pipe().context("make a pipe")?;
+        let id = self.id(&format!("p{}", self.ids.len()));
+        Ok((self.create_with(bundle, &id, Some(writer.into()))?, reader))
+    }
+
+    fn create_with(&mut self, bundle: &Bundle, id: &str, stdout: Option<Stdio>) -> Result<Container> {
         bundle.write()?;
         let pid_file = self.directory.join(format!("{id}.pid"));
-        let arguments = ["create", "--bundle", text(&bundle.path)?, "--pid-file", text(&pid_file)?, id]
-            .map(str::to_owned);
-        let running = self.runtime.spawn(&arguments.each_ref().map(String::as_str), None)?;
+        let arguments = ["create", "--bundle", text(&bundle.path)?, "--pid-file", text(&pid_file)?, id];
+        let running = self.runtime.spawn_with(&arguments, None, stdout)?;
         let (stdout, stderr) = running.output_files();
         running.finish()?.success()?;
         let pid = fs::read_to_string(&pid_file).context("read the pid file")?;
@@ -117,8 +133,7 @@ impl Case {
     /// `run` in the foreground: what the container printed and how it ended.
     pub fn run(&mut self, bundle: &Bundle) -> Result<Finished> {
         bundle.write()?;
-        let name = format!("r{}", self.ids.len());
-        let id = self.id(&name);
+        let id = self.id(&format!("r{}", self.ids.len()));
         self.runtime.call(&["run", "--bundle", text(&bundle.path)?, &id])
     }
 

@@ -7,6 +7,7 @@ mod bundle;
 mod case;
 mod clean;
 mod host;
+mod http;
 mod runtime;
 mod suite;
 mod tests;

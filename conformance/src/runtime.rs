@@ -55,11 +55,6 @@ impl Runtime {
         Runtime { program: program.to_owned(), root, output, calls: 0 }
     }
 
-    /// The program's path.
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
     /// The state directory.
     pub fn root(&self) -> &Path {
         &self.root

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// The longest any single step of a test may take on a busy machine.
@@ -21,17 +21,6 @@ pub fn child(pid: i32, limit: Duration) -> Result<WaitStatus> {
     thread::spawn(move || sender.send(retry(|| waitpid(Pid::from_raw(pid), None))));
     match receiver.recv_timeout(limit) {
         Ok(status) => status.with_context(|| format!("wait for process {pid}")),
-        Err(_) => bail!("process {pid} still runs after {limit:?}"),
-    }
-}
-
-/// Waits until a child has ended, but leaves its status for somebody else to collect.
-pub fn child_ended(pid: i32, limit: Duration) -> Result<()> {
-    let (sender, receiver) = mpsc::channel();
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    thread::spawn(move || sender.send(retry(|| waitid(nix::sys::wait::Id::Pid(Pid::from_raw(pid)), flags))));
-    match receiver.recv_timeout(limit) {
-        Ok(status) => status.map(drop).with_context(|| format!("wait for process {pid}")),
         Err(_) => bail!("process {pid} still runs after {limit:?}"),
     }
 }

@@ -1,14 +1,27 @@
 //! The tests, one file per area.
 
+mod failure;
 mod hooks;
 mod isolation;
 mod lifecycle;
 mod process;
 mod resources;
+mod seed;
+mod worker;
 
 use crate::suite::Test;
 
 /// All tests, in the order in which they run.
 pub fn all() -> Vec<Test> {
-    [lifecycle::TESTS, process::TESTS, isolation::TESTS, resources::TESTS, hooks::TESTS].concat()
+    [
+        lifecycle::TESTS,
+        process::TESTS,
+        isolation::TESTS,
+        resources::TESTS,
+        hooks::TESTS,
+        worker::TESTS,
+        failure::TESTS,
+        seed::TESTS,
+    ]
+    .concat()
 }
