@@ -10,5 +10,7 @@
 pub mod engine;
 pub mod event_loop;
 pub mod web;
+pub mod worker;
 
-pub use engine::{V8Flags, initialize};
+pub use engine::{Script, ScriptError, V8Flags, initialize};
+pub use worker::{ListenAddress, Listener, Runtime, Start, Worker, WorkerOptions};

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use aworker_rt::engine::Engine;
-use aworker_rt::{V8Flags, initialize};
+use aworker_rt::engine::Script;
+use aworker_rt::{Runtime, V8Flags, WorkerOptions, initialize};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,9 +23,10 @@ fn main() -> ExitCode {
 /// Evaluates code and prints its value.
 fn evaluate(code: &str) -> ExitCode {
     initialize(&V8Flags::default());
-    match Engine::new().evaluate("[eval]", code) {
+    let worker = Runtime::new().become_worker(WorkerOptions::default());
+    match worker.and_then(|mut worker| worker.evaluate(&Script::from_text("[eval]", code))) {
         Ok(value) => {
-            println!("{value}");
+            value.into_iter().for_each(|value| println!("{value}"));
             ExitCode::SUCCESS
         }
         Err(error) => {

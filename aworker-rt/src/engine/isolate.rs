@@ -1,8 +1,8 @@
 //! One isolate with one context, made from the built-in snapshot, and the
 //! state that natives keep beside it.
 
-use super::exceptions::{self, ScriptError};
-use super::{conversions, ops, rejections, snapshot, uncaught};
+use super::exceptions;
+use super::{conversions, memory, modules, ops, rejections, snapshot, uncaught};
 
 /// The running JavaScript engine: isolate and context.
 ///
@@ -25,6 +25,8 @@ impl Engine {
             .external_references(ops::external_references().into());
         let mut isolate = v8::Isolate::new(parameters);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
+        modules::install(&mut isolate);
+        memory::install_limit(&mut isolate);
         isolate.set_promise_reject_callback(rejections::on_promise_reject);
         isolate.add_message_listener(uncaught::on_message);
         isolate.set_capture_stack_trace_for_uncaught_exceptions(true, exceptions::STACK_FRAMES);
@@ -41,32 +43,17 @@ impl Engine {
         Engine { context, isolate }
     }
 
+    /// Collects garbage and gives memory back, before the process is cloned.
+    pub fn settle(&mut self) {
+        memory::settle(&mut self.isolate);
+    }
+
     /// Runs `action` in the context.
     pub fn with_scope<R>(&mut self, action: impl for<'s, 'i> FnOnce(&mut v8::PinScope<'s, 'i>) -> R) -> R {
         v8::scope!(let scope, &mut self.isolate);
         let context = v8::Local::new(scope, &self.context);
         let scope = &mut v8::ContextScope::new(scope, context);
         action(scope)
-    }
-
-    /// Evaluates classic script text; its completion value as a string.
-    ///
-    /// # Errors
-    /// The uncaught exception, with its stack.
-    pub fn evaluate(&mut self, name: &str, text: &str) -> Result<String, ScriptError> {
-        self.with_scope(|scope| {
-            v8::tc_scope!(let scope, scope);
-            let source = conversions::string(scope, text);
-            let name = conversions::string(scope, name);
-            let origin =
-                v8::ScriptOrigin::new(scope, name.into(), 0, 0, false, 0, None, false, false, false, None);
-            let value =
-                v8::Script::compile(scope, source, Some(&origin)).and_then(|script| script.run(scope));
-            match value {
-                Some(value) => Ok(value.to_rust_string_lossy(scope)),
-                None => Err(exceptions::caught(scope)),
-            }
-        })
     }
 }
 

@@ -5,16 +5,24 @@
 
 pub mod conversions;
 pub mod exceptions;
+mod inherited;
 mod isolate;
 mod madvise;
+mod memory;
+mod modules;
 mod ops;
 mod platform;
 pub mod rejections;
+mod script;
+pub mod signals;
 mod snapshot;
+mod specifier;
 pub(crate) mod stdio;
 mod uncaught;
 
 pub use exceptions::ScriptError;
+pub use inherited::listen_fds;
 pub use isolate::{Engine, callback};
 pub use platform::{V8Flags, initialize, run_platform_task};
+pub use script::{Loaded, Script, load};
 pub use uncaught::{call_or_fail, fail, take_failure};

@@ -213,6 +213,11 @@ impl Reactor {
     /// Waits at most `timeout` (for ever if absent) and puts what is ready into
     /// `events`; the number of events.
     pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
+        if self.epoll.is_none() {
+            // A seed that waits for a timer: sleep without making the instance.
+            std::thread::sleep(timeout.unwrap_or_default());
+            return Ok(0);
+        }
         let timeout = match timeout {
             None => EpollTimeout::NONE,
             // Whole milliseconds, rounded up: a timer never fires early, and a

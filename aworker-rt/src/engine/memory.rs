@@ -1,0 +1,26 @@
+//! Memory of a process that is about to be cloned, and the end of a heap that is full.
+
+use std::ffi::c_void;
+
+/// Collects all garbage and gives free memory back to the system, so that a
+/// fork copies as few page tables as possible and clones share the rest.
+pub(super) fn settle(isolate: &mut v8::Isolate) {
+    isolate.clear_kept_objects();
+    // The first collection may leave objects that only finalisers of it free.
+    isolate.low_memory_notification();
+    isolate.low_memory_notification();
+    // SAFETY: malloc_trim has no precondition.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Ends the process with a message when the heap reaches its limit. V8 would do
+/// the same a little later, with a trace that says less.
+pub(super) fn install_limit(isolate: &mut v8::Isolate) {
+    isolate.add_near_heap_limit_callback(on_near_heap_limit, std::ptr::null_mut());
+}
+
+unsafe extern "C" fn on_near_heap_limit(_: *mut c_void, current: usize, _: usize) -> usize {
+    let text = format!("fatal: the JavaScript heap reached its limit of {} MB\n", current >> 20);
+    super::stdio::write_all(libc::STDERR_FILENO, text.as_bytes());
+    std::process::abort();
+}

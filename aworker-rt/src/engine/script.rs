@@ -1,0 +1,109 @@
+//! A user's program: classic script or module, and how it is told which.
+
+use std::path::Path;
+
+use super::conversions::string;
+use super::exceptions::{self, CatchScope, ScriptError};
+use super::modules;
+use super::specifier::ModuleName;
+
+/// The source of a program.
+#[derive(Clone, Debug)]
+pub struct Script {
+    name: ModuleName,
+    text: String,
+}
+
+impl Script {
+    /// Reads a program from a file; a relative path is taken from the working
+    /// directory.
+    ///
+    /// # Errors
+    /// `open /app/worker.js: no such file or directory`, and the like.
+    pub fn read(path: &Path) -> Result<Script, ScriptError> {
+        let absolute = std::path::absolute(path)
+            .map_err(|error| ScriptError::new(format!("open {}: {error}", path.display())))?;
+        let absolute = absolute.to_string_lossy().into_owned();
+        let text = modules::read_source(&absolute).map_err(ScriptError::new)?;
+        Ok(Script { name: ModuleName::from_path(&absolute), text })
+    }
+
+    /// A program that comes from elsewhere than a file. Stack traces show `name`;
+    /// if it is an absolute path, relative imports start there.
+    pub fn from_text(name: &str, text: impl Into<String>) -> Script {
+        Script { name: ModuleName::from_path(name), text: text.into() }
+    }
+
+    /// The name that stack traces show.
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+/// What came of running a program's top level.
+pub enum Loaded {
+    /// A classic script has run; its completion value.
+    Classic(v8::Global<v8::Value>),
+    /// A module is being evaluated: it has run once the promise is settled.
+    Module {
+        /// Settled when the module and all it awaits has run.
+        evaluated: v8::Global<v8::Promise>,
+        /// Its exports.
+        namespace: v8::Global<v8::Object>,
+    },
+}
+
+/// What V8 says, in these words, of module syntax in a classic script.
+const MODULE_SYNTAX: [&str; 5] = [
+    "Cannot use import statement outside a module",
+    "Unexpected token 'export'",
+    "Cannot use 'import.meta' outside a module",
+    "await is only valid in async functions and the top level bodies of modules",
+    "Unexpected reserved word",
+];
+
+/// Compiles and runs a program.
+///
+/// `.mjs` is a module, `.cjs` a classic script; anything else is tried as a
+/// classic script first, and as a module if that fails because of `import`,
+/// `export`, `import.meta` or a top-level `await`.
+///
+/// # Errors
+/// Syntax errors, imports that fail, and what the top level throws.
+pub fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded, ScriptError> {
+    v8::tc_scope!(let scope, scope);
+    if !script.name().ends_with(".mjs") {
+        if let Some(compiled) = compile_classic(scope, script) {
+            let value = compiled.run(scope).ok_or_else(|| exceptions::caught(scope))?;
+            return Ok(Loaded::Classic(v8::Global::new(scope, value)));
+        }
+        if script.name().ends_with(".cjs") || !is_module_syntax(scope) {
+            return Err(exceptions::caught(scope));
+        }
+        scope.reset();
+    }
+    let module =
+        modules::compile(scope, &script.name, &script.text).ok_or_else(|| exceptions::caught(scope))?;
+    let evaluated = modules::run(scope, module).ok_or_else(|| exceptions::caught(scope))?;
+    // The loop reports how the evaluation ends.
+    evaluated.mark_as_handled();
+    let evaluated = v8::Global::new(scope, evaluated);
+    let namespace = module.get_module_namespace().cast::<v8::Object>();
+    Ok(Loaded::Module { evaluated, namespace: v8::Global::new(scope, namespace) })
+}
+
+fn compile_classic<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    script: &Script,
+) -> Option<v8::Local<'s, v8::Script>> {
+    let source = string(scope, &script.text);
+    let name = string(scope, script.name());
+    let origin = v8::ScriptOrigin::new(scope, name.into(), 0, 0, false, 0, None, false, false, false, None);
+    v8::Script::compile(scope, source, Some(&origin))
+}
+
+fn is_module_syntax(scope: &CatchScope<'_, '_, '_, '_>) -> bool {
+    let message =
+        scope.message().map(|message| message.get(scope).to_rust_string_lossy(scope)).unwrap_or_default();
+    MODULE_SYNTAX.iter().any(|text| message.contains(text))
+}

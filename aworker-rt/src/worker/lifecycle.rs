@@ -1,0 +1,187 @@
+//! The steps of a worker's life, in a JavaScript scope.
+
+use crate::engine::{self, Loaded, Script, ScriptError, conversions, exceptions, stdio};
+use crate::event_loop;
+
+use super::{ListenAddress, Listener, WorkerOptions};
+
+/// Where a worker's life begins.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// Run this program.
+    Load(Script),
+    /// The program ran in the seed: fire `deserialize`.
+    Deserialize,
+}
+
+/// Exit status of a worker whose script failed.
+const FAILED: i32 = 1;
+
+/// A worker's life after the fork; its exit status.
+pub(super) fn run(
+    scope: &mut v8::PinScope<'_, '_>,
+    start: &Start,
+    listeners: Vec<Listener>,
+    default_listen: Option<ListenAddress>,
+) -> i32 {
+    match live(scope, start, listeners, default_listen) {
+        Ok(status) => status,
+        Err(error) => {
+            stdio::write_all(2, format!("{error}\n").as_bytes());
+            FAILED
+        }
+    }
+}
+
+fn live(
+    scope: &mut v8::PinScope<'_, '_>,
+    start: &Start,
+    listeners: Vec<Listener>,
+    default_listen: Option<ListenAddress>,
+) -> Result<i32, ScriptError> {
+    match start {
+        Start::Load(script) => drop(load(scope, script)?),
+        Start::Deserialize => fire(scope, "deserialize")?,
+    }
+    fire(scope, "install")?;
+    fire(scope, "activate")?;
+    let _ = (listeners, default_listen);
+    event_loop::run_until(scope, |_| false)?;
+    Ok(0)
+}
+
+/// Runs a program's top level, and the loop as long as the top level awaits.
+pub(super) fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded, ScriptError> {
+    let loaded = engine::load(scope, script)?;
+    match &loaded {
+        Loaded::Classic(_) => event_loop::checkpoint(scope)?,
+        Loaded::Module { evaluated, namespace } => {
+            settle(scope, evaluated, &format!("the top level of {}", script.name()))?;
+            register_default_export(scope, namespace)?;
+        }
+    }
+    Ok(loaded)
+}
+
+/// Hands `export default` to the built-ins.
+fn register_default_export(
+    scope: &mut v8::PinScope<'_, '_>,
+    namespace: &v8::Global<v8::Object>,
+) -> Result<(), ScriptError> {
+    let Some(function) = engine::callback(scope, "setDefaultExport") else {
+        return Ok(());
+    };
+    v8::scope!(let scope, scope);
+    let namespace = v8::Local::new(scope, namespace);
+    let Some(value) = conversions::get(scope, namespace, "default").filter(|value| !value.is_undefined())
+    else {
+        return Ok(());
+    };
+    call(scope, &function, &[value]).map(drop)
+}
+
+/// Fires a lifecycle event and waits for what its listeners wait for.
+pub(super) fn fire(scope: &mut v8::PinScope<'_, '_>, event: &str) -> Result<(), ScriptError> {
+    let Some(function) = engine::callback(scope, "dispatchLifecycleEvent") else {
+        return Ok(());
+    };
+    let done = {
+        v8::scope!(let scope, scope);
+        let event = conversions::string(scope, event).into();
+        let done = call(scope, &function, &[event])?;
+        let done = v8::Local::new(scope, done);
+        match done.try_cast::<v8::Promise>() {
+            Ok(promise) => Some(v8::Global::new(scope, promise)),
+            Err(_) => None,
+        }
+    };
+    match done {
+        Some(promise) => settle(scope, &promise, &format!("a promise given to waitUntil of {event}")),
+        None => event_loop::checkpoint(scope),
+    }
+}
+
+/// Runs the loop until the promise is settled.
+///
+/// # Errors
+/// Its rejection, any failure meanwhile, or that nothing is left to settle it.
+fn settle(
+    scope: &mut v8::PinScope<'_, '_>,
+    promise: &v8::Global<v8::Promise>,
+    what: &str,
+) -> Result<(), ScriptError> {
+    let state = |scope: &mut v8::PinScope<'_, '_>| {
+        v8::scope!(let scope, scope);
+        v8::Local::new(scope, promise).state()
+    };
+    event_loop::run_until(scope, |scope| state(scope) != v8::PromiseState::Pending)?;
+    match state(scope) {
+        v8::PromiseState::Fulfilled => Ok(()),
+        v8::PromiseState::Pending => {
+            Err(ScriptError::new(format!("{what} waits for something that cannot happen")))
+        }
+        v8::PromiseState::Rejected => {
+            v8::scope!(let scope, scope);
+            let promise = v8::Local::new(scope, promise);
+            let reason = promise.result(scope);
+            Err(exceptions::uncaught(scope, reason))
+        }
+    }
+}
+
+/// Calls a function of the built-ins.
+fn call(
+    scope: &mut v8::PinScope<'_, '_>,
+    function: &v8::Global<v8::Function>,
+    arguments: &[v8::Local<v8::Value>],
+) -> Result<v8::Global<v8::Value>, ScriptError> {
+    v8::tc_scope!(let scope, scope);
+    let function = v8::Local::new(scope, function);
+    let receiver = v8::undefined(scope).into();
+    match function.call(scope, receiver, arguments) {
+        Some(value) => Ok(v8::Global::new(scope, value)),
+        None => Err(exceptions::caught(scope)),
+    }
+}
+
+/// Tells the built-ins that this is a worker of its own: what it was started
+/// with, and that inherited randomness and times are void.
+pub(super) fn tell_environment(
+    scope: &mut v8::PinScope<'_, '_>,
+    options: &WorkerOptions,
+) -> Result<(), ScriptError> {
+    let Some(function) = engine::callback(scope, "becomeWorker") else {
+        return Ok(());
+    };
+    v8::scope!(let scope, scope);
+    let arguments: Vec<_> =
+        options.arguments.iter().map(|argument| conversions::string(scope, argument).into()).collect();
+    let arguments = v8::Array::new_with_elements(scope, &arguments).into();
+    let environment = v8::Object::new(scope);
+    for (name, value) in &options.environment {
+        let value = conversions::string(scope, value).into();
+        conversions::set(scope, environment, name, value);
+    }
+    call(scope, &function, &[arguments, environment.into()]).map(drop)
+}
+
+/// Runs a program and its loop; the completion value of a classic script.
+pub(super) fn evaluate(
+    scope: &mut v8::PinScope<'_, '_>,
+    script: &Script,
+) -> Result<Option<String>, ScriptError> {
+    let loaded = load(scope, script)?;
+    event_loop::run_until(scope, |_| false)?;
+    let Loaded::Classic(value) = loaded else {
+        return Ok(None);
+    };
+    v8::tc_scope!(let scope, scope);
+    let value = v8::Local::new(scope, value);
+    if value.is_undefined() {
+        return Ok(None);
+    }
+    match value.to_string(scope) {
+        Some(text) => Ok(Some(text.to_rust_string_lossy(scope))),
+        None => Err(exceptions::caught(scope)),
+    }
+}

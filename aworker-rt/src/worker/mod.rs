@@ -1,0 +1,126 @@
+//! The life of a worker.
+//!
+//! ```text
+//!   Runtime::new -> [load -> fire_serialize] -> [warm_up] -> settle -> (fork)
+//!        |                                                        |
+//!        +------------------ become_worker <----------------------+
+//!                                  |
+//!   Worker::run:  load | deserialize -> install -> activate -> serve or drain the loop -> exit status
+//! ```
+
+mod lifecycle;
+mod listener;
+
+use std::path::PathBuf;
+
+pub use lifecycle::Start;
+pub use listener::{ListenAddress, Listener};
+
+use crate::engine::{Engine, Script, ScriptError};
+use crate::event_loop;
+
+/// JavaScript, ready to load a script: in a seed, or in a process that becomes
+/// a worker at once.
+pub struct Runtime {
+    engine: Engine,
+}
+
+/// What a worker is told of the place it runs in.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerOptions {
+    /// The script's own arguments.
+    pub arguments: Vec<String>,
+    /// The environment a script sees.
+    pub environment: Vec<(String, String)>,
+    /// Where to go before anything else; the process's own working directory
+    /// when absent.
+    pub working_directory: Option<PathBuf>,
+    /// Where to listen if the script handles `fetch` and `run` is given no
+    /// listener.
+    pub default_listen: Option<ListenAddress>,
+}
+
+/// A runtime that may serve: it has its own randomness, time and environment.
+pub struct Worker {
+    engine: Engine,
+    default_listen: Option<ListenAddress>,
+}
+
+impl Runtime {
+    /// Makes a runtime with the built-ins. V8 must have been started with
+    /// [`crate::initialize`].
+    pub fn new() -> Runtime {
+        Runtime { engine: Engine::new() }
+    }
+
+    /// Runs a program's top level to its end, as a seed does.
+    ///
+    /// # Errors
+    /// Syntax errors, failed imports, what the top level throws, and a
+    /// top-level `await` that nothing can settle.
+    pub fn load(&mut self, script: &Script) -> Result<(), ScriptError> {
+        self.engine.with_scope(|scope| lifecycle::load(scope, script).map(drop))
+    }
+
+    /// Fires `serialize` and waits for what its listeners wait for.
+    ///
+    /// # Errors
+    /// What a listener throws or a promise given to `waitUntil` is rejected with.
+    pub fn fire_serialize(&mut self) -> Result<(), ScriptError> {
+        self.engine.with_scope(|scope| lifecycle::fire(scope, "serialize"))
+    }
+
+    /// Collects garbage, gives memory back and stops the clock of timers: the
+    /// process is about to wait for forks.
+    pub fn settle(&mut self) {
+        self.engine.with_scope(|scope| event_loop::get(scope).stop_clock());
+        self.engine.settle();
+    }
+
+    /// Whether the process holds something that must not be shared with a clone.
+    pub fn may_be_forked(&mut self) -> bool {
+        self.engine.with_scope(|scope| !event_loop::get(scope).has_epoll())
+    }
+
+    /// Makes this process's copy of the runtime a worker of its own: randomness,
+    /// time origin, environment, clock.
+    ///
+    /// # Errors
+    /// The working directory cannot be entered.
+    pub fn become_worker(mut self, options: WorkerOptions) -> Result<Worker, ScriptError> {
+        if let Some(directory) = &options.working_directory {
+            std::env::set_current_dir(directory)
+                .map_err(|error| ScriptError::new(format!("chdir to {}: {error}", directory.display())))?;
+        }
+        self.engine.with_scope(|scope| {
+            event_loop::get(scope).start_clock();
+            lifecycle::tell_environment(scope, &options)
+        })?;
+        Ok(Worker { engine: self.engine, default_listen: options.default_listen })
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Runtime {
+        Runtime::new()
+    }
+}
+
+impl Worker {
+    /// Lives until the end; the process's exit status.
+    ///
+    /// Errors of the script go to standard error: they are part of what the
+    /// script says, like its `console`.
+    pub fn run(mut self, start: Start, listeners: Vec<Listener>) -> i32 {
+        let default_listen = self.default_listen.take();
+        self.engine.with_scope(|scope| lifecycle::run(scope, &start, listeners, default_listen))
+    }
+
+    /// Runs a program and returns its completion value as text: `aworker eval`.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`].
+    pub fn evaluate(&mut self, script: &Script) -> Result<Option<String>, ScriptError> {
+        self.engine.with_scope(|scope| lifecycle::evaluate(scope, script))
+    }
+}
