@@ -9,6 +9,7 @@
 
 pub mod engine;
 pub mod event_loop;
+pub mod http;
 pub mod web;
 pub mod worker;
 

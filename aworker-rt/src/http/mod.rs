@@ -1,0 +1,38 @@
+//! The HTTP/1.1 server: RFC 9110 and RFC 9112, strict where two parsers could
+//! disagree. It knows nothing of OCI and, below [`connection`], nothing of V8.
+//!
+//! - `head`, `chunked`, `response`, `date`: the wire format, pure.
+//! - `connection`: one connection as a state machine over bytes, pure.
+//!
+//! # One answer for every ambiguity
+//!
+//! | input | answer |
+//! |---|---|
+//! | a line that ends with LF alone, a lone CR, NUL or another control character | 400 |
+//! | blank before the colon, a folded line, an empty name, a line without a colon | 400 |
+//! | empty lines (CRLF) before the request line | skipped |
+//! | more than one blank in the request line, HTTP/0.9 | 400 |
+//! | a version other than 1.0 and 1.1, the HTTP/2 preface | 505 |
+//! | a target with `#`, controls or bytes above 0x7e; a relative target; `*` without OPTIONS | 400 |
+//! | absolute-form `http://`: its authority is the URL's, `Host` must be valid too | accepted |
+//! | absolute-form of another scheme, user information | 400 |
+//! | CONNECT, TRACE | 501 |
+//! | `Host` missing (HTTP/1.1), twice, empty or not `host[:port]` | 400 |
+//! | `Content-Length` twice, even if equal; a list; a sign; more than 19 digits | 400 |
+//! | `Content-Length` with `Transfer-Encoding` | 400 |
+//! | `Transfer-Encoding` twice, with HTTP/1.0, or not ending in one `chunked` | 400 |
+//! | a known coding before `chunked` | 501 |
+//! | chunk sizes with a sign, blank, prefix or overflow; LF alone; too long extensions or trailers | 400 |
+//! | `Expect` other than `100-continue` | 417 |
+//! | a head, target or body beyond its limit | 431, 414, 413 |
+//! | `Upgrade` | ignored |
+//!
+//! After each refusal the connection is closed, once the client has had time
+//! to read the answer.
+
+pub mod chunked;
+pub mod connection;
+pub mod date;
+pub mod head;
+pub mod limits;
+pub mod response;
