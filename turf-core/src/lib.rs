@@ -12,5 +12,6 @@ pub mod root;
 pub mod sandbox;
 pub mod seed;
 pub mod sys;
+pub mod time;
 
 pub use error::{Error, Operation, Result};

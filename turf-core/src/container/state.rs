@@ -1,0 +1,343 @@
+//! state.json: what the later verbs must know of a container, and the status that follows from it.
+//!
+//! The file is small and is written whole, to a temporary name that is renamed: a reader needs no
+//! lock and never sees half of it. It is not forced to the disk: the state directory is volatile
+//! (`/run`), and after a crash of the machine there is no container left to describe. The plan is
+//! beside it in `plan.json`, which only `start` and `delete` read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::process::ProcessId;
+use super::status::Status;
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Operation, Result};
+use crate::limits;
+use crate::root::{ContainerDir, ContainerId, Lock, STATE_FILE};
+use crate::sandbox::gate;
+use crate::sandbox::plan::Plan;
+
+/// The version of the file's form. Another version is refused, not guessed at.
+const VERSION: u32 = 1;
+
+const PLAN_FILE: &str = "plan.json";
+
+/// How far `create` came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// `create` is at work, or was interrupted.
+    Creating,
+    /// `create` is done.
+    Created,
+}
+
+/// What state.json holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    version: u32,
+    /// The version of the OCI runtime specification that the bundle follows.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: ContainerId,
+    /// The bundle's directory, absolute.
+    pub bundle: PathBuf,
+    /// The container's root on the host; none for a worker without an image.
+    pub rootfs: Option<PathBuf>,
+    /// The bundle's annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// When `create` began, as RFC 3339.
+    pub created: String,
+    /// The user who called `create`.
+    pub owner: u32,
+    /// How far `create` came.
+    pub phase: Phase,
+    /// init, once there is one.
+    pub init: Option<ProcessId>,
+    /// The control groups. They are written down before they are made.
+    pub cgroup: Cgroup,
+    /// How many descriptors from 3 up init holds for the workload.
+    pub preserved_fds: u32,
+    /// How many of those, the first ones, are listening sockets.
+    pub listen_fds: u32,
+    /// Whether the bundle has `poststop` hooks.
+    pub has_poststop: bool,
+}
+
+impl State {
+    /// The state of a container that `create` has just begun, without an init.
+    pub fn begin(id: &ContainerId, plan: &Plan, rootfs: Option<PathBuf>, cgroup: Cgroup) -> State {
+        State {
+            version: VERSION,
+            oci_version: plan.init.state.oci_version.clone(),
+            id: id.clone(),
+            bundle: plan.init.state.bundle.clone(),
+            rootfs,
+            annotations: plan.init.state.annotations.clone(),
+            created: crate::time::rfc3339(std::time::SystemTime::now()),
+            owner: nix::unistd::geteuid().as_raw(),
+            phase: Phase::Creating,
+            init: None,
+            cgroup,
+            preserved_fds: 0,
+            listen_fds: 0,
+            has_poststop: !plan.hooks.poststop.is_empty(),
+        }
+    }
+
+    /// Reads the state of a container.
+    pub fn load(dir: &ContainerDir) -> Result<State> {
+        let path = dir.file(STATE_FILE);
+        let Some(text) = read_bounded(&path)? else { return Err(dir.unknown()) };
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let version: Version = parse(&path, &text)?;
+        if version.version != VERSION {
+            let reason = format!("is of version {}, this turf knows {VERSION}", version.version);
+            return Err(Error::invalid(path.display().to_string(), reason));
+        }
+        parse(&path, &text)
+    }
+
+    /// Writes the state, whole or not at all.
+    pub fn store(&self, dir: &ContainerDir, _lock: &Lock) -> Result<()> {
+        write_atomically(&dir.file(STATE_FILE), &encode(self)?)
+    }
+
+    /// The status of the container. `creator` says whether a `create` may still be at work.
+    pub fn status(&self, dir: &ContainerDir, creator: Creator) -> Result<Status> {
+        let init_lives = match &self.init {
+            Some(init) => init.is_alive()?,
+            None => false,
+        };
+        Ok(match (self.phase, init_lives) {
+            (Phase::Creating, true) => Status::Creating,
+            (Phase::Creating, false) if creator == Creator::MayLive && dir.try_lock()?.is_none() => {
+                Status::Creating
+            }
+            (Phase::Creating | Phase::Created, false) => Status::Stopped,
+            (Phase::Created, true) if gate::is_waiting(dir.path())? => Status::Created,
+            (Phase::Created, true) if self.cgroup.is_frozen()? => Status::Paused,
+            (Phase::Created, true) => Status::Running,
+        })
+    }
+
+    /// The state as the OCI runtime specification shows it, with runc's additional members.
+    pub fn to_oci(&self, status: Status) -> OciState {
+        let pid = match (status, &self.init) {
+            (Status::Stopped, _) | (_, None) => 0,
+            (_, Some(init)) => init.pid,
+        };
+        OciState {
+            oci_version: self.oci_version.clone(),
+            id: self.id.to_string(),
+            pid,
+            status,
+            bundle: self.bundle.clone(),
+            rootfs: self.rootfs.clone(),
+            created: self.created.clone(),
+            annotations: self.annotations.clone(),
+            owner: owner_name(self.owner),
+        }
+    }
+}
+
+/// Whether a `create` may still be at work on a container whose state is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creator {
+    /// It may: the container's lock tells.
+    MayLive,
+    /// It does not: the caller holds the container's lock.
+    Gone,
+}
+
+/// The state of a container as `turf state` prints it (OCI: runtime.md, "State").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciState {
+    /// Version of the specification.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// The pid of init; 0 when it has exited.
+    pub pid: i32,
+    /// The status.
+    pub status: Status,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// The container's root on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<PathBuf>,
+    /// When it was created.
+    pub created: String,
+    /// The annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The name of the user who created it.
+    pub owner: String,
+}
+
+/// Writes the plan; before state.json, so that a container that exists has one.
+pub fn store_plan(dir: &ContainerDir, plan: &Plan, _lock: &Lock) -> Result<()> {
+    write_atomically(&dir.file(PLAN_FILE), &encode(plan)?)
+}
+
+/// Reads the plan.
+pub fn load_plan(dir: &ContainerDir) -> Result<Plan> {
+    let path = dir.file(PLAN_FILE);
+    let Some(text) = read_bounded(&path)? else { return Err(dir.unknown()) };
+    parse(&path, &text)
+}
+
+/// Writes a file under another name in its directory and renames it.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let result = fs::write(&temporary, content)
+        .operation(|| format!("write {}", path.display()))
+        .and_then(|()| fs::rename(&temporary, path).operation(|| format!("write {}", path.display())));
+    if result.is_err() {
+        // What is left of it is worthless, and there may be nothing.
+        drop(fs::remove_file(&temporary));
+    }
+    result
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::invalid("state.json", error.to_string()))
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text)
+        .map_err(|error| Error::invalid(path.display().to_string(), error.to_string()))
+}
+
+/// The content of a file of ours, or nothing if there is none.
+fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>> {
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.operation(|| format!("open {}", path.display()))?,
+    };
+    let mut text = Vec::new();
+    let read = file.take(limits::STATE_FILE_BYTES + 1).read_to_end(&mut text);
+    read.operation(|| format!("read {}", path.display()))?;
+    if text.len() as u64 > limits::STATE_FILE_BYTES {
+        let reason = format!("is longer than {} bytes", limits::STATE_FILE_BYTES);
+        return Err(Error::invalid(path.display().to_string(), reason));
+    }
+    Ok(Some(text))
+}
+
+/// The user's name, or the number of a user without one. Root needs no look-up.
+fn owner_name(uid: u32) -> String {
+    if uid == 0 {
+        return "root".to_owned();
+    }
+    let user = nix::unistd::User::from_uid(uid.into());
+    user.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root::StateRoot;
+    use crate::sandbox::plan::{HookState, HooksPlan, InitPlan, ProcessPlan, WorkloadPlan};
+
+    fn plan() -> Plan {
+        let state = HookState {
+            oci_version: "1.2.0".into(),
+            id: "box".into(),
+            bundle: "/bundle".into(),
+            annotations: [("a".to_owned(), "b".to_owned())].into(),
+        };
+        Plan {
+            workload: WorkloadPlan::Exec,
+            init: InitPlan {
+                namespaces: Vec::new(),
+                uid_mappings: Vec::new(),
+                gid_mappings: Vec::new(),
+                time_offsets: Vec::new(),
+                steps: Vec::new(),
+                state,
+            },
+            process: ProcessPlan::default(),
+            cgroup: crate::cgroup::CgroupPlan::compile("box", None).unwrap(),
+            hooks: HooksPlan::default(),
+        }
+    }
+
+    fn container() -> (tempfile::TempDir, ContainerDir, Lock, State) {
+        let directory = tempfile::tempdir().unwrap();
+        let id: ContainerId = "box".parse().unwrap();
+        let dir = StateRoot::at(directory.path()).unwrap().container(&id);
+        let lock = dir.create().unwrap();
+        let state = State::begin(&id, &plan(), None, Cgroup::default());
+        (directory, dir, lock, state)
+    }
+
+    fn myself() -> Option<ProcessId> {
+        Some(ProcessId::of(std::process::id() as i32).unwrap())
+    }
+
+    #[test]
+    fn what_was_stored_is_loaded() {
+        let (_keep, dir, lock, mut state) = container();
+        assert!(matches!(State::load(&dir), Err(Error::NoSuchContainer(_))));
+        state.init = myself();
+        store_plan(&dir, &plan(), &lock).unwrap();
+        state.store(&dir, &lock).unwrap();
+        assert_eq!(State::load(&dir).unwrap(), state);
+        assert_eq!(load_plan(&dir).unwrap(), plan());
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 3, "no temporary file is left: {names:?}");
+    }
+
+    #[test]
+    fn another_version_and_nonsense_are_refused_by_the_files_name() {
+        let (_keep, dir, _lock, _) = container();
+        for text in ["{\"version\": 99}", "{", "", "[]"] {
+            fs::write(dir.file(STATE_FILE), text).unwrap();
+            let error = State::load(&dir).unwrap_err().to_string();
+            assert!(error.contains("state.json: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_status_follows_from_what_is_really_there() {
+        let (_keep, dir, lock, mut state) = container();
+        // `create` is at work as long as it holds the lock; if it died, nothing runs.
+        assert_eq!(state.status(&dir, Creator::MayLive).unwrap(), Status::Creating);
+        assert_eq!(state.status(&dir, Creator::Gone).unwrap(), Status::Stopped);
+        drop(lock);
+        assert_eq!(state.status(&dir, Creator::MayLive).unwrap(), Status::Stopped);
+        // With a living init it cannot be called stopped.
+        state.init = myself();
+        assert_eq!(state.status(&dir, Creator::Gone).unwrap(), Status::Creating);
+        state.phase = Phase::Created;
+        assert_eq!(state.status(&dir, Creator::Gone).unwrap(), Status::Running);
+        // The pid of a process that started at another time is not init's.
+        state.init.as_mut().unwrap().start_time += 1;
+        assert_eq!(state.status(&dir, Creator::Gone).unwrap(), Status::Stopped);
+    }
+
+    #[test]
+    fn a_stopped_container_shows_no_pid() {
+        let (_keep, _dir, _lock, mut state) = container();
+        state.init = myself();
+        assert_eq!(state.to_oci(Status::Stopped).pid, 0);
+        let shown = serde_json::to_value(state.to_oci(Status::Running)).unwrap();
+        assert_eq!(shown["pid"], std::process::id());
+        assert_eq!(shown["status"], "running");
+        assert_eq!(shown["ociVersion"], "1.2.0");
+        assert_eq!(shown["annotations"]["a"], "b");
+        assert!(shown.get("rootfs").is_none());
+    }
+}
