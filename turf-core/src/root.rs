@@ -127,16 +127,19 @@ impl ContainerDir {
     /// Creates the directory for a container that does not exist, and locks it. Of two racing
     /// `create`s one wins; the other is told that the container exists.
     pub fn create(&self) -> Result<Lock> {
-        create_private_dir_all(&self.path)?;
-        let lock = match self.try_lock() {
-            Ok(Some(lock)) => lock,
-            // Another verb holds it: a `create` at work (the id is taken), or a `delete` or
-            // `state` passing by.
-            Ok(None) if self.exists() => return Err(self.taken()),
-            Ok(None) => self.lock()?,
-            Err(error) => return Err(error.and_clean_up(self.remove_if_empty())),
-        };
-        if self.exists() { Err(self.taken()) } else { Ok(lock) }
+        if self.exists() {
+            return Err(self.taken());
+        }
+        loop {
+            create_private_dir_all(&self.path)?;
+            let lock = match self.lock() {
+                // A `delete` removed the directory in between.
+                Err(Error::NoSuchContainer(_)) => continue,
+                Err(error) => return Err(error.and_clean_up(self.remove_if_empty())),
+                Ok(lock) => lock,
+            };
+            return if self.exists() { Err(self.taken()) } else { Ok(lock) };
+        }
     }
 
     fn taken(&self) -> Error {

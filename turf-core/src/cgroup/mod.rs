@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use oci_spec::runtime::Linux;
 use serde::{Deserialize, Serialize};
 
@@ -235,7 +233,7 @@ impl Cgroup {
 
     /// Sends `signal` to every process of the container. They are frozen meanwhile where that is
     /// possible, so that none forks away and no pid can come to mean another process.
-    pub fn signal_all(&self, signal: Signal) -> Result<()> {
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
         let was_frozen = self.is_frozen()?;
         let frozen = was_frozen || self.freeze().is_ok();
         let result = self.processes().and_then(|pids| signal_each(&pids, signal));
@@ -440,11 +438,12 @@ fn with_children(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-fn signal_each(pids: &[i32], signal: Signal) -> Result<()> {
+fn signal_each(pids: &[i32], signal: i32) -> Result<()> {
     for pid in pids {
-        match kill(Pid::from_raw(*pid), signal) {
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-            Err(errno) => return Err(Error::io(format!("send {signal} to process {pid}"), errno)),
+        let sent = pidfd_open(*pid).and_then(|pidfd| pidfd_send_signal(pidfd.as_fd(), signal));
+        match sent {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            sent => sent.operation(|| format!("send signal {signal} to process {pid}"))?,
         }
     }
     Ok(())

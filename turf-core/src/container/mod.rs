@@ -4,8 +4,23 @@
 //! Every operation takes the state directory and an id, and may be killed between any two of its
 //! steps: what it leaves is told truthfully by [`state()`] and removed by [`delete()`].
 
+mod create;
+mod delete;
+mod kill;
+mod listen;
+mod pause;
 pub mod process;
+mod query;
+mod run;
+mod start;
 pub mod state;
 mod status;
 
+pub use create::{CreateOptions, create, plan};
+pub use delete::{Force, delete};
+pub use kill::{SignalNumber, Target, kill};
+pub use pause::{pause, resume};
+pub use query::{Unreadable, list, processes, state};
+pub use run::Foreground;
+pub use start::{open_listeners, start};
 pub use status::{After, Event, Status};

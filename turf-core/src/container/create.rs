@@ -1,0 +1,151 @@
+//! `create`: from a bundle to an init that waits at the gate.
+//!
+//! The order is what makes a killed `create` harmless: state.json names the control groups before
+//! they are made, and init's pid before init can reach the gate; init itself ends when `create` does before it has let it pass.
+//! Whatever fails here is undone here.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use super::process::ProcessId;
+use super::state::{Phase, State, store_plan, write_atomically};
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Operation, Result};
+use crate::root::{ContainerDir, ContainerId, Lock, StateRoot};
+use crate::sandbox::compile::{Context, Keyring, compile};
+use crate::sandbox::hooks;
+use crate::sandbox::init::{self, SpawnOptions};
+use crate::sandbox::plan::{HookPlan, Plan};
+
+/// What `create` needs besides the id.
+#[derive(Debug)]
+pub struct CreateOptions<'a> {
+    /// The bundle's directory.
+    pub bundle: &'a Path,
+    /// Where init's pid is written when the container is created.
+    pub pid_file: Option<&'a Path>,
+    /// Where the terminal's master is sent.
+    pub console_socket: Option<OwnedFd>,
+    /// How many descriptors from 3 up the workload inherits, listening sockets included.
+    pub preserve_fds: u32,
+    /// How many of those, the first ones, are listening sockets handed in as sd_listen_fds(3) says.
+    pub listen_fds: u32,
+    /// Which session keyring the workload gets.
+    pub keyring: Keyring,
+}
+
+/// Compiles the bundle to the plan that `create` would follow; changes nothing.
+pub fn plan(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Result<Plan> {
+    load(root, id, options).map(|(_, plan)| plan)
+}
+
+/// Creates a container, and returns init, which is a child of the caller.
+pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) -> Result<init::Created> {
+    let (bundle, plan) = load(root, id, &options)?;
+    let cgroup = Cgroup::locate(&plan.cgroup)?;
+    let dir = root.container(id);
+    let lock = dir.create()?;
+    let mut state = State::begin(id, &plan, bundle.rootfs, cgroup);
+    state.preserved_fds = options.preserve_fds;
+    state.listen_fds = options.listen_fds.min(options.preserve_fds);
+    build(&dir, &lock, &mut state, &plan, options)
+        .map_err(|error| error.and_clean_up(undo(&dir, &lock, &state, &plan)))
+}
+
+fn load(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {
+    let bundle = Bundle::load(options.bundle)?;
+    let container_dir = root.container(id);
+    let context = Context { id: id.as_str(), container_dir: container_dir.path(), keyring: options.keyring };
+    let mut plan = compile(&bundle, context)?;
+    if plan.process.terminal.is_some() && options.console_socket.is_none() {
+        return Err(Error::invalid("config.json: process.terminal", "is true, which needs --console-socket"));
+    }
+    if plan.process.terminal.is_none() && options.console_socket.is_some() {
+        return Err(Error::invalid("--console-socket", "is given, but process.terminal is not true"));
+    }
+    if options.listen_fds > 0 {
+        pass_listeners(&mut plan.process.env, options.listen_fds);
+    }
+    Ok((bundle, plan))
+}
+
+/// Tells the workload of its listening sockets (sd_listen_fds(3)); as in runc its pid is 1.
+fn pass_listeners(env: &mut Vec<String>, count: u32) {
+    env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
+    env.push(format!("LISTEN_FDS={count}"));
+    env.push("LISTEN_PID=1".to_owned());
+}
+
+fn build(
+    dir: &ContainerDir,
+    lock: &Lock,
+    state: &mut State,
+    plan: &Plan,
+    options: CreateOptions<'_>,
+) -> Result<init::Created> {
+    store_plan(dir, plan, lock)?;
+    state.store(dir, lock)?;
+    state.cgroup.create(&plan.cgroup)?;
+    let building = init::spawn(SpawnOptions {
+        plan,
+        container_dir: dir.path(),
+        cgroup: &state.cgroup.open_for_join()?,
+        preserve_fds: options.preserve_fds,
+        console_socket: options.console_socket,
+    })?;
+    let pid = building.pid();
+    state.init = Some(ProcessId::of(pid)?);
+    state.store(dir, lock)?;
+    let created = building.wait_created(|| {
+        let shown = hooks::state_json(&plan.init.state, "creating", pid);
+        hooks::run("prestart", &plan.hooks.prestart, &shown)?;
+        hooks::run("createRuntime", &plan.hooks.create_runtime, &shown)?;
+        Ok(())
+    })?;
+    state.phase = Phase::Created;
+    let finished = state.store(dir, lock).and_then(|()| match options.pid_file {
+        Some(path) => write_atomically(path, pid.to_string().as_bytes()),
+        None => Ok(()),
+    });
+    match finished {
+        Ok(()) => Ok(created),
+        Err(error) => Err(error.and_clean_up(kill_child(&created))),
+    }
+}
+
+/// Kills and reaps an init that is a child of this process.
+fn kill_child(created: &init::Created) -> Result<()> {
+    let pid = nix::unistd::Pid::from_raw(created.pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).operation(|| "kill init")?;
+    nix::sys::wait::waitpid(pid, None).operation(|| "wait for init").map(drop)
+}
+
+/// Removes what a failed `create` made; init is dead already.
+fn undo(dir: &ContainerDir, lock: &Lock, state: &State, plan: &Plan) -> Result<()> {
+    let emptied = state.cgroup.kill_all().and_then(|()| state.cgroup.remove());
+    // A failed hook does not keep the others from clearing up; the first error is the one to report.
+    if state.init.is_some() {
+        drop(run_poststop(&plan.hooks.poststop, plan));
+    }
+    emptied.and(dir.remove(lock))
+}
+
+/// Runs every `poststop` hook, whatever becomes of the ones before, and returns what failed.
+pub(super) fn run_poststop(all: &[HookPlan], plan: &Plan) -> Vec<Error> {
+    let shown = hooks::state_json(&plan.init.state, "stopped", 0);
+    let run = |hook| hooks::run("poststop", std::slice::from_ref(hook), &shown).err();
+    all.iter().filter_map(run).map(Error::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_replace_what_the_environment_says_of_them() {
+        let mut env = vec!["A=1".to_owned(), "LISTEN_FDS=9".to_owned(), "LISTEN_PID=7".to_owned()];
+        pass_listeners(&mut env, 2);
+        assert_eq!(env, ["A=1", "LISTEN_FDS=2", "LISTEN_PID=1"]);
+    }
+}

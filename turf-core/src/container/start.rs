@@ -1,0 +1,172 @@
+//! `start`: lets the program of a created container run.
+//!
+//! For a program init does it all. For a worker this process connects the two who know nothing of
+//! each other: init, which waits at the gate, and the seed, which forks. If `start` dies, or the seed
+//! does, before a worker is born, init goes back to waiting: the container is still created.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::process::ProcessId;
+use super::state::{Creator, State, load_plan};
+use super::status::{Event, Status};
+use crate::error::{Error, Operation, Result};
+use crate::limits;
+use crate::root::{ContainerDir, ContainerId, StateRoot};
+use crate::sandbox::gate::{Gate, WorkerStart};
+use crate::sandbox::hooks;
+use crate::sandbox::plan::{ListenAddress, NamespaceKind, Plan, WorkloadPlan};
+use crate::seed::client::{Fork, receive_report, report_channel};
+use crate::seed::plan::WorkerPlan;
+use crate::seed::protocol::{ForkFds, Namespaces, Reaper, Report};
+use crate::seed::registry::Registry;
+use crate::sys::pidfd::{pidfd_getfd, pidfd_send_signal};
+
+/// Starts a created container. `listeners` are sockets for a worker to accept on, besides those that
+/// `create` was handed; a program cannot be given any more at this point.
+pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Result<()> {
+    let dir = root.container(id);
+    let _lock = dir.lock()?;
+    let state = State::load(&dir)?;
+    let status = state.status(&dir, Creator::Gone)?;
+    let init = match &state.init {
+        Some(init) if status.allows(Event::Started) => init,
+        Some(_) | None => return Err(Error::WrongStatus { id: id.to_string(), verb: "start", status }),
+    };
+    let plan = load_plan(&dir)?;
+    match &plan.workload {
+        WorkloadPlan::Exec if !listeners.is_empty() => {
+            return Err(Error::invalid("--listen", "is for workers; this bundle runs a program"));
+        }
+        WorkloadPlan::Exec => Gate::connect(dir.path())?.start_program()?,
+        WorkloadPlan::Worker { seed, listen } => {
+            let worker = WorkerPlan { process: plan.process.clone(), listen: listen.clone() };
+            start_worker(
+                &Starting { root, dir: &dir, state: &state, plan: &plan, init },
+                seed,
+                &worker,
+                listeners,
+            )?;
+        }
+    }
+    run_poststart(&plan, init)
+}
+
+/// A container whose worker is to be started.
+struct Starting<'a> {
+    root: &'a StateRoot,
+    dir: &'a ContainerDir,
+    state: &'a State,
+    plan: &'a Plan,
+    init: &'a ProcessId,
+}
+
+fn start_worker(
+    starting: &Starting<'_>,
+    seed: &str,
+    worker: &WorkerPlan,
+    listeners: &[OwnedFd],
+) -> Result<()> {
+    let worker = worker.encode()?;
+    // The seed first: if there is none, init need not hear of it.
+    let seed = Registry::new(starting.root).connect(&seed.parse()?)?;
+    let pidfd = starting.init.open()?.ok_or_else(|| stopped(starting.state))?;
+    let inherited = inherited_fds(pidfd.as_fd(), starting.state)?;
+    let cgroups = starting.state.cgroup.open_for_join()?;
+    let gate = Gate::connect(starting.dir.path())?;
+    gate.prepare_worker()?;
+    let (report, workers_end) = report_channel()?;
+    seed.fork(&Fork {
+        container: starting.state.id.as_str(),
+        namespaces: namespaces(starting.plan)?,
+        reaper: if starting.plan.init.has_new_pid_namespace() { Reaper::Init } else { Reaper::Relay },
+        plan: &worker,
+        fds: ForkFds {
+            init: pidfd.as_fd(),
+            cgroups: borrow(&cgroups),
+            stdio: [inherited.stdio[0].as_fd(), inherited.stdio[1].as_fd(), inherited.stdio[2].as_fd()],
+            listeners: borrow(&inherited.listeners).into_iter().chain(borrow(listeners)).collect(),
+            report: workers_end.as_fd(),
+            gate: gate.as_fd(),
+        },
+    })?;
+    // Without this copy of ours a worker that dies without a word is noticed at once.
+    drop(workers_end);
+    match receive_report(report, limits::WORKER_RUNNING)? {
+        Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
+        Report::Running(_) => {}
+    }
+    match gate.wait_running(limits::WORKER_RUNNING)? {
+        WorkerStart::Running => Ok(()),
+        WorkerStart::Ended(status) => {
+            Err(Error::Remote { text: format!("the worker ended before it ran (wait status {status:#x})") })
+        }
+    }
+}
+
+fn stopped(state: &State) -> Error {
+    Error::WrongStatus { id: state.id.to_string(), verb: "start", status: Status::Stopped }
+}
+
+fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+    fds.iter().map(AsFd::as_fd).collect()
+}
+
+/// What init holds for the worker.
+struct Inherited {
+    stdio: [OwnedFd; 3],
+    listeners: Vec<OwnedFd>,
+}
+
+fn inherited_fds(init: BorrowedFd<'_>, state: &State) -> Result<Inherited> {
+    let take = |number: i32| {
+        pidfd_getfd(init, number).operation(|| format!("take descriptor {number} of the container's init"))
+    };
+    let listeners = (0..state.listen_fds as i32).map(|index| take(3 + index)).collect::<Result<_>>()?;
+    Ok(Inherited { stdio: [take(0)?, take(1)?, take(2)?], listeners })
+}
+
+/// The namespaces in which init is and the caller is not.
+fn namespaces(plan: &Plan) -> Result<Namespaces> {
+    let bits = plan.init.namespaces.iter().fold(0, |bits, namespace| bits | clone_flag(namespace.kind));
+    Namespaces::from_bits(bits)
+        .ok_or_else(|| Error::invalid("the container's namespaces", "are unknown to the seed"))
+}
+
+fn clone_flag(kind: NamespaceKind) -> u32 {
+    /// Not in the C library's set for clone(2); from linux/sched.h.
+    const CLONE_NEWTIME: u32 = 0x80;
+    match kind {
+        NamespaceKind::User => libc::CLONE_NEWUSER as u32,
+        NamespaceKind::Pid => libc::CLONE_NEWPID as u32,
+        NamespaceKind::Network => libc::CLONE_NEWNET as u32,
+        NamespaceKind::Ipc => libc::CLONE_NEWIPC as u32,
+        NamespaceKind::Uts => libc::CLONE_NEWUTS as u32,
+        NamespaceKind::Cgroup => libc::CLONE_NEWCGROUP as u32,
+        NamespaceKind::Time => CLONE_NEWTIME,
+        NamespaceKind::Mount => libc::CLONE_NEWNS as u32,
+    }
+}
+
+/// Runs the `poststart` hooks. If one fails the container is stopped (OCI: runtime.md, "Lifecycle").
+fn run_poststart(plan: &Plan, init: &ProcessId) -> Result<()> {
+    if plan.hooks.poststart.is_empty() {
+        return Ok(());
+    }
+    let shown = hooks::state_json(&plan.init.state, Status::Running.as_str(), init.pid);
+    hooks::run("poststart", &plan.hooks.poststart, &shown).map_err(|failed| {
+        let kill = || match init.open()? {
+            Some(pidfd) => pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).operation(|| "kill the container"),
+            None => Ok(()),
+        };
+        Error::from(failed).and_clean_up(kill())
+    })
+}
+
+/// Opens listening sockets in the namespaces of the caller, for [`start`].
+pub fn open_listeners(addresses: &[ListenAddress]) -> Result<Vec<OwnedFd>> {
+    if addresses.len() > limits::LISTENERS {
+        let reason = format!("at most {} addresses are allowed", limits::LISTENERS);
+        return Err(Error::invalid("--listen", reason));
+    }
+    addresses.iter().map(super::listen::open).collect()
+}
