@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod fd;
+pub mod fork;
 pub mod memory;
 pub mod pidfd;
 pub mod socket;

@@ -1,0 +1,355 @@
+//! Forking a warm process into a sandbox: helper H.
+//!
+//! ```text
+//!   seed     | clone(VM|VFORK)           (suspended)                         | wait4: knows the pid or the error
+//!   H, outer   | setns(init, all) | clone(VM|VFORK)    (suspended)   | wait4 |
+//!   H, inner                        | join cgroups | fork --+ | exit |
+//!   worker                                                   | returns up the seed's own stack
+//! ```
+//!
+//! H is a child that shares the seed's memory and borrows its stack, as after vfork(2): making it copies no page
+//! table. It comes in two halves because setns(2) into a pid namespace is meant for one's children only: the outer half
+//! enters all namespaces, the inner half is born in the pid namespace. When the inner half exits, the kernel gives
+//! its child to the reaper of *its* pid namespace, which is the sandbox's init (`find_new_reaper` in the kernel's
+//! `kernel/exit.c`). The seed itself never leaves its namespaces and has no child for longer than this call.
+//!
+//! The one page-table copy is libc's fork(3) in the inner half: with libc's own, its atfork handlers run and its cached
+//! thread id is right in the worker. The worker then *returns*: out of the inner half's function, out of the outer
+//! half's, out of the assembly, so that it continues on the seed's main stack, where V8 expects to be.
+//!
+//! The process must have one thread; these functions check it and refuse otherwise.
+#![allow(clippy::multiple_unsafe_ops_per_block)]
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the fork of a seed is written for x86-64, the only architecture of the V8 archive");
+
+use std::arch::asm;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Where a process goes by itself before its child is forked.
+#[derive(Debug)]
+pub struct Destination<'a> {
+    /// pidfd of a process whose namespaces are entered.
+    pub process: BorrowedFd<'a>,
+    /// The namespaces to enter, `CLONE_NEW*` bits without the time namespace; may be none.
+    pub namespaces: u32,
+    /// Files to write `0` to, to enter the cgroups they belong to.
+    pub cgroups: &'a [BorrowedFd<'a>],
+}
+
+/// Which of the two processes returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The process that called; the child's pid in the pid namespace that the child was born in.
+    Parent {
+        /// The child.
+        pid: i32,
+    },
+    /// The new process.
+    Child,
+}
+
+/// What failed in H.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The calling process has more than one thread, or could not tell.
+    CountThreads,
+    /// Making the outer or the inner half.
+    CloneHelper,
+    /// Entering the namespaces.
+    EnterNamespaces,
+    /// Entering the cgroup of this index.
+    EnterCgroup(usize),
+    /// The fork itself.
+    ForkChild,
+    /// H was killed by this signal.
+    Killed(i32),
+}
+
+/// Why there is no child.
+#[derive(Debug)]
+pub struct ForkError {
+    /// The step that failed.
+    pub step: Step,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// Forks a child that is born in the namespaces and cgroups of the destination, and whose parent is the reaper of
+/// its pid namespace (or, where the pid namespace is not entered, the reaper of the caller's).
+pub fn fork_into(destination: &Destination<'_>) -> Result<Fork, ForkError> {
+    check_single_threaded()?;
+    let cgroups: Vec<libc::c_int> = destination.cgroups.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut shared = Shared {
+        process: destination.process.as_raw_fd(),
+        namespaces: destination.namespaces as libc::c_int,
+        cgroups: cgroups.as_ptr(),
+        cgroup_count: cgroups.len(),
+        outcome: Outcome::UNKNOWN,
+    };
+    let registration = RestartableSequences::of_this_thread();
+    let mask = SignalMask::block_all();
+    // SAFETY: one thread, all signals blocked; `outer` returns only in a copy of this address space.
+    let result = unsafe { call_in_vfork(outer, &raw mut shared) };
+    if result == RETURNED {
+        // A process that shares memory has no registration, and passes that on to its children.
+        registration.renew();
+        mask.restore();
+        return Ok(Fork::Child);
+    }
+    let ended = if result > 0 { wait_for(result as libc::pid_t) } else { 0 };
+    mask.restore();
+    if result < 0 {
+        return Err(ForkError {
+            step: Step::CloneHelper,
+            source: io::Error::from_raw_os_error(-result as i32),
+        });
+    }
+    shared.outcome.into_result(ended)
+}
+
+/// libc's fork(3).
+pub fn fork() -> Result<Fork, ForkError> {
+    check_single_threaded()?;
+    // SAFETY: the process has one thread, so the child's memory is in the state of a program, not of a program
+    // interrupted somewhere.
+    match unsafe { libc::fork() } {
+        0 => Ok(Fork::Child),
+        pid if pid > 0 => Ok(Fork::Parent { pid }),
+        _ => Err(ForkError { step: Step::ForkChild, source: io::Error::last_os_error() }),
+    }
+}
+
+/// Ends the process at once, without exit handlers: _exit(2).
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+fn check_single_threaded() -> Result<(), ForkError> {
+    let failed = |source| ForkError { step: Step::CountThreads, source };
+    // The directory's link count is 2 plus the number of threads (`proc_task_getattr` in the kernel).
+    let threads =
+        std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata("/proc/self/task").map_err(failed)?);
+    if threads == 3 { Ok(()) } else { Err(failed(io::Error::other(format!("{} threads", threads - 2)))) }
+}
+
+/// What the halves of H read, and where they leave their result; lives in the seed's frame.
+#[repr(C)]
+struct Shared {
+    process: libc::c_int,
+    namespaces: libc::c_int,
+    cgroups: *const libc::c_int,
+    cgroup_count: usize,
+    outcome: Outcome,
+}
+
+/// How far H came.
+#[derive(Clone, Copy)]
+struct Outcome {
+    pid: libc::pid_t,
+    step: Step,
+    errno: libc::c_int,
+}
+
+impl Outcome {
+    /// No half has left a result: it did not live long enough.
+    const UNKNOWN: Outcome = Outcome { pid: 0, step: Step::Killed(0), errno: 0 };
+
+    fn into_result(self, wait_status: libc::c_int) -> Result<Fork, ForkError> {
+        if self.pid > 0 {
+            return Ok(Fork::Parent { pid: self.pid });
+        }
+        match self.step {
+            Step::Killed(_) => {
+                let signal = if libc::WIFSIGNALED(wait_status) { libc::WTERMSIG(wait_status) } else { 0 };
+                Err(ForkError {
+                    step: Step::Killed(signal),
+                    source: io::Error::other(format!("the helper was killed by signal {signal}")),
+                })
+            }
+            step => Err(ForkError { step, source: io::Error::from_raw_os_error(self.errno) }),
+        }
+    }
+}
+
+/// What [`call_in_vfork`] answers where the function returned; no system call answers this.
+const RETURNED: i64 = i64::MIN;
+
+/// clone(2) with `CLONE_VM | CLONE_VFORK`, calling `function` in the child on the same stack.
+///
+/// Answers the child's pid, or a negative error number, in the caller, when the child has exited. Where `function`
+/// returns, [`RETURNED`] is the answer.
+///
+/// # Safety
+///
+/// One thread, signals blocked. `function` may return only in a process that does not share this memory, else the
+/// child would overwrite the frames that the caller still needs.
+#[inline(never)]
+unsafe fn call_in_vfork(function: unsafe extern "C" fn(*mut Shared), shared: *mut Shared) -> i64 {
+    let flags = i64::from(libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD);
+    let result: i64;
+    // SAFETY: the child uses the stack below the pointer only, which the compiler leaves alone (no `nostack`, so no
+    // red zone either), while the kernel keeps the caller suspended. Every register that a call may change is declared.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, r12",
+            "call r13",
+            "mov rax, r14",
+            "2:",
+            inlateout("rax") libc::SYS_clone => result,
+            in("rdi") flags,
+            in("rsi") 0_i64,
+            in("rdx") 0_i64,
+            in("r10") 0_i64,
+            in("r8") 0_i64,
+            in("r12") shared,
+            in("r13") function,
+            in("r14") RETURNED,
+            clobber_abi("C"),
+        );
+    }
+    result
+}
+
+/// The outer half: enters the namespaces, then makes the inner half.
+///
+/// # Safety
+///
+/// Only as the function of [`call_in_vfork`].
+unsafe extern "C" fn outer(shared: *mut Shared) {
+    // SAFETY: the seed is suspended in its frame, where `shared` lives.
+    let shared = unsafe { &mut *shared };
+    // SAFETY: setns(2) takes two integers.
+    if shared.namespaces != 0 && unsafe { libc::setns(shared.process, shared.namespaces) } != 0 {
+        fail(shared, Step::EnterNamespaces);
+    }
+    // SAFETY: as for the outer half; this half is suspended while the inner one runs.
+    let result = unsafe { call_in_vfork(inner, shared) };
+    if result == RETURNED {
+        return;
+    }
+    if result < 0 {
+        shared.outcome.step = Step::CloneHelper;
+        shared.outcome.errno = -result as libc::c_int;
+        exit_now(1);
+    }
+    wait_for(result as libc::pid_t);
+    exit_now(0);
+}
+
+/// The inner half: enters the cgroups, then forks. Returns in the new process only.
+///
+/// # Safety
+///
+/// Only as the function of [`call_in_vfork`].
+unsafe extern "C" fn inner(shared: *mut Shared) {
+    // SAFETY: the outer half, whose argument this is, is suspended and does not touch it.
+    let shared = unsafe { &mut *shared };
+    for index in 0..shared.cgroup_count {
+        // SAFETY: `cgroups` points to `cgroup_count` descriptors in the seed's frame.
+        let file = unsafe { shared.cgroups.add(index).read() };
+        // SAFETY: one byte of a static string is written.
+        if unsafe { libc::write(file, c"0".as_ptr().cast(), 1) } != 1 {
+            fail(shared, Step::EnterCgroup(index));
+        }
+    }
+    // SAFETY: the address space has one running thread, this one.
+    match unsafe { libc::fork() } {
+        0 => {}
+        pid if pid > 0 => {
+            shared.outcome.pid = pid;
+            exit_now(0);
+        }
+        _ => fail(shared, Step::ForkChild),
+    }
+}
+
+fn fail(shared: &mut Shared, step: Step) -> ! {
+    shared.outcome.errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    shared.outcome.step = step;
+    exit_now(1);
+}
+
+/// wait4(2) for one child; its wait status.
+fn wait_for(pid: libc::pid_t) -> libc::c_int {
+    let mut status = 0;
+    // SAFETY: `status` is a writable int.
+    while unsafe { libc::waitpid(pid, &raw mut status, 0) } < 0
+        && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+    {}
+    status
+}
+
+/// The signal mask from before all signals were blocked.
+struct SignalMask(libc::sigset_t);
+
+impl SignalMask {
+    fn block_all() -> SignalMask {
+        // SAFETY: sigset_t is plain data for which all zeroes are valid.
+        let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
+        // SAFETY: both point to writable sets.
+        unsafe {
+            libc::sigfillset(&raw mut all);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
+        }
+        SignalMask(old)
+    }
+
+    fn restore(&self) {
+        // SAFETY: the set was filled in by sigprocmask(2).
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// libc's registration of rseq(2): the kernel drops it in a child that shares memory, and libc would go on to believe
+/// the processor number it finds there.
+struct RestartableSequences {
+    area: *mut libc::c_void,
+    len: u32,
+}
+
+/// The signature that libc registers on x86 (`RSEQ_SIG` in `<sys/rseq.h>`).
+const RSEQ_SIGNATURE: u32 = 0x5305_3053;
+/// The size of the first version of `struct rseq`, below which no registration is accepted.
+const RSEQ_MIN_LEN: u32 = 32;
+
+impl RestartableSequences {
+    fn of_this_thread() -> RestartableSequences {
+        let none = RestartableSequences { area: std::ptr::null_mut(), len: 0 };
+        // SAFETY: dlsym with a C string; a libc before 2.35 has no such symbols.
+        let (offset, size) = unsafe {
+            (
+                libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()).cast::<isize>(),
+                libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()).cast::<u32>(),
+            )
+        };
+        if offset.is_null() || size.is_null() {
+            return none;
+        }
+        // SAFETY: libc exports both as constants of these types.
+        let (offset, size) = unsafe { (offset.read(), size.read()) };
+        if size == 0 {
+            return none;
+        }
+        let thread_pointer: *mut u8;
+        // SAFETY: the first word at the thread pointer is the thread pointer itself (x86-64 ABI).
+        unsafe { asm!("mov {}, fs:0", out(reg) thread_pointer, options(nostack, readonly, preserves_flags)) };
+        RestartableSequences {
+            area: thread_pointer.wrapping_offset(offset).cast(),
+            len: size.max(RSEQ_MIN_LEN),
+        }
+    }
+
+    fn renew(&self) {
+        if !self.area.is_null() {
+            // SAFETY: libc registered this very area of this thread before; the kernel writes nothing beyond its length.
+            // A failure leaves the state as it was, which costs only the speed-ups that libc builds on it.
+            unsafe { libc::syscall(libc::SYS_rseq, self.area, self.len, 0, RSEQ_SIGNATURE) };
+        }
+    }
+}
