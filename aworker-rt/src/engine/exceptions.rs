@@ -112,7 +112,14 @@ fn value_text(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Stri
     let object = value.cast::<v8::Object>();
     let key = super::conversions::string(scope, "stack");
     match object.get(scope, key.into()) {
-        Some(stack) if stack.is_string() => stack.to_rust_string_lossy(scope),
+        Some(stack) if stack.is_string() => without_builtins(&stack.to_rust_string_lossy(scope)),
         _ => value.to_rust_string_lossy(scope),
     }
+}
+
+/// The stack without the frames of built-ins, which say nothing to a script's
+/// author.
+fn without_builtins(stack: &str) -> String {
+    let is_builtin = |line: &&str| line.starts_with("    at ") && line.contains("aworker:");
+    stack.lines().filter(|line| !is_builtin(line)).collect::<Vec<_>>().join("\n")
 }

@@ -18,7 +18,7 @@ pub mod signals;
 mod snapshot;
 mod specifier;
 pub(crate) mod stdio;
-mod uncaught;
+pub(crate) mod uncaught;
 
 pub use exceptions::ScriptError;
 pub use inherited::listen_fds;

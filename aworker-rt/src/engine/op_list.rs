@@ -9,8 +9,11 @@ macro_rules! for_each_op {
     ($with:ident) => {
         $with! {
             error_location => crate::engine::exceptions::error_location,
+            report_exception => crate::engine::uncaught::report_exception,
+            hold => crate::event_loop::hold,
             print => crate::engine::stdio::print,
             queue_microtask => crate::event_loop::queue_microtask,
+            release => crate::event_loop::release,
             timer_cancel => crate::event_loop::timer_cancel,
             timer_start => crate::event_loop::timer_start,
             atob => crate::web::atob,

@@ -41,6 +41,17 @@ pub fn call_or_fail<'s>(
     offer(scope, exception, error);
 }
 
+/// `ops.report_exception(error)`: an exception that built-ins caught on behalf of
+/// a listener becomes the worker's failure.
+pub(crate) fn report_exception(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    let error = exceptions::uncaught(scope, arguments.get(0));
+    fail(scope, error);
+}
+
 /// Offers an exception to `error` listeners, else fails with its description.
 fn offer<'s>(scope: &mut v8::PinScope<'s, '_>, exception: v8::Local<'s, v8::Value>, error: ScriptError) {
     if !taken_by(scope, "dispatchError", &[exception]) {

@@ -50,6 +50,7 @@ pub struct EventLoop {
     tasks: Tasks,
     on_timer: Option<v8::Global<v8::Function>>,
     before_sleep: Vec<Action>,
+    holds: usize,
 }
 
 /// The isolate's event loop.
@@ -68,6 +69,7 @@ impl EventLoop {
             tasks: Tasks::default(),
             on_timer: None,
             before_sleep: Vec::new(),
+            holds: 0,
         }
     }
 
@@ -111,6 +113,12 @@ impl EventLoop {
         self.timers.keep_alive() || self.reactor.keep_alive() || self.tasks.len() > 0
     }
 
+    /// Whether a drain must go on: connections, listeners, promises given to
+    /// `waitUntil`. Timers of the script do not count.
+    pub fn is_busy(&self) -> bool {
+        self.reactor.keep_alive() || self.holds > 0
+    }
+
     /// How long phase 2 may wait; `None` is for ever, and also "not at all" when
     /// there is nothing to wait for.
     fn patience(&mut self) -> Patience {
@@ -138,7 +146,7 @@ pub fn run_until(
     scope: &mut v8::PinScope<'_, '_>,
     mut done: impl FnMut(&mut v8::PinScope<'_, '_>) -> bool,
 ) -> Result<(), ScriptError> {
-    checkpoint(scope)?;
+    finish_callback(scope)?;
     while !done(scope) {
         run_platform_tasks(scope)?;
         if !get(scope).is_alive() && !scope.has_pending_background_tasks() {
@@ -268,6 +276,21 @@ fn fire_script_timer(scope: &mut v8::PinScope<'_, '_>, id: u64) {
     #[allow(clippy::cast_precision_loss)]
     let id = v8::Number::new(scope, id as f64).into();
     engine::call_or_fail(scope, function, &[id]);
+}
+
+/// `ops.hold()`: something must be finished before a drain ends.
+pub(crate) fn hold(scope: &mut v8::PinScope<'_, '_>, _: v8::FunctionCallbackArguments, _: v8::ReturnValue) {
+    get(scope).holds += 1;
+}
+
+/// `ops.release()`: the counterpart of `ops.hold()`.
+pub(crate) fn release(
+    scope: &mut v8::PinScope<'_, '_>,
+    _: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    let event_loop = get(scope);
+    event_loop.holds = event_loop.holds.saturating_sub(1);
 }
 
 /// `ops.timer_start(id, milliseconds)`: arms or re-arms the script's timer `id`.

@@ -154,9 +154,9 @@ function dispatchError(error) {
   }
 }
 
-/** https://html.spec.whatwg.org/#report-an-exception; an exception nobody handled goes to stderr. */
+/** https://html.spec.whatwg.org/#report-an-exception; one that nobody handles ends the worker. */
 function reportException(error) {
-  if (!dispatchError(error)) printUncaught('Uncaught ', error);
+  if (!dispatchError(error)) ops.report_exception(error);
 }
 
 function printUncaught(prefix, error) {
@@ -165,7 +165,7 @@ function printUncaught(prefix, error) {
 
 function reportError(e) {
   requiredArguments(arguments.length, 1, "Failed to execute 'reportError'");
-  reportException(e);
+  if (!dispatchError(e)) printUncaught('Uncaught ', e);
 }
 
 function dispatchRejection(type, promise, reason) {

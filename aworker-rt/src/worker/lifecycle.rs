@@ -54,7 +54,7 @@ fn live(
 pub(super) fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded, ScriptError> {
     let loaded = engine::load(scope, script)?;
     match &loaded {
-        Loaded::Classic(_) => event_loop::checkpoint(scope)?,
+        Loaded::Classic(_) => event_loop::run_until(scope, |_| true)?,
         Loaded::Module { evaluated, namespace } => {
             settle(scope, evaluated, &format!("the top level of {}", script.name()))?;
             register_default_export(scope, namespace)?;
@@ -97,7 +97,7 @@ pub(super) fn fire(scope: &mut v8::PinScope<'_, '_>, event: &str) -> Result<(), 
     };
     match done {
         Some(promise) => settle(scope, &promise, &format!("a promise given to waitUntil of {event}")),
-        None => event_loop::checkpoint(scope),
+        None => event_loop::run_until(scope, |_| true),
     }
 }
 

@@ -90,7 +90,10 @@ impl Listener {
             }
             Some(AddressFamily::Inet | AddressFamily::Inet6) => ListenAddress::Tcp(name.to_string()),
             _ => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is neither TCP nor Unix"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the socket is neither TCP nor Unix",
+                ));
             }
         };
         nix::sys::socket::listen(&fd, Backlog::MAXCONN)?;

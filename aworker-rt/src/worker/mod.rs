@@ -94,6 +94,7 @@ impl Runtime {
         }
         self.engine.with_scope(|scope| {
             event_loop::get(scope).start_clock();
+            crate::web::performance::reset_time_origin(scope);
             lifecycle::tell_environment(scope, &options)
         })?;
         Ok(Worker { engine: self.engine, default_listen: options.default_listen })
