@@ -35,7 +35,8 @@ pub fn cgroups(tag: &str) -> Vec<PathBuf> {
     found
 }
 
-fn is_cgroup(path: &Path) -> bool {
+/// Whether a path lies in a cgroup file system.
+pub fn is_cgroup(path: &Path) -> bool {
     let kind = statfs(path).map(|answer| answer.filesystem_type());
     kind.is_ok_and(|kind| [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&kind))
 }

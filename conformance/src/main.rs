@@ -3,6 +3,7 @@
 //! It links none of the other crates, so nothing here can pass because both sides share a mistake, and its OCI
 //! tests run against any runtime with runc's command line: `conformance run --runtime /usr/bin/crun --exec-only`.
 
+mod bench;
 mod bundle;
 mod case;
 mod clean;
@@ -30,6 +31,8 @@ struct Cli {
 enum Verb {
     /// Runs the tests against a runtime program.
     Run(RunArgs),
+    /// Measures a Turf build and prints tables.
+    Bench(bench::BenchArgs),
 }
 
 /// What `conformance run` understands.
@@ -55,6 +58,7 @@ struct RunArgs {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run(arguments) => suite::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("conformance: {error:#}");

@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::RunArgs;
 use crate::case::Case;
+use crate::clean;
 
 /// Who must pass a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,8 @@ pub fn run(arguments: &RunArgs) -> Result<ExitCode> {
         chosen.iter().for_each(|test| println!("{}: test", test.name));
         return Ok(ExitCode::SUCCESS);
     }
-    let runtime = enter_private_world(&arguments.runtime)?;
+    enter_private_world()?;
+    let runtime = admit(&arguments.runtime)?;
     let begun = Instant::now();
     println!("\nrunning {} tests of {}", chosen.len(), runtime.display());
     let mut tally = Tally::default();
@@ -149,23 +151,26 @@ impl Tally {
     }
 }
 
-/// Makes this process the reaper of all its descendants, with mounts of its own; returns the program's full path.
-///
-/// crun 1.8 refuses a machine with v1 controllers and a nearly empty cgroup2 beside them. With a tmpfs in its place it
-/// is content (it makes plain directories there), and in a private mount namespace nobody else notices.
-pub fn enter_private_world(runtime: &Path) -> Result<PathBuf> {
+/// Makes this process the reaper of all its descendants, with mounts of its own.
+pub fn enter_private_world() -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "the tests need root");
     nix::sys::prctl::set_child_subreaper(true).context("become a subreaper")?;
     unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make the mounts private")?;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make the mounts private")
+}
+
+/// The full path of a runtime, which the private world is made fit for.
+///
+/// crun 1.8 refuses a machine with v1 controllers and a nearly empty cgroup2 beside them. With a tmpfs in its place it
+/// is content (it makes plain directories there), and in a private mount namespace nobody else notices.
+pub fn admit(runtime: &Path) -> Result<PathBuf> {
     let program = runtime.canonicalize().with_context(|| format!("find {}", runtime.display()))?;
-    let hybrid = Path::new("/sys/fs/cgroup/memory").exists() && Path::new("/sys/fs/cgroup/unified").exists();
+    let unified = "/sys/fs/cgroup/unified";
+    let hybrid = Path::new("/sys/fs/cgroup/memory").exists() && clean::is_cgroup(Path::new(unified));
     if hybrid && program.file_name().is_some_and(|name| name == "crun") {
-        umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH).context("unmount the second cgroup tree")?;
-        let flags = MsFlags::empty();
-        mount(Some("tmpfs"), "/sys/fs/cgroup/unified", Some("tmpfs"), flags, None::<&str>)
-            .context("hide it")?;
+        umount2(unified, MntFlags::MNT_DETACH).context("unmount the second cgroup tree")?;
+        mount(Some("tmpfs"), unified, Some("tmpfs"), MsFlags::empty(), None::<&str>).context("hide it")?;
     }
     Ok(program)
 }

@@ -9,6 +9,9 @@ mod resources;
 mod seed;
 mod worker;
 
+pub use failure::seed_pid;
+pub use worker::{HELLO, worker_of};
+
 use crate::suite::Test;
 
 /// All tests, in the order in which they run.

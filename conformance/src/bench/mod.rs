@@ -1,0 +1,101 @@
+//! `conformance bench`: measures a Turf build from outside and prints tables of minimum, median and 99th percentile.
+//!
+//! The numbers belong to the machine and the moment: compare within one run, believe minima and instruction counts
+//! before milliseconds.
+
+mod load;
+mod memory;
+mod peers;
+mod series;
+mod start;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::case::Case;
+use crate::suite;
+use series::Report;
+
+/// What `conformance bench` understands.
+#[derive(clap::Args)]
+pub struct BenchArgs {
+    /// The `turf` program to measure.
+    #[arg(long)]
+    runtime: PathBuf,
+    /// How many containers are created and started one after the other.
+    #[arg(long, default_value_t = 200)]
+    starts: usize,
+    /// How many seeds are started.
+    #[arg(long, default_value_t = 20)]
+    seeds: usize,
+    /// How many idle workers share the machine when memory is measured.
+    #[arg(long, default_value_t = 8)]
+    workers: usize,
+    /// How many rounds of load each server gets.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only sections whose name contains this text: seed, start, memory, load, peers (may be given several times).
+    #[arg(long)]
+    only: Vec<String>,
+    /// Write all samples to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// One section of the report.
+struct Section {
+    name: &'static str,
+    measure: fn(&mut Case, &BenchArgs, &mut Report) -> Result<()>,
+}
+
+const SECTIONS: &[Section] = &[
+    Section { name: "seed", measure: start::seeds },
+    Section { name: "start", measure: start::containers },
+    Section { name: "memory", measure: memory::workers },
+    Section { name: "load", measure: load::hello },
+    Section { name: "peers", measure: peers::programs },
+];
+
+/// Measures, prints, and writes the samples.
+pub fn run(arguments: &BenchArgs) -> Result<()> {
+    suite::enter_private_world()?;
+    let runtime = suite::admit(&arguments.runtime)?;
+    let mut report = Report::new(machine());
+    let wanted = |name: &str| {
+        arguments.only.is_empty() || arguments.only.iter().any(|word| name.contains(word.as_str()))
+    };
+    for (number, section) in SECTIONS.iter().filter(|section| wanted(section.name)).enumerate() {
+        eprintln!("measuring: {}", section.name);
+        let mut case = Case::new(&runtime, number)?;
+        (section.measure)(&mut case, arguments, &mut report)
+            .with_context(|| format!("section {}", section.name))?;
+        case.finish()?;
+    }
+    println!("{report}");
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report.to_json())?;
+        fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What the machine is, in one line.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(Path::new(path)).unwrap_or_default();
+    let information = read("/proc/cpuinfo");
+    let model = information
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(|line| line.split(':').nth(1));
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
+    format!(
+        "{cores} cores of {}, Linux {}, load average {} at the beginning",
+        model.unwrap_or("an unknown processor").trim(),
+        kernel.trim(),
+        load.split(' ').next().unwrap_or("?")
+    )
+}
