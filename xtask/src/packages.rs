@@ -14,7 +14,8 @@ pub const TEST: &[&str] =
     &["busybox-static", "crun", "runc", "iproute2", "util-linux", "procps", "wrk", "git", "linux-perf"];
 
 /// What the build of V8 from source needs besides.
-pub const V8_SOURCE: &[&str] = &["clang-22", "lld-22", "libclang-rt-22-dev", "python3-venv", "git"];
+pub const V8_SOURCE: &[&str] =
+    &["clang-22", "lld-22", "llvm-22", "libclang-rt-22-dev", "python3-venv", "git"];
 
 /// Installs those of the packages that are not there.
 ///
