@@ -94,6 +94,10 @@ impl Bundle {
 
 /// Replaces or adds one value; the parent must be there. Panics otherwise: the test itself is wrong then.
 fn set(config: &mut Value, pointer: &str, value: Value) {
+    if let Some(place) = config.pointer_mut(pointer) {
+        *place = value;
+        return;
+    }
     let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer begins with a slash");
     config.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent} in the configuration"))[key] = value;
 }
@@ -170,6 +174,8 @@ mod tests {
     fn set_replaces_and_adds() {
         let mut bundle = bundle();
         bundle.set("/process/cwd", json!("/tmp")).set("/linux/sysctl", json!({"a.b": "1"}));
+        bundle.set("/process/args/0", json!("/bin/sh"));
+        assert_eq!(bundle.config["process"]["args"], json!(["/bin/sh"]));
         assert_eq!(bundle.config["process"]["cwd"], "/tmp");
         assert_eq!(bundle.config["linux"]["sysctl"]["a.b"], "1");
     }

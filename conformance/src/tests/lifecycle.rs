@@ -190,7 +190,11 @@ fn verbs_refuse_an_unknown_container(case: &mut Case) -> Result<()> {
     for verb in ["state", "start", "delete"] {
         case.runtime.refused(&[verb, &id], &[])?;
     }
-    case.runtime.refused(&["kill", &id, "TERM"], &[]).map(drop)
+    case.runtime.refused(&["kill", &id, "TERM"], &[])?;
+    // The same verb succeeds where it should: what was refused is the name.
+    let bundle = case.shell("exit 0")?;
+    let known = case.create(&bundle)?;
+    case.runtime.ok(&["state", &known.id]).map(drop)
 }
 
 fn ids_that_are_paths_are_refused(case: &mut Case) -> Result<()> {
@@ -199,22 +203,20 @@ fn ids_that_are_paths_are_refused(case: &mut Case) -> Result<()> {
     for id in ["a/b", "../up"] {
         case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, id], &[])?;
     }
-    Ok(())
+    case.create(&bundle).map(drop)
 }
 
 fn a_bundle_without_configuration_is_refused(case: &mut Case) -> Result<()> {
-    let (path, id) = (case.bundle_path(), case.id("bare"));
-    fs::create_dir_all(&path)?;
-    case.runtime.refused(&["create", "--bundle", text(&path)?, &id], &["config.json"])?;
-    Ok(())
+    let (bundle, id) = (case.shell("exit 0")?, case.id("bare"));
+    case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, &id], &["config.json"])?;
+    case.create_as(&bundle, &id).map(drop)
 }
 
 fn a_configuration_that_is_no_json_is_refused(case: &mut Case) -> Result<()> {
-    let (path, id) = (case.bundle_path(), case.id("broken"));
-    fs::create_dir_all(&path)?;
-    fs::write(path.join("config.json"), "{\"ociVersion\": \"1.0.2\",,}")?;
-    case.runtime.refused(&["create", "--bundle", text(&path)?, &id], &[])?;
-    Ok(())
+    let (bundle, id) = (case.shell("exit 0")?, case.id("broken"));
+    fs::write(bundle.path.join("config.json"), "{\"ociVersion\": \"1.0.2\",,}")?;
+    case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, &id], &[])?;
+    case.create_as(&bundle, &id).map(drop)
 }
 
 fn run_returns_the_exit_code(case: &mut Case) -> Result<()> {
@@ -327,7 +329,7 @@ fn odd_ids_are_refused(case: &mut Case) -> Result<()> {
         let refused = case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, "--", id], &[]);
         refused.map_err(|error| error.context(format!("id {id:?}")))?;
     }
-    Ok(())
+    case.create(&bundle).map(drop)
 }
 
 fn a_bad_value_is_refused_with_its_path(case: &mut Case) -> Result<()> {
