@@ -1,37 +1,91 @@
-//! `aworker`: runs scripts from the command line.
+//! `aworker`: runs a script from the command line, cold, as `turf` runs it from
+//! a warm seed.
 
+mod options;
+
+use std::io::Write;
 use std::process::ExitCode;
 
-use aworker_rt::engine::Script;
-use aworker_rt::{Runtime, V8Flags, WorkerOptions, initialize};
+use aworker_rt::engine::listen_fds;
+use aworker_rt::{
+    ListenAddress, Listener, Runtime, Script, ScriptError, Start, V8Flags, Worker, WorkerOptions,
+};
+use options::{Command, RunOptions};
+
+/// Where a worker listens when nobody says otherwise; `$PORT` replaces the port.
+const DEFAULT_PORT: &str = "8080";
+
+/// Exit status for a command line that cannot be understood.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["eval", code] => evaluate(code),
-        ["--version"] => {
-            println!("aworker {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
+    let outcome = match options::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run { file, options }) => run(&file, options),
+        Ok(Command::Eval { code, options }) => evaluate(&code, options),
+        Ok(Command::Help) => {
+            print!("{}", options::HELP);
+            return ExitCode::SUCCESS;
         }
-        _ => {
-            eprintln!("usage: aworker eval CODE | aworker --version");
-            ExitCode::from(2)
+        Ok(Command::Version) => {
+            println!("aworker {} (V8 {})", env!("CARGO_PKG_VERSION"), aworker_rt::engine::v8_version());
+            return ExitCode::SUCCESS;
         }
-    }
+        Err(message) => {
+            eprintln!("aworker: {message}\nTry `aworker --help`.");
+            return ExitCode::from(USAGE);
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
 }
 
-/// Evaluates code and prints its value.
-fn evaluate(code: &str) -> ExitCode {
-    initialize(&V8Flags::default());
-    let worker = Runtime::new().become_worker(WorkerOptions::default());
-    match worker.and_then(|mut worker| worker.evaluate(&Script::from_text("[eval]", code))) {
-        Ok(value) => {
-            value.into_iter().for_each(|value| println!("{value}"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+/// Runs a script's whole life.
+fn run(file: &std::path::Path, options: RunOptions) -> Result<ExitCode, ScriptError> {
+    let script = Script::read(file)?;
+    let mut listeners = inherited_listeners()?;
+    for address in &options.listen {
+        listeners.push(Listener::bind(address).map_err(|error| ScriptError::new(error.to_string()))?);
     }
+    let status = worker(options)?.run(Start::Load(script), listeners);
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
+}
+
+/// Evaluates code, and prints the value of a classic script.
+fn evaluate(code: &str, options: RunOptions) -> Result<ExitCode, ScriptError> {
+    let value = worker(options)?.evaluate(&Script::from_text("[eval]", code))?;
+    if let Some(value) = value {
+        // A reader that has gone away is no failure of the code.
+        let _ = writeln!(std::io::stdout(), "{value}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn worker(options: RunOptions) -> Result<Worker, ScriptError> {
+    aworker_rt::initialize(&V8Flags { max_heap_mb: options.max_heap_mb, extra: options.v8_flags });
+    let port = std::env::var("PORT").unwrap_or_else(|_| DEFAULT_PORT.to_owned());
+    let default_listen: ListenAddress = format!("tcp://0.0.0.0:{port}")
+        .parse()
+        .map_err(|error| ScriptError::new(format!("PORT: {error}")))?;
+    Runtime::new().become_worker(WorkerOptions {
+        arguments: options.arguments,
+        environment: environment(),
+        working_directory: None,
+        default_listen: Some(default_listen),
+        on_listening: Some(|address| eprintln!("aworker: listening on {address}")),
+    })
+}
+
+/// Sockets from a service manager.
+fn inherited_listeners() -> Result<Vec<Listener>, ScriptError> {
+    let fds = listen_fds().map_err(|error| ScriptError::new(error.to_string()))?;
+    let listeners: Result<Vec<Listener>, _> = fds.into_iter().map(Listener::from_fd).collect();
+    listeners.map_err(|error| ScriptError::new(format!("LISTEN_FDS: {error}")))
+}
+
+/// The process's environment; what is not UTF-8 is shown with U+FFFD.
+fn environment() -> Vec<(String, String)> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }

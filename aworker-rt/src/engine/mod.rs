@@ -23,6 +23,6 @@ pub(crate) mod uncaught;
 pub use exceptions::ScriptError;
 pub use inherited::listen_fds;
 pub use isolate::{Engine, callback};
-pub use platform::{V8Flags, initialize, run_platform_task};
+pub use platform::{V8Flags, initialize, run_platform_task, v8_version};
 pub use script::{Loaded, Script, load};
 pub use uncaught::{call_or_fail, fail, take_failure};

@@ -7,7 +7,7 @@ use super::snapshot;
 /// Settings of V8 that are fixed for the life of the process.
 #[derive(Clone, Debug, Default)]
 pub struct V8Flags {
-    /// Limit of the JavaScript heap; V8's own choice (by the machine's memory)
+    /// Limit of the JavaScript heap (its old generation); V8's own choice (by the machine's memory)
     /// when absent.
     pub max_heap_mb: Option<u32>,
     /// Further flags in V8's own notation, for instance `--jitless`.
@@ -31,7 +31,7 @@ pub fn initialize(flags: &V8Flags) {
         v8::V8::set_flags_from_string(snapshot::FLAGS);
         v8::V8::set_flags_from_string(FLAGS);
         if let Some(limit) = flags.max_heap_mb {
-            v8::V8::set_flags_from_string(&format!("--max-heap-size={limit}"));
+            v8::V8::set_flags_from_string(&format!("--max-old-space-size={limit}"));
         }
         for flag in &flags.extra {
             v8::V8::set_flags_from_string(flag);
@@ -45,4 +45,9 @@ pub fn initialize(flags: &V8Flags) {
 /// whether there was one.
 pub fn run_platform_task(isolate: &v8::Isolate) -> bool {
     v8::Platform::pump_message_loop(&v8::V8::get_current_platform(), isolate, false)
+}
+
+/// The version of V8, for instance `15.0.245.2`.
+pub fn v8_version() -> &'static str {
+    v8::V8::get_version()
 }

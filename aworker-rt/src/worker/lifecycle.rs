@@ -3,7 +3,7 @@
 use crate::engine::{self, Loaded, Script, ScriptError, conversions, exceptions, stdio};
 use crate::event_loop;
 
-use super::{ListenAddress, Listener, WorkerOptions};
+use super::{Listener, WorkerOptions, serve};
 
 /// Where a worker's life begins.
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub(super) fn run(
     scope: &mut v8::PinScope<'_, '_>,
     start: &Start,
     listeners: Vec<Listener>,
-    default_listen: Option<ListenAddress>,
+    options: &WorkerOptions,
 ) -> i32 {
-    match live(scope, start, listeners, default_listen) {
+    match live(scope, start, listeners, options) {
         Ok(status) => status,
         Err(error) => {
             stdio::write_all(2, format!("{error}\n").as_bytes());
@@ -37,7 +37,7 @@ fn live(
     scope: &mut v8::PinScope<'_, '_>,
     start: &Start,
     listeners: Vec<Listener>,
-    default_listen: Option<ListenAddress>,
+    options: &WorkerOptions,
 ) -> Result<i32, ScriptError> {
     match start {
         Start::Load(script) => drop(load(scope, script)?),
@@ -45,9 +45,21 @@ fn live(
     }
     fire(scope, "install")?;
     fire(scope, "activate")?;
-    let _ = (listeners, default_listen);
+    if handles_fetch(scope)? {
+        return serve::serve(scope, listeners, options);
+    }
     event_loop::run_until(scope, |_| false)?;
     Ok(0)
+}
+
+/// Whether the script would answer a request.
+fn handles_fetch(scope: &mut v8::PinScope<'_, '_>) -> Result<bool, ScriptError> {
+    let Some(function) = engine::callback(scope, "handlesFetch") else {
+        return Ok(false);
+    };
+    v8::scope!(let scope, scope);
+    let answer = call(scope, &function, &[])?;
+    Ok(v8::Local::new(scope, answer).is_true())
 }
 
 /// Runs a program's top level, and the loop as long as the top level awaits.
@@ -91,7 +103,10 @@ pub(super) fn fire(scope: &mut v8::PinScope<'_, '_>, event: &str) -> Result<(), 
         let done = call(scope, &function, &[event])?;
         let done = v8::Local::new(scope, done);
         match done.try_cast::<v8::Promise>() {
-            Ok(promise) => Some(v8::Global::new(scope, promise)),
+            Ok(promise) => {
+                promise.mark_as_handled();
+                Some(v8::Global::new(scope, promise))
+            }
             Err(_) => None,
         }
     };

@@ -10,6 +10,7 @@
 
 mod lifecycle;
 mod listener;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -38,12 +39,14 @@ pub struct WorkerOptions {
     /// Where to listen if the script handles `fetch` and `run` is given no
     /// listener.
     pub default_listen: Option<ListenAddress>,
+    /// Told every address once the worker accepts connections there.
+    pub on_listening: Option<fn(&ListenAddress)>,
 }
 
 /// A runtime that may serve: it has its own randomness, time and environment.
 pub struct Worker {
     engine: Engine,
-    default_listen: Option<ListenAddress>,
+    options: WorkerOptions,
 }
 
 impl Runtime {
@@ -97,7 +100,7 @@ impl Runtime {
             crate::web::performance::reset_time_origin(scope);
             lifecycle::tell_environment(scope, &options)
         })?;
-        Ok(Worker { engine: self.engine, default_listen: options.default_listen })
+        Ok(Worker { engine: self.engine, options })
     }
 }
 
@@ -113,8 +116,8 @@ impl Worker {
     /// Errors of the script go to standard error: they are part of what the
     /// script says, like its `console`.
     pub fn run(mut self, start: Start, listeners: Vec<Listener>) -> i32 {
-        let default_listen = self.default_listen.take();
-        self.engine.with_scope(|scope| lifecycle::run(scope, &start, listeners, default_listen))
+        let Worker { engine, options } = &mut self;
+        engine.with_scope(|scope| lifecycle::run(scope, &start, listeners, options))
     }
 
     /// Runs a program and returns its completion value as text: `aworker eval`.

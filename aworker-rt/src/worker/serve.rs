@@ -1,0 +1,116 @@
+//! Serving and its end.
+//!
+//! ```text
+//!   serving --SIGTERM or SIGINT--> draining --nothing in flight--> exit 0
+//!                                     |  \--DRAIN_TIMEOUT--------> exit 128 + signal
+//!                                     \--second signal-----------> _exit(128 + signal)
+//! ```
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use crate::engine::{ScriptError, signals};
+use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready};
+
+use super::{Listener, WorkerOptions};
+
+/// Longest time between a termination signal and the end: shorter than the
+/// grace that container engines give (docker 10 s, Kubernetes 30 s).
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The process ends this much after [`DRAIN_TIMEOUT`] even if JavaScript never
+/// gives the loop a chance to notice.
+const HARD_END_SECONDS: u16 = 9;
+
+/// What the loop knows of the end.
+struct Termination {
+    /// Readable once a signal has come; open as long as the worker serves.
+    _signal_fd: OwnedFd,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining,
+    TimedOut,
+}
+
+/// Serves on the listeners (or the default one) until told to stop; the exit
+/// status.
+pub(super) fn serve(
+    scope: &mut v8::PinScope<'_, '_>,
+    mut listeners: Vec<Listener>,
+    options: &WorkerOptions,
+) -> Result<i32, ScriptError> {
+    if let (true, Some(address)) = (listeners.is_empty(), &options.default_listen) {
+        listeners.push(Listener::bind(address).map_err(explain)?);
+    }
+    watch_signals(scope).map_err(explain)?;
+    for listener in listeners {
+        let address = listener.address().clone();
+        http::serve(scope, listener).map_err(explain)?;
+        options.on_listening.inspect(|tell| tell(&address));
+    }
+    event_loop::run_until(scope, |scope| match phase(scope) {
+        Phase::Serving => false,
+        Phase::Draining => !event_loop::get(scope).is_busy(),
+        Phase::TimedOut => true,
+    })?;
+    match (phase(scope), signals::termination_signal()) {
+        (Phase::TimedOut, Some(signal)) => Ok(128 + signal),
+        _ => Ok(0),
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn explain(error: std::io::Error) -> ScriptError {
+    ScriptError::new(error.to_string())
+}
+
+fn phase(scope: &mut v8::PinScope<'_, '_>) -> Phase {
+    scope.get_slot::<Termination>().map_or(Phase::Serving, |termination| termination.phase)
+}
+
+fn set_phase(scope: &mut v8::PinScope<'_, '_>, phase: Phase) {
+    if let Some(termination) = scope.get_slot_mut::<Termination>() {
+        termination.phase = phase;
+    }
+}
+
+fn watch_signals(scope: &mut v8::PinScope<'_, '_>) -> std::io::Result<()> {
+    let fd = signals::catch_termination(HARD_END_SECONDS)?;
+    event_loop::get(scope).reactor().register(
+        fd.as_fd(),
+        Interest::READ.and(Interest::EDGE),
+        Life::Background,
+        on_signal,
+        0,
+    )?;
+    scope.set_slot(Termination { _signal_fd: fd, phase: Phase::Serving });
+    Ok(())
+}
+
+/// The first termination signal: no further connections, finish what runs.
+fn on_signal(scope: &mut v8::PinScope<'_, '_>, _: Ready) -> Checkpoint {
+    if phase(scope) == Phase::Serving {
+        set_phase(scope, Phase::Draining);
+        event_loop::get(scope).timers().arm(DRAIN_TIMEOUT, Action { run: on_timeout, key: 0 });
+        http::drain(scope);
+    }
+    Checkpoint::Due
+}
+
+fn on_timeout(scope: &mut v8::PinScope<'_, '_>, _: u64) {
+    set_phase(scope, Phase::TimedOut);
+}
+
+/// Where the HTTP server is attached.
+mod http {
+    /// Accepts connections and answers requests until [`drain`].
+    pub(super) fn serve(_: &mut v8::PinScope<'_, '_>, listener: super::Listener) -> std::io::Result<()> {
+        Err(std::io::Error::other(format!("serve on {}: this build has no HTTP server", listener.address())))
+    }
+    /// Stops accepting and closes each connection after its current request.
+    pub(super) fn drain(_: &mut v8::PinScope<'_, '_>) {}
+}

@@ -1,0 +1,365 @@
+//! Drives the built `aworker` program with scripts: modules, errors, order of
+//! the event loop, lifecycle, exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A directory of script files, removed when dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str, files: &[(&str, &str)]) -> Directory {
+        let path = std::env::temp_dir().join(format!("aworker-test-{}-{name}", std::process::id()));
+        for (file, text) in files {
+            let file = path.join(file);
+            std::fs::create_dir_all(file.parent().expect("below the directory")).expect("make the directory");
+            std::fs::write(&file, text).expect("write a script");
+        }
+        Directory(path)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        Run::of(aworker().current_dir(&self.0).args(arguments))
+    }
+
+    /// A file's path as messages show it.
+    fn shown(&self, file: &str) -> String {
+        path_text(&self.0.join(file))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    path.to_str().expect("a UTF-8 path").to_owned()
+}
+
+fn aworker() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aworker"));
+    command.env_remove("LISTEN_FDS");
+    command
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+struct Run {
+    status: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn of(command: &mut Command) -> Run {
+        let Output { status, stdout, stderr } = command.output().expect("aworker starts");
+        Run {
+            status: status.code(),
+            stdout: String::from_utf8(stdout).expect("UTF-8"),
+            stderr: String::from_utf8(stderr).expect("UTF-8"),
+        }
+    }
+
+    fn eval(code: &str) -> Run {
+        Run::of(aworker().args(["eval", code]))
+    }
+
+    #[track_caller]
+    fn prints(&self, stdout: &str) {
+        assert_eq!((self.stdout.as_str(), self.stderr.as_str(), self.status), (stdout, "", Some(0)));
+    }
+
+    #[track_caller]
+    fn fails_with(&self, parts: &[&str]) {
+        assert_eq!(self.status, Some(1), "{self:?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part:?} is missing in:\n{}", self.stderr);
+        }
+    }
+}
+
+#[test]
+fn eval_prints_the_value_of_the_code() {
+    Run::eval("6 * 7").prints("42\n");
+    Run::eval("undefined").prints("");
+    Run::eval("const x = await 1; console.log(x)").prints("1\n");
+}
+
+#[test]
+fn modules_import_files_json_and_each_other() {
+    let directory = Directory::new(
+        "modules",
+        &[
+            (
+                "main.js",
+                "import { b, viaCycle } from './lib/b.js';
+                 import data from './data.json' with { type: 'json' };
+                 const again = await import('./lib/b.js');
+                 console.log(b, viaCycle(), data.x, again.b === b, import.meta.url, import.meta.dirname);",
+            ),
+            (
+                "lib/b.js",
+                "import { name } from '../c.js'; export const b = 'b'; export const viaCycle = () => name();",
+            ),
+            ("c.js", "import { b } from './lib/b.js'; export function name() { return 'c of ' + b; }"),
+            ("data.json", "{\"x\": 1}"),
+        ],
+    );
+    let expected =
+        format!("b c of b 1 true file://{} {}\n", directory.shown("main.js"), path_text(&directory.0));
+    directory.run(&["run", "main.js"]).prints(&expected);
+}
+
+#[test]
+fn a_script_without_module_syntax_is_sloppy_and_a_module_is_strict() {
+    let directory = Directory::new(
+        "detection",
+        &[
+            ("classic.js", "var x = 010; console.log(x, this === globalThis);"),
+            ("module.mjs", "console.log(this === undefined);"),
+            ("module.js", "export {}; console.log(this === undefined);"),
+            ("meta.js", "console.log(typeof import.meta.url);"),
+        ],
+    );
+    directory.run(&["classic.js"]).prints("8 true\n");
+    directory.run(&["module.mjs"]).prints("true\n");
+    directory.run(&["module.js"]).prints("true\n");
+    directory.run(&["meta.js"]).prints("string\n");
+}
+
+#[test]
+fn import_errors_name_importer_and_specifier() {
+    let directory = Directory::new(
+        "import-errors",
+        &[
+            ("missing.js", "\n\nimport './nothing.js';"),
+            ("bare.js", "import x from 'left-pad';"),
+            ("json.js", "import x from './data.json';"),
+            ("export.js", "import { nothing } from './empty.js';"),
+            ("syntax.js", "import './broken.js';"),
+            ("badjson.js", "import x from './broken.json' with { type: 'json' };"),
+            ("empty.js", ""),
+            ("data.json", "{}"),
+            ("broken.json", "{x"),
+            ("broken.js", "let a = 1;\nlet a = 2;\n"),
+        ],
+    );
+    let fails = |file: &str, parts: &[&str]| directory.run(&[file]).fails_with(parts);
+    let nothing = format!("open {}: no such file or directory", directory.shown("nothing.js"));
+    fails("missing.js", &["\"./nothing.js\"", &format!("{}:3:8", directory.shown("missing.js")), &nothing]);
+    fails("bare.js", &["\"left-pad\"", "bare.js:1"]);
+    fails("json.js", &["\"./data.json\"", "with { type: \"json\" }"]);
+    fails("export.js", &["export.js:1", "does not provide an export named 'nothing'"]);
+    fails(
+        "syntax.js",
+        &[&format!("{}:2:5\nlet a = 2;\n    ^", directory.shown("broken.js")), "already been declared"],
+    );
+    fails("badjson.js", &["broken.json", "JSON"]);
+}
+
+#[test]
+fn a_failed_dynamic_import_rejects() {
+    let directory = Directory::new(
+        "dynamic",
+        &[
+            (
+                "main.js",
+                "try { await import('./broken.js') } catch (e) { console.log(e.name, e.message) }
+                         try { await import('./throws.js') } catch (e) { console.log(e.message) }
+                         try { await import('./throws.js') } catch (e) { console.log(e.message) }",
+            ),
+            ("broken.js", "let a ="),
+            ("throws.js", "throw new Error('at load ' + (globalThis.count = (globalThis.count ?? 0) + 1))"),
+        ],
+    );
+    directory.run(&["main.js"]).prints("SyntaxError Unexpected end of input\nat load 1\nat load 1\n");
+}
+
+#[test]
+fn uncaught_errors_show_place_line_and_stack() {
+    let directory = Directory::new(
+        "uncaught",
+        &[
+            ("throws.js", "function f() {\n  throw new TypeError('boom');\n}\nf();\n"),
+            ("syntax.js", "let a = ;\n"),
+            ("rejects.js", "Promise.reject(new Error('nobody listens'));"),
+            (
+                "timer.js",
+                "setTimeout(() => { throw new Error('late') }, 1);\nsetTimeout(() => console.log('never'), 50);",
+            ),
+            ("microtask.js", "queueMicrotask(() => { throw new Error('micro') });"),
+            ("primitive.js", "throw 'just text';"),
+        ],
+    );
+    let throws = directory.shown("throws.js");
+    directory.run(&["throws.js"]).fails_with(&[
+        &format!("{throws}:2:3\n  throw new TypeError('boom');\n  ^\nUncaught TypeError: boom\n"),
+        &format!("    at f ({throws}:2:9)\n    at {throws}:4:1"),
+    ]);
+    directory
+        .run(&["syntax.js"])
+        .fails_with(&[&format!("{}:1:9\nlet a = ;\n        ^", directory.shown("syntax.js"))]);
+    directory.run(&["rejects.js"]).fails_with(&["Uncaught (in promise) Error: nobody listens"]);
+    let timer = directory.run(&["timer.js"]);
+    timer.fails_with(&["Uncaught Error: late", "timer.js:1"]);
+    assert_eq!(timer.stdout, "");
+    directory.run(&["microtask.js"]).fails_with(&["Uncaught Error: micro"]);
+    directory.run(&["primitive.js"]).fails_with(&["primitive.js:1:1", "Uncaught just text"]);
+}
+
+#[test]
+fn error_listeners_may_take_exceptions_and_rejections() {
+    Run::eval(
+        "addEventListener('error', (e) => { e.preventDefault(); console.log('error', e.error.message); });
+         addEventListener('unhandledrejection', (e) => { e.preventDefault(); console.log('rejection', e.reason); });
+         setTimeout(() => { throw new Error('x') }); Promise.reject(7); 0",
+    )
+    .prints("rejection 7\nerror x\n0\n");
+}
+
+#[test]
+fn a_rejection_handled_before_the_checkpoint_is_no_error() {
+    Run::eval("const p = Promise.reject(1); queueMicrotask(() => p.catch(() => console.log('caught'))); 0")
+        .prints("caught\n0\n");
+}
+
+#[test]
+fn callbacks_run_in_the_order_of_the_standards() {
+    let directory = Directory::new(
+        "order",
+        &[(
+            "order.js",
+            "const log = (x) => console.log(x);
+             setTimeout(() => log('timer 2'), 2);
+             setTimeout(() => { log('timer 0'); Promise.resolve().then(() => log('microtask of timer 0')); });
+             setTimeout(() => log('timer 0 again'));
+             const i = setInterval(() => { log('interval'); clearInterval(i) }, 1);
+             clearTimeout(setTimeout(() => log('never'), 1));
+             queueMicrotask(() => log('microtask'));
+             Promise.resolve().then(() => log('promise'));
+             log('sync');",
+        )],
+    );
+    directory.run(&["order.js"]).prints(
+        "sync\nmicrotask\npromise\ntimer 0\nmicrotask of timer 0\ntimer 0 again\ninterval\ntimer 2\n",
+    );
+}
+
+#[test]
+fn nested_timers_and_intervals_keep_the_script_alive() {
+    Run::eval(
+        "let n = 0; const i = setInterval(() => { if (++n === 3) { clearInterval(i); console.log('three'); } }, 1);
+         setTimeout(() => setTimeout(() => console.log('nested'), 1), 20); 0",
+    )
+    .prints("three\nnested\n0\n");
+}
+
+#[test]
+fn lifecycle_events_wait_for_their_promises_in_order() {
+    let directory = Directory::new(
+        "lifecycle",
+        &[(
+            "worker.js",
+            "const wait = (ms, text) => new Promise((r) => setTimeout(() => { console.log(text); r() }, ms));
+             addEventListener('install', (e) => {
+               console.log('install');
+               e.waitUntil(wait(2, 'installing').then(() => e.waitUntil(wait(1, 'still installing'))));
+             });
+             oninstall = () => console.log('handler');
+             addEventListener('activate', (e) => { console.log('activate'); e.waitUntil(wait(1, 'activating')); });
+             console.log('load');",
+        )],
+    );
+    directory
+        .run(&["worker.js"])
+        .prints("load\ninstall\nhandler\ninstalling\nstill installing\nactivate\nactivating\n");
+}
+
+#[test]
+fn a_failing_install_or_activate_ends_the_worker() {
+    let directory = Directory::new(
+        "install-fails",
+        &[
+            ("throws.js", "addEventListener('install', () => { throw new Error('no install') });"),
+            (
+                "rejects.js",
+                "addEventListener('activate', (e) => e.waitUntil(Promise.reject(new Error('no activate'))));",
+            ),
+            ("stalls.js", "addEventListener('install', (e) => e.waitUntil(new Promise(() => {})));"),
+        ],
+    );
+    directory.run(&["throws.js"]).fails_with(&["Uncaught Error: no install", "throws.js:1"]);
+    directory.run(&["rejects.js"]).fails_with(&["Error: no activate"]);
+    directory
+        .run(&["stalls.js"])
+        .fails_with(&["waitUntil of install waits for something that cannot happen"]);
+}
+
+#[test]
+fn a_top_level_await_that_nothing_settles_is_an_error() {
+    Run::eval("await new Promise(() => {}); export {}").fails_with(&["the top level of [eval] waits"]);
+}
+
+#[test]
+fn wait_until_of_an_inactive_event_throws() {
+    Run::eval("try { new ExtendableEvent('install').waitUntil(1) } catch (e) { e.name }")
+        .prints("InvalidStateError\n");
+}
+
+#[test]
+fn scripts_see_their_arguments_and_environment() {
+    let directory =
+        Directory::new("arguments", &[("a.js", "console.log(Aworker.args.join(), Aworker.env.COLOUR)")]);
+    let mut command = aworker();
+    command.current_dir(&directory.0).args(["a.js", "--x", "y"]).env("COLOUR", "blue");
+    Run::of(&mut command).prints("--x,y blue\n");
+}
+
+#[test]
+fn endless_recursion_is_a_range_error() {
+    Run::eval("function f() { return 1 + f() } try { f() } catch (e) { e instanceof RangeError }")
+        .prints("true\n");
+}
+
+#[test]
+fn a_full_heap_aborts_with_a_message() {
+    let run = Run::of(aworker().args([
+        "eval",
+        "--max-heap-mb=16",
+        "const all = []; for (;;) all.push(new Array(1000).fill({}))",
+    ]));
+    assert_eq!(run.status, None, "ends by a signal: {run:?}");
+    assert!(run.stderr.contains("the JavaScript heap reached its limit"), "{run:?}");
+}
+
+#[test]
+fn web_assembly_compiles_asynchronously() {
+    Run::eval(
+        "const bytes = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0,
+           7, 7, 1, 3, 97, 100, 100, 0, 0, 10, 9, 1, 7, 0, 32, 0, 32, 1, 106, 11]);
+         WebAssembly.instantiate(bytes).then(({ instance }) => console.log(instance.exports.add(2, 3))); 0",
+    )
+    .prints("5\n0\n");
+}
+
+#[test]
+fn a_closed_standard_output_does_not_end_a_script() {
+    let output = Command::new("sh")
+        .args(["-c", "\"$0\" eval 'for (let i = 0; i < 100000; i++) console.log(\"line\"); console.error(\"end\"); 0' | head -n 1", env!("CARGO_BIN_EXE_aworker")])
+        .output()
+        .expect("sh starts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "line\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "end\n");
+}
+
+#[test]
+fn command_line_errors_and_missing_files_have_their_exit_codes() {
+    assert_eq!(Run::of(&mut aworker()).status, Some(2));
+    assert_eq!(Run::of(aworker().arg("--no-such-option")).status, Some(2));
+    Run::of(aworker().args(["run", "/no/such/file.js"]))
+        .fails_with(&["open /no/such/file.js: no such file or directory"]);
+    let help = Run::of(aworker().arg("--help"));
+    assert!(help.status == Some(0) && help.stdout.contains("--listen"), "{help:?}");
+}
