@@ -2,11 +2,26 @@
 //!
 //! The specification is <https://github.com/opencontainers/runtime-spec/blob/v1.3.0/bundle.md>.
 
+pub mod default;
+mod validate;
+mod workload;
+
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{Error, Operation, Result};
+pub use workload::{WorkerSettings, Workload};
+
+/// The configuration's name in the bundle.
+pub const CONFIG_NAME: &str = "config.json";
+
+/// Largest config.json that is read, in bytes. Those of clients with long seccomp profiles and hundreds
+/// of mounts stay below a tenth of it.
+const CONFIG_BYTES: u64 = 4 << 20;
 
 /// A validated bundle.
 #[derive(Clone, Debug)]
@@ -18,28 +33,149 @@ pub struct Bundle {
     /// The container's root directory: absolute, without symbolic links; `None` for a worker
     /// bundle without an image.
     pub rootfs: Option<PathBuf>,
-    workload: Workload,
-}
-
-/// What runs in a bundle's container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Workload {
-    /// A worker, forked from a seed.
-    Worker,
-    /// A program, executed.
-    Exec,
+    /// What runs in the container.
+    pub workload: Workload,
 }
 
 impl Bundle {
     /// Loads and validates `config.json` in `directory`. Errors name the place:
     /// `config.json: $.process.args: must not be empty`.
     pub fn load(directory: &Path) -> Result<Bundle> {
-        let _ = directory;
-        Err(crate::Error::invalid("config.json", "not available"))
+        let directory =
+            directory.canonicalize().operation(|| format!("open the bundle {}", directory.display()))?;
+        let spec = parse(&read_config(&directory.join(CONFIG_NAME))?)?;
+        let workload = validate::validate(&spec)?;
+        let rootfs = spec.root().as_ref().map(|root| rootfs(&directory, root.path())).transpose()?;
+        Ok(Bundle { directory, spec, rootfs, workload })
+    }
+}
+
+fn read_config(path: &Path) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut file = File::open(path).operation(|| format!("open {}", path.display()))?;
+    let read = Read::by_ref(&mut file).take(CONFIG_BYTES + 1).read_to_end(&mut text);
+    let length = read.operation(|| format!("read {}", path.display()))?;
+    if length as u64 > CONFIG_BYTES {
+        return Err(Error::invalid(
+            path.display().to_string(),
+            format!("is larger than {CONFIG_BYTES} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+/// Parses a config.json; errors name the JSON path of what does not fit the types.
+pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
+    let mut value: Value =
+        serde_json::from_slice(text).map_err(|error| Error::invalid(CONFIG_NAME, error.to_string()))?;
+    // The specification lets `user` be left out; the types of oci-spec do not.
+    if let Some(process) = value.get_mut("process").and_then(Value::as_object_mut) {
+        process.entry("user").or_insert_with(|| serde_json::json!({}));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let place = match error.path().to_string().as_str() {
+            "." => "$".to_owned(),
+            path => format!("$.{path}"),
+        };
+        Error::invalid(format!("{CONFIG_NAME}: {place}"), error.inner().to_string())
+    })
+}
+
+fn rootfs(directory: &Path, path: &Path) -> Result<PathBuf> {
+    let place = || format!("{CONFIG_NAME}: $.root.path");
+    let rootfs = directory.join(path);
+    let rootfs = rootfs.canonicalize().operation(|| format!("{}: open {}", place(), rootfs.display()))?;
+    if !rootfs.is_dir() {
+        return Err(Error::invalid(place(), format!("{} is not a directory", rootfs.display())));
+    }
+    if rootfs == Path::new("/") {
+        return Err(Error::invalid(place(), "the host's root cannot be a container's root"));
+    }
+    Ok(rootfs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(config: &str) -> Result<Bundle> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("rootfs")).unwrap();
+        std::fs::write(dir.path().join(CONFIG_NAME), config).unwrap();
+        Bundle::load(dir.path())
     }
 
-    /// What runs in the container.
-    pub fn workload(&self) -> Workload {
-        self.workload
+    #[test]
+    fn the_default_bundles_are_valid() {
+        assert_eq!(load(default::PROGRAM).unwrap().workload, Workload::Exec);
+        let worker = load(default::WORKER).unwrap();
+        assert_eq!(
+            worker.workload,
+            Workload::Worker(WorkerSettings { seed: "default".into(), listen: Vec::new() })
+        );
+        assert_eq!(worker.rootfs, None);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_types_is_named_by_its_json_path() {
+        let table = [
+            ("{", "config.json: EOF"),
+            (r#"{"ociVersion": 1}"#, "config.json: $.ociVersion: invalid type"),
+            (
+                r#"{"process": {"cwd": "/", "args": ["a", 7]}}"#,
+                "config.json: $.process.args[1]: invalid type: integer `7`",
+            ),
+            (
+                r#"{"linux": {"namespaces": [{"type": "pid"}, {"type": "foo"}]}}"#,
+                "config.json: $.linux.namespaces[1].type: unknown variant `foo`",
+            ),
+        ];
+        for (config, words) in table {
+            let error = load(config).unwrap_err().to_string();
+            assert!(error.starts_with(words), "{error} does not start with {words}");
+        }
+    }
+
+    #[test]
+    fn a_missing_bundle_config_or_root_is_named() {
+        let error = Bundle::load(Path::new("/does/not/exist")).unwrap_err().to_string();
+        assert_eq!(error, "open the bundle /does/not/exist: no such file or directory");
+        let dir = tempfile::tempdir().unwrap();
+        let error = Bundle::load(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("config.json: no such file or directory"), "{error}");
+        std::fs::write(dir.path().join(CONFIG_NAME), default::PROGRAM).unwrap();
+        let error = Bundle::load(dir.path()).unwrap_err().to_string();
+        assert!(error.starts_with("config.json: $.root.path: open /"), "{error}");
+    }
+
+    #[test]
+    fn a_mutilated_config_never_panics() {
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = move |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % limit as u64) as usize
+        };
+        for original in [default::PROGRAM, default::WORKER] {
+            for _ in 0..3000 {
+                let mut text = original.as_bytes().to_vec();
+                for _ in 0..=next(4) {
+                    if text.is_empty() {
+                        break;
+                    }
+                    let at = next(text.len());
+                    match next(4) {
+                        0 => text[at] = next(256) as u8,
+                        1 => drop(text.remove(at)),
+                        2 => text.insert(at, b"0123456789-{}[]\",:/."[next(20)]),
+                        _ => text.truncate(at),
+                    }
+                }
+                if let Ok(spec) = parse(&text) {
+                    let _ = validate::validate(&spec);
+                }
+            }
+        }
     }
 }

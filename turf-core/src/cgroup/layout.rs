@@ -24,7 +24,7 @@ pub enum CgroupPath {
 impl CgroupPath {
     /// Parses `linux.cgroupsPath`; without one the group is `/turf/<id>`.
     pub fn parse(path: Option<&Path>, id: &str) -> Result<CgroupPath> {
-        let refuse = |reason: &str| Err(Error::invalid("config.json: linux.cgroupsPath", reason));
+        let refuse = |reason: &str| Err(Error::invalid("config.json: $.linux.cgroupsPath", reason));
         let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
             return Ok(CgroupPath::Absolute(Path::new("turf").join(id)));
         };

@@ -14,7 +14,10 @@ pub mod enter;
 pub mod gate;
 pub mod hooks;
 pub mod init;
+pub mod mounts;
 pub mod plan;
+mod process;
+pub mod seccomp;
 pub mod step;
 
 pub use plan::{CgroupPlan, InitPlan, Plan, ProcessPlan};

@@ -161,6 +161,8 @@ pub struct ProcessPlan {
     pub seccomp: Option<SeccompPlan>,
     /// `/proc/self/oom_score_adj`, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
+    /// When the labels below take effect.
+    pub labels: LabelMoment,
     /// AppArmor profile.
     pub apparmor_profile: Option<String>,
     /// SELinux label.
@@ -175,6 +177,16 @@ pub struct ProcessPlan {
     pub session_keyring: Option<String>,
     /// Whether the process gets a terminal as its standard input, output and error.
     pub terminal: Option<TerminalPlan>,
+}
+
+/// When a security label takes effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LabelMoment {
+    /// With the next execve(2).
+    #[default]
+    Exec,
+    /// At once: a worker executes nothing.
+    Now,
 }
 
 /// The size of a new terminal.

@@ -52,6 +52,8 @@ pub enum Step {
     Mount(MountStep),
     /// Makes a device node.
     Device(DeviceStep),
+    /// Makes a directory, with those above it, unless it exists.
+    Directory(PathBuf),
     /// Makes a symbolic link, unless the target exists.
     Symlink {
         /// What the link says.

@@ -4,8 +4,12 @@
 //! offers safely is called directly from where it is needed and is not wrapped again here.
 #![allow(unsafe_code)]
 
+pub mod credentials;
 pub mod fd;
 pub mod fork;
 pub mod memory;
+pub mod mount;
+pub mod namespace;
 pub mod pidfd;
+pub mod process;
 pub mod socket;

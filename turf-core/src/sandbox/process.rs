@@ -1,0 +1,213 @@
+//! From `process` of config.json to the [`ProcessPlan`]: names become numbers. Pure.
+
+use oci_spec::runtime::{
+    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxPersonalityDomain, LinuxSchedulerFlag,
+    LinuxSchedulerPolicy, PosixRlimitType, Process, Scheduler, Spec,
+};
+
+use super::compile::{Context, Keyring, clean};
+use super::plan::{CapabilityPlan, LabelMoment, ProcessPlan, RlimitPlan, SchedulerPlan, TerminalPlan};
+use crate::bundle::Workload;
+use crate::error::{Error, Result};
+
+/// The file mode creation mask when config.json names none, as runc has it.
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// Compiles `process`; the seccomp program is left to the caller.
+pub(crate) fn compile(spec: &Spec, workload: &Workload, context: Context<'_>) -> Result<ProcessPlan> {
+    let missing = || Error::invalid("config.json: $.process", "must be there: it says what to run");
+    let process = spec.process().as_ref().ok_or_else(missing)?;
+    let personality = spec.linux().as_ref().and_then(|linux| linux.personality().clone());
+    let user = process.user();
+    Ok(ProcessPlan {
+        args: process.args().clone().unwrap_or_default(),
+        env: process.env().clone().unwrap_or_default(),
+        cwd: clean(process.cwd()),
+        uid: user.uid(),
+        gid: user.gid(),
+        additional_gids: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask().unwrap_or(DEFAULT_UMASK),
+        capabilities: process.capabilities().as_ref().map(capabilities).unwrap_or_default(),
+        rlimits: rlimits(process),
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        seccomp: None,
+        oom_score_adj: process.oom_score_adj(),
+        labels: match workload {
+            Workload::Exec => LabelMoment::Exec,
+            Workload::Worker(_) => LabelMoment::Now,
+        },
+        apparmor_profile: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
+        selinux_label: process.selinux_label().clone().filter(|label| !label.is_empty()),
+        personality: personality.map(|personality| match personality.domain() {
+            LinuxPersonalityDomain::PerLinux => 0,
+            LinuxPersonalityDomain::PerLinux32 => 8,
+        }),
+        io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
+        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        session_keyring: (context.keyring == Keyring::New).then(|| format!("_ses.{}", context.id)),
+        terminal: (process.terminal() == Some(true)).then(|| terminal(process)),
+    })
+}
+
+fn terminal(process: &Process) -> TerminalPlan {
+    let size = process.console_size();
+    let cells = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
+    size.map_or(TerminalPlan::default(), |size| TerminalPlan {
+        height: cells(size.height()),
+        width: cells(size.width()),
+    })
+}
+
+/// Capabilities by number (include/uapi/linux/capability.h).
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+fn capabilities(sets: &LinuxCapabilities) -> CapabilityPlan {
+    CapabilityPlan {
+        bounding: mask(sets.bounding()),
+        effective: mask(sets.effective()),
+        inheritable: mask(sets.inheritable()),
+        permitted: mask(sets.permitted()),
+        ambient: mask(sets.ambient()),
+    }
+}
+
+fn mask(set: &Option<Capabilities>) -> u64 {
+    let number = |name: &str| CAPABILITIES.iter().position(|known| *known == name);
+    set.iter()
+        .flatten()
+        .filter_map(|capability| number(&capability.to_string()))
+        .fold(0, |mask, number| mask | 1 << number)
+}
+
+fn rlimits(process: &Process) -> Vec<RlimitPlan> {
+    let plan = |limit: &oci_spec::runtime::PosixRlimit| RlimitPlan {
+        resource: resource(limit.typ()),
+        soft: limit.soft(),
+        hard: limit.hard(),
+    };
+    process.rlimits().iter().flatten().map(plan).collect()
+}
+
+fn resource(kind: PosixRlimitType) -> u32 {
+    match kind {
+        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+    }
+}
+
+/// The encoding of ioprio_set(2): the class above bit 13, the level below.
+fn io_priority(priority: &oci_spec::runtime::LinuxIOPriority) -> Result<u32> {
+    let class = match priority.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    let level = u32::try_from(priority.priority()).ok().filter(|level| *level <= 7).ok_or_else(|| {
+        Error::invalid("config.json: $.process.ioPriority.priority", "must be 0 (highest) to 7")
+    })?;
+    Ok(class << 13 | level)
+}
+
+fn scheduler(scheduler: &Scheduler) -> Result<SchedulerPlan> {
+    let policy = match scheduler.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => 4,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let flag = |flag: &LinuxSchedulerFlag| match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x1,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x2,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x4,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x8,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    };
+    let priority = u32::try_from(scheduler.priority().unwrap_or(0))
+        .map_err(|_| Error::invalid("config.json: $.process.scheduler.priority", "must not be negative"))?;
+    Ok(SchedulerPlan {
+        policy,
+        flags: scheduler.flags().iter().flatten().fold(0, |flags, name| flags | flag(name)),
+        nice: scheduler.nice().unwrap_or(0),
+        priority,
+        runtime: scheduler.runtime().unwrap_or(0),
+        deadline: scheduler.deadline().unwrap_or(0),
+        period: scheduler.period().unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_capability_of_the_specification_has_its_number() {
+        let all: Vec<String> = CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
+        let set: Capabilities = serde_json::from_value(serde_json::json!(all)).unwrap();
+        assert_eq!(mask(&Some(set)), (1 << 41) - 1);
+        let some: Capabilities =
+            serde_json::from_value(serde_json::json!(["CAP_CHOWN", "CAP_SYS_ADMIN"])).unwrap();
+        assert_eq!(mask(&Some(some)), 1 | 1 << 21);
+        assert_eq!(mask(&None), 0);
+    }
+}
