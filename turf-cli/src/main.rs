@@ -1,3 +1,109 @@
-//! Entry point.
+//! `turf`: the command line. One verb is one file in `verb`; what it does is turf-core's.
+//!
+//! This is where exit codes and the words of errors are chosen: 0, or 1 after an error, whose last log
+//! line says what it was; `turf run` in the foreground exits with the container's status.
+//!
+//! The program is single-threaded, because init is forked from it, and reads nothing that its verb
+//! does not need.
 
-fn main() {}
+mod command;
+mod log;
+mod verb;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use command::{Arguments, Command};
+use log::Log;
+
+fn main() -> ExitCode {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let arguments = match Arguments::try_parse_from(&given) {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&given, &error),
+    };
+    let log = Log::new(arguments.log, arguments.log_format, arguments.debug);
+    match close_inherited(&arguments.command)
+        .and_then(|()| verb::run(arguments.root, arguments.command, &log))
+    {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            log.error(&words(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Closes what the caller left open from 3 up, except what the container is to inherit. containerd's
+/// shim, for one, leaks its listening socket, and init would keep it.
+fn close_inherited(command: &Command) -> Result<()> {
+    let kept = match command {
+        Command::Create(create) => create.inherited().count,
+        Command::Run(run) => run.create.inherited().count,
+        Command::Spec(_)
+        | Command::Start(_)
+        | Command::State(_)
+        | Command::Kill(_)
+        | Command::Delete(_)
+        | Command::List(_)
+        | Command::Ps(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Seed(_)
+        | Command::Features => 0,
+    };
+    turf_core::sys::fd::close_range_from(3 + kept).context("close inherited descriptors")
+}
+
+/// An error with its causes. turf-core's errors name theirs themselves; a bare error of the system reads
+/// as engines match it.
+fn words(error: &anyhow::Error) -> String {
+    let mut words = Vec::new();
+    for cause in error.chain() {
+        match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            Some(errno) => words.push(turf_core::error::errno_text(errno)),
+            None => words.push(cause.to_string()),
+        }
+        if cause.is::<turf_core::Error>() {
+            break;
+        }
+    }
+    words.join(": ")
+}
+
+/// A command line that is not understood is an error like any other, in the log too; help and version
+/// are not.
+fn refuse(given: &[OsString], error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nobody is left to tell if this fails.
+            drop(error.print());
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            command::log_of_unparsed(given).error(text.lines().next().unwrap_or(text));
+            eprintln!("{}", text.lines().skip(1).collect::<Vec<_>>().join("\n").trim());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_each_cause_once() {
+        let io = || std::io::Error::from_raw_os_error(13);
+        let ours = anyhow::Error::from(turf_core::Error::io("open /x", io()));
+        assert_eq!(words(&ours), "open /x: permission denied");
+        assert_eq!(words(&ours.context("start a")), "start a: open /x: permission denied");
+        assert_eq!(words(&anyhow::Error::from(io()).context("write /y")), "write /y: permission denied");
+    }
+}

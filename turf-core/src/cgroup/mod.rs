@@ -334,7 +334,7 @@ impl Group {
 fn missing(controller: &str) -> Error {
     if controller == resources::UNIFIED {
         return Error::invalid(
-            "config.json: linux.resources.unified",
+            "config.json: $.linux.resources.unified",
             "needs cgroup v2; this machine has v1",
         );
     }

@@ -93,7 +93,7 @@ pub fn settings_v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
 }
 
 fn unsupported(member: &str, reason: &str) -> Error {
-    Error::invalid(format!("config.json: linux.resources.{member}"), reason)
+    Error::invalid(format!("config.json: $.linux.resources.{member}"), reason)
 }
 
 /// The device rules every container gets besides those of its bundle: making any node (which needs
@@ -465,7 +465,7 @@ mod tests {
         assert_eq!(rules.len(), 4 + DEFAULT_DEVICES.len());
         let bad = resources(serde_json::json!({"devices": [{"allow": true, "access": "rx"}]}));
         let text = settings_v1(&bad).unwrap_err().to_string();
-        assert!(text.starts_with("config.json: linux.resources.devices[0].access: "), "{text}");
+        assert!(text.starts_with("config.json: $.linux.resources.devices[0].access: "), "{text}");
     }
 
     #[test]

@@ -59,7 +59,10 @@ fn load(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Resu
     let context = Context { id: id.as_str(), container_dir: container_dir.path(), keyring: options.keyring };
     let mut plan = compile(&bundle, context)?;
     if plan.process.terminal.is_some() && options.console_socket.is_none() {
-        return Err(Error::invalid("config.json: process.terminal", "is true, which needs --console-socket"));
+        return Err(Error::invalid(
+            "config.json: $.process.terminal",
+            "is true, which needs --console-socket",
+        ));
     }
     if plan.process.terminal.is_none() && options.console_socket.is_some() {
         return Err(Error::invalid("--console-socket", "is given, but process.terminal is not true"));

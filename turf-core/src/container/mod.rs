@@ -23,4 +23,5 @@ pub use pause::{pause, resume};
 pub use query::{Unreadable, list, processes, state};
 pub use run::Foreground;
 pub use start::{open_listeners, start};
+pub use state::OciState;
 pub use status::{After, Event, Status};

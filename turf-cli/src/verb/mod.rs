@@ -1,0 +1,85 @@
+//! The verbs, one file each.
+
+mod create;
+mod delete;
+mod features;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod seed;
+mod spec;
+mod start;
+mod state;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use turf_core::root::StateRoot;
+
+use crate::command::Command;
+use crate::log::Log;
+
+/// Runs a verb and returns the exit status.
+pub fn run(root: Option<PathBuf>, command: Command, log: &Log) -> Result<u8> {
+    let root = || match &root {
+        Some(path) => StateRoot::at(path),
+        None => StateRoot::default_for_user(),
+    };
+    match command {
+        Command::Spec(spec) => spec::run(&spec)?,
+        Command::Create(create) => create::run(&root()?, create)?,
+        Command::Start(start) => start::run(&root()?, &start)?,
+        Command::Run(run) => return run::run(&root()?, run, log),
+        Command::State(one) => state::run(&root()?, &one)?,
+        Command::Kill(kill) => kill::run(&root()?, &kill)?,
+        Command::Delete(delete) => delete::run(&root()?, &delete, log)?,
+        Command::List(list) => list::run(&root()?, &list, log)?,
+        Command::Ps(ps) => ps::run(&root()?, &ps)?,
+        Command::Pause(one) => pause::pause(&root()?, &one)?,
+        Command::Resume(one) => pause::resume(&root()?, &one)?,
+        Command::Seed(command) => seed::run(&root()?, command)?,
+        Command::Features => features::run()?,
+    }
+    Ok(0)
+}
+
+/// Prints a verb's output; a closed stdout is an error, not a panic.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("write to standard output")
+}
+
+/// Columns, each as wide as its widest cell, two spaces apart.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let text = table(&[
+            row(["ID", "PID", "STATUS"]),
+            row(["a", "12345", "running"]),
+            row(["longer", "0", "stopped"]),
+        ]);
+        assert_eq!(text, "ID      PID    STATUS\na       12345  running\nlonger  0      stopped\n");
+        assert_eq!(table(&[]), "");
+    }
+}

@@ -1,0 +1,40 @@
+//! `turf run`: create and start; in the foreground also wait and delete.
+
+use anyhow::Result;
+use turf_core::container::{self, Force, Foreground};
+use turf_core::root::{ContainerId, StateRoot};
+
+use super::create::{create_container, dry_run};
+use super::start::start_container;
+use crate::command::Run;
+use crate::log::Log;
+
+/// Runs the container and returns its exit status, or 0 for a detached one.
+pub fn run(root: &StateRoot, run: Run, log: &Log) -> Result<u8> {
+    if run.create.dry_run {
+        dry_run(root, &run.create)?;
+        return Ok(0);
+    }
+    let id: ContainerId = run.create.id.parse()?;
+    let foreground = if run.detach { None } else { Some(Foreground::block_signals()?) };
+    let init = create_container(root, &run.create)?;
+    if let Err(error) = start_container(root, &id, &run.listen) {
+        // What `run` created, it removes; the reason of the failure is the one to report.
+        clear_up(root, &id, log);
+        return Err(error);
+    }
+    let Some(foreground) = foreground else { return Ok(0) };
+    let status = foreground.wait(&init);
+    if !run.keep {
+        clear_up(root, &id, log);
+    }
+    // Wait statuses have eight bits, and 128 + 64 fits too.
+    Ok(u8::try_from(status?).unwrap_or(u8::MAX))
+}
+
+fn clear_up(root: &StateRoot, id: &ContainerId, log: &Log) {
+    match container::delete(root, id, Force::Yes) {
+        Ok(warnings) => warnings.iter().for_each(|warning| log.warning(&warning.to_string())),
+        Err(error) => log.warning(&format!("delete container {id}: {error}")),
+    }
+}

@@ -1,0 +1,82 @@
+//! `turf seed start|list|stop`.
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use turf_core::root::StateRoot;
+use turf_core::seed::registry::{Registry, SeedEntry, SeedSource};
+
+use crate::command::{Format, Seed, SeedList, SeedStart};
+
+/// Runs a verb on seeds.
+pub fn run(root: &StateRoot, command: Seed) -> Result<()> {
+    let registry = Registry::new(root);
+    match command {
+        Seed::Start(start) => self::start(&registry, &start),
+        Seed::List(list) => self::list(&registry, &list),
+        Seed::Stop(stop) => Ok(registry.stop(&stop.name.parse()?)?),
+    }
+}
+
+fn start(registry: &Registry, start: &SeedStart) -> Result<()> {
+    let source = match &start.script {
+        None => SeedSource::BuiltIns,
+        Some(script) => {
+            // The seed does not run in our directory.
+            let absolute = script.canonicalize().with_context(|| format!("--script {}", script.display()))?;
+            SeedSource::Script(absolute)
+        }
+    };
+    registry.start(&start.name.parse()?, &source)?;
+    Ok(())
+}
+
+fn list(registry: &Registry, list: &SeedList) -> Result<()> {
+    let seeds = registry.list()?;
+    match (list.quiet, list.format) {
+        (true, _) => super::print(&seeds.iter().map(|seed| format!("{}\n", seed.name)).collect::<String>()),
+        (false, Format::Json) => {
+            let all: Vec<_> = seeds.iter().map(describe).collect();
+            super::print(&format!("{}\n", serde_json::to_string(&all)?))
+        }
+        (false, Format::Table) => {
+            let mut rows =
+                vec![["NAME", "PID", "SCRIPT", "FORKS", "RSS", "STATUS"].map(str::to_owned).to_vec()];
+            rows.extend(seeds.iter().map(row));
+            super::print(&super::table(&rows))
+        }
+    }
+}
+
+fn script(seed: &SeedEntry) -> Option<String> {
+    match &seed.state.source {
+        SeedSource::BuiltIns => None,
+        SeedSource::Script(path) => Some(path.display().to_string()),
+    }
+}
+
+fn describe(seed: &SeedEntry) -> serde_json::Value {
+    let mut value = json!({ "name": seed.name.as_str(), "pid": seed.state.pid, "script": script(seed) });
+    match &seed.stat {
+        Ok(stat) => {
+            value["status"] = json!("ready");
+            value["forks"] = json!(stat.forks);
+            value["refusals"] = json!(stat.refusals);
+            value["ageMs"] = json!(stat.age_ms);
+            value["rssBytes"] = json!(stat.rss_bytes);
+        }
+        Err(error) => {
+            value["status"] = json!("unreachable");
+            value["error"] = json!(error.to_string());
+        }
+    }
+    value
+}
+
+fn row(seed: &SeedEntry) -> Vec<String> {
+    let (forks, rss, status) = match &seed.stat {
+        Ok(stat) => (stat.forks.to_string(), format!("{} KiB", stat.rss_bytes / 1024), "ready".to_owned()),
+        Err(error) => ("-".to_owned(), "-".to_owned(), format!("unreachable: {error}")),
+    };
+    let script = script(seed).unwrap_or_else(|| "-".to_owned());
+    vec![seed.name.to_string(), seed.state.pid.to_string(), script, forks, rss, status]
+}
