@@ -8,6 +8,8 @@ const {
   ObjectDefineProperties,
   ObjectDefineProperty,
   ObjectSetPrototypeOf,
+  StringPrototypeIndexOf,
+  StringPrototypeSlice,
   TypeError,
 } = primordials;
 const { converters, defineConstants, defineInterface, defineToStringTag } = internals.webidl;
@@ -78,7 +80,19 @@ function DOMException(message = '', name = 'Error') {
   ObjectSetPrototypeOf(exception, new.target.prototype);
   new Slots(exception, message, name);
   ErrorCaptureStackTrace(exception, DOMException);
+  defineStack(exception, message === '' ? name : `${name}: ${message}`);
   return exception;
+}
+
+/** V8 heads an Error's stack with its own `message`, which a DOMException has not. */
+function defineStack(exception, header) {
+  const stack = exception.stack;
+  if (typeof stack !== 'string') return;
+  const firstFrame = StringPrototypeIndexOf(stack, '\n    at ');
+  const frames = firstFrame === -1 ? '' : StringPrototypeSlice(stack, firstFrame);
+  ObjectDefineProperty(exception, 'stack', {
+    __proto__: null, value: header + frames, writable: true, enumerable: false, configurable: true,
+  });
 }
 
 function checked(value) {

@@ -87,6 +87,7 @@ const { Performance, PerformanceEntry, PerformanceMark, PerformanceMeasure, perf
 const { Crypto, crypto } = internals.crypto;
 const { URL, URLSearchParams } = internals.url;
 const { TextEncoder, TextDecoder } = internals.encoding;
+const { streams } = internals;
 
 exposeAll({
   DOMException: internals.DOMException,
@@ -107,6 +108,21 @@ exposeAll({
   URLSearchParams,
   TextEncoder,
   TextDecoder,
+  ReadableStream: streams.ReadableStream,
+  ReadableStreamDefaultReader: streams.ReadableStreamDefaultReader,
+  ReadableStreamBYOBReader: streams.ReadableStreamBYOBReader,
+  ReadableStreamDefaultController: streams.ReadableStreamDefaultController,
+  ReadableByteStreamController: streams.ReadableByteStreamController,
+  ReadableStreamBYOBRequest: streams.ReadableStreamBYOBRequest,
+  WritableStream: streams.WritableStream,
+  WritableStreamDefaultWriter: streams.WritableStreamDefaultWriter,
+  WritableStreamDefaultController: streams.WritableStreamDefaultController,
+  TransformStream: streams.TransformStream,
+  TransformStreamDefaultController: streams.TransformStreamDefaultController,
+  ByteLengthQueuingStrategy: streams.ByteLengthQueuingStrategy,
+  CountQueuingStrategy: streams.CountQueuingStrategy,
+  TextEncoderStream: streams.TextEncoderStream,
+  TextDecoderStream: streams.TextDecoderStream,
   WorkerGlobalScope,
   ServiceWorkerGlobalScope,
   WorkerNavigator,
