@@ -1,0 +1,124 @@
+//! Forks a warm runtime many times and runs JavaScript in every child: JSON,
+//! optimised code, garbage collection, timers, randomness.
+//!
+//! A program of its own (no harness): a fork needs a process with one thread.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+
+use aworker_rt::{Runtime, Script, V8Flags, WorkerOptions, initialize};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use turf_core::sys::fork::{Fork, exit_now, fork};
+
+const CHILDREN: usize = 100;
+
+/// Private memory of a clone that has run a little: the goal for an idle worker.
+const MAX_PRIVATE_KB: u64 = 2048;
+
+/// What the seed runs: it uses what must differ in the clones, and leaves a timer.
+const SEED: &str = "
+    globalThis.seedRandom = Math.random();
+    performance.timeOrigin;
+    crypto.randomUUID();
+    globalThis.sum = (n) => { let s = 0; for (let i = 0; i < n; i++) s += i % 7; return s; };
+    sum(1e6);
+    globalThis.fired = new Promise((resolve) => setTimeout(() => resolve('armed in the seed'), 20));
+";
+
+/// What every clone runs; its last line is the report.
+const CLONE: &str = "
+    if (JSON.parse(JSON.stringify({ a: [1, { b: 2 }] })).a[1].b !== 2) throw new Error('JSON');
+    if (sum(1e6) !== 2999997) throw new Error('sum: ' + sum(1e6));
+    const optimised = Function('n', 'let s = 0; for (let i = 0; i < n; i++) s += Math.sqrt(i); return s');
+    if (!(optimised(1e5) > 2e7)) throw new Error('new code');
+    const report = [Math.random(), Math.random(), crypto.randomUUID(), performance.timeOrigin, await fired];
+    console.assert(report[4] === 'armed in the seed');
+    globalThis.report = report.join(' ');
+";
+
+const COLLECT: &str = "for (let i = 0; i < 200; i++) new Array(10000).fill(i).map(String); globalThis.report";
+
+fn main() {
+    initialize(&V8Flags::default());
+    let mut seed = Runtime::new();
+    seed.load(&Script::from_text("[seed]", SEED)).expect("the seed's script runs");
+    seed.fire_serialize().expect("nobody objects");
+    seed.settle();
+    assert!(seed.may_be_forked(), "no epoll instance exists");
+    let mut seed = Some(seed);
+    assert_eq!(forbidden_mappings(), Vec::<String>::new(), "no mapping is kept from a fork");
+
+    let mut seen = HashSet::new();
+    for child in 0..CHILDREN {
+        let report = in_a_clone(&mut seed);
+        let words: Vec<&str> = report.split(' ').collect();
+        let [first, second, uuid, origin, ..] = words[..] else { panic!("child {child} said {report:?}") };
+        for value in [first, second, uuid, origin] {
+            assert!(seen.insert(value.to_owned()), "child {child} repeats {value}");
+        }
+    }
+    println!("{CHILDREN} clones ran, all different");
+
+    let private: u64 = private_kb_of_a_clone(&mut seed);
+    println!("private dirty memory of a clone after its first script: {private} kB");
+    assert!(private <= MAX_PRIVATE_KB, "{private} kB");
+}
+
+/// Runs the clone's script in a child and returns what it reports.
+fn in_a_clone(seed: &mut Option<Runtime>) -> String {
+    collect(seed, |worker| {
+        worker.evaluate(&Script::from_text("clone.mjs", CLONE)).map_err(|error| error.to_string())?;
+        let report =
+            worker.evaluate(&Script::from_text("[collect]", COLLECT)).map_err(|error| error.to_string())?;
+        report.ok_or("no report".to_owned())
+    })
+}
+
+fn private_kb_of_a_clone(seed: &mut Option<Runtime>) -> u64 {
+    let report = collect(seed, |worker| {
+        worker
+            .evaluate(&Script::from_text("[eval]", "JSON.stringify({ url: new URL('http://a/b').href })"))
+            .map_err(|error| error.to_string())?;
+        let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").map_err(|error| error.to_string())?;
+        let line =
+            rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).ok_or("no Private_Dirty")?;
+        Ok(line.trim().trim_end_matches(" kB").to_owned())
+    });
+    report.parse().expect("a number of kB")
+}
+
+/// Forks, lets the child become a worker and act, and returns what it wrote.
+fn collect(
+    seed: &mut Option<Runtime>,
+    act: impl FnOnce(&mut aworker_rt::Worker) -> Result<String, String>,
+) -> String {
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    match fork().expect("forks") {
+        Fork::Child => {
+            let seed = seed.take().expect("the parent keeps its own");
+            let worker = seed.become_worker(WorkerOptions::default()).map_err(|error| error.to_string());
+            let (text, status) = match worker.and_then(|mut worker| act(&mut worker)) {
+                Ok(text) => (text, 0),
+                Err(error) => (error, 1),
+            };
+            let _ = writer.write_all(text.as_bytes());
+            exit_now(status);
+        }
+        Fork::Parent { pid } => {
+            drop(writer);
+            let mut text = String::new();
+            reader.read_to_string(&mut text).expect("the child writes UTF-8");
+            let status = waitpid(Pid::from_raw(pid), None).expect("a child to wait for");
+            assert_eq!(status, WaitStatus::Exited(Pid::from_raw(pid), 0), "{text}");
+            text
+        }
+    }
+}
+
+/// Mappings marked MADV_DONTFORK (`dc` in smaps).
+fn forbidden_mappings() -> Vec<String> {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").expect("smaps");
+    let flags = smaps.lines().filter_map(|line| line.strip_prefix("VmFlags: "));
+    flags.filter(|flags| flags.split(' ').any(|flag| flag == "dc")).map(str::to_owned).collect()
+}
