@@ -17,6 +17,12 @@ pub struct Engine {
 /// The built-ins' `internals` object, for lookups of `internals.callbacks`.
 struct Internals(v8::Global<v8::Object>);
 
+impl Default for Engine {
+    fn default() -> Engine {
+        Engine::new()
+    }
+}
+
 impl Engine {
     /// Makes an isolate and a context with all built-ins. V8 must be initialised.
     pub fn new() -> Engine {
