@@ -167,8 +167,6 @@ fn of_two_racing_creates_one_wins() {
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         };
         let mut racers = [spawn(), spawn(), spawn()];
-        let winners = racers.iter_mut().filter(|racer| racer.try_wait().is_ok()).count();
-        assert_eq!(winners, 3);
         let codes: Vec<_> = racers.iter_mut().map(|racer| racer.wait().unwrap().code()).collect();
         assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{codes:?}");
         assert_eq!(scratch.status(scratch.id()), "created");

@@ -4,6 +4,7 @@
 //! offers safely is called directly from where it is needed and is not wrapped again here.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod credentials;
 pub mod fd;
 pub mod fork;
