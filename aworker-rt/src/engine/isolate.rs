@@ -74,3 +74,12 @@ pub fn callback(scope: &mut v8::PinScope<'_, '_>, name: &str) -> Option<v8::Glob
     let function = conversions::get(scope, callbacks, name)?.try_cast::<v8::Function>().ok()?;
     Some(v8::Global::new(scope, function))
 }
+
+/// A value as `console` formats it, if that does not throw.
+pub(super) fn inspect(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<String> {
+    let internals = scope.get_slot::<Internals>()?.0.clone();
+    let internals = v8::Local::new(scope, internals);
+    let function = conversions::get(scope, internals, "inspect")?.try_cast::<v8::Function>().ok()?;
+    let text = function.call(scope, internals.into(), &[value])?;
+    Some(text.to_rust_string_lossy(scope))
+}
