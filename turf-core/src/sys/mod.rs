@@ -14,3 +14,4 @@ pub mod namespace;
 pub mod pidfd;
 pub mod process;
 pub mod socket;
+pub mod terminal;
