@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use aworker_rt::engine::listen_fds;
+use aworker_rt::http::ServerOptions;
 use aworker_rt::{
     ListenAddress, Listener, Runtime, Script, ScriptError, Start, V8Flags, Worker, WorkerOptions,
 };
@@ -68,12 +69,16 @@ fn worker(options: RunOptions) -> Result<Worker, ScriptError> {
     let default_listen: ListenAddress = format!("tcp://0.0.0.0:{port}")
         .parse()
         .map_err(|error| ScriptError::new(format!("PORT: {error}")))?;
+    let mut server = ServerOptions::default();
+    server.max_body_bytes = options.max_body_bytes.unwrap_or(server.max_body_bytes);
+    server.request_timeout_ms = options.request_timeout_ms.unwrap_or(server.request_timeout_ms);
     Runtime::new().become_worker(WorkerOptions {
         arguments: options.arguments,
         environment: environment(),
         working_directory: None,
         default_listen: Some(default_listen),
         on_listening: Some(|address| eprintln!("aworker: listening on {address}")),
+        server,
     })
 }
 

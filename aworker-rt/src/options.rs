@@ -21,6 +21,9 @@ Options:
                       127.0.0.1) or unix:///PATH; may be repeated. Default: the
                       sockets of LISTEN_FDS, else tcp://0.0.0.0:$PORT (8080)
   --max-heap-mb N     limit of the JavaScript heap in MB
+  --max-body-bytes N  longest request body; longer ones get 413 (100 MiB)
+  --request-timeout-ms N
+                      time for a handler to respond; then 504 (60000)
   --v8-flag FLAG      a flag for V8, for instance --v8-flag=--jitless; may be repeated
 
 Exit status: 0 after a clean end, 1 if the script fails, 2 for a wrong command
@@ -41,6 +44,8 @@ pub enum Command {
 pub struct RunOptions {
     pub listen: Vec<ListenAddress>,
     pub max_heap_mb: Option<u32>,
+    pub max_body_bytes: Option<u64>,
+    pub request_timeout_ms: Option<u64>,
     pub v8_flags: Vec<String>,
     pub arguments: Vec<String>,
 }
@@ -87,6 +92,8 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
         match name {
             "--listen" => options.listen.push(value()?.parse()?),
             "--max-heap-mb" => options.max_heap_mb = Some(megabytes(&value()?)?),
+            "--max-body-bytes" => options.max_body_bytes = Some(number(name, &value()?)?),
+            "--request-timeout-ms" => options.request_timeout_ms = Some(number(name, &value()?)?),
             "--v8-flag" => options.v8_flags.push(value()?),
             _ => return Err(format!("unknown option {name}")),
         }
@@ -96,6 +103,13 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
         true => Ok(Command::Eval { code: subject.to_string_lossy().into_owned(), options }),
         false => Ok(Command::Run { file: subject.into(), options }),
     }
+}
+
+fn number(name: &str, text: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| format!("{name} {text}: want a positive number"))
 }
 
 fn megabytes(text: &str) -> Result<u32, String> {
@@ -140,6 +154,8 @@ mod tests {
             "run --listen",
             "run --listen nowhere w.js",
             "run --max-heap-mb 1 w.js",
+            "run --max-body-bytes -1 w.js",
+            "run --request-timeout-ms 0 w.js",
         ] {
             assert!(words(line).is_err(), "{line}");
         }

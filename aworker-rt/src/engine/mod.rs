@@ -3,6 +3,7 @@
 //! knows how V8 is started, configured and kept fit for a fork.
 #![allow(unsafe_code)]
 
+mod accept;
 pub mod conversions;
 pub mod exceptions;
 mod inherited;
@@ -20,6 +21,7 @@ mod specifier;
 pub(crate) mod stdio;
 pub(crate) mod uncaught;
 
+pub use accept::accept;
 pub use exceptions::ScriptError;
 pub use inherited::listen_fds;
 pub use isolate::{Engine, callback};

@@ -28,6 +28,11 @@ impl Span {
     pub fn get(self, head: &[u8]) -> &[u8] {
         &head[self.start as usize..self.start as usize + self.len as usize]
     }
+
+    /// The same, to be changed.
+    pub fn get_mut(self, head: &mut [u8]) -> &mut [u8] {
+        &mut head[self.start as usize..self.start as usize + self.len as usize]
+    }
 }
 
 /// How the end of a request's body is found.

@@ -61,6 +61,9 @@ pub const HEAD_TIMEOUT_MS: u64 = 10_000;
 /// Without any progress of a body that is wanted, in either direction.
 pub const STALL_TIMEOUT_MS: u64 = 30_000;
 
+/// Progress that renews [`STALL_TIMEOUT_MS`]: a trickle below it does not.
+pub const MIN_PROGRESS_BYTES: u64 = 1024;
+
 /// From the dispatch of a request to the head of its response, unless
 /// configured otherwise: 504 afterwards.
 pub const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 60_000;

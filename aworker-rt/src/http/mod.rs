@@ -2,7 +2,10 @@
 //! disagree. It knows nothing of OCI and, below [`connection`], nothing of V8.
 //!
 //! - `head`, `chunked`, `response`, `date`: the wire format, pure.
+//! - `target`: a request's URL, pure.
 //! - `connection`: one connection as a state machine over bytes, pure.
+//! - `server`: the state of all connections; `serve`: the event loop's side;
+//!   `ops`: what the built-ins call.
 //!
 //! # One answer for every ambiguity
 //!
@@ -35,4 +38,11 @@ pub mod connection;
 pub mod date;
 pub mod head;
 pub mod limits;
+pub(crate) mod ops;
 pub mod response;
+mod serve;
+mod server;
+pub mod target;
+
+pub use serve::{drain, serve, warm_up};
+pub use server::ServerOptions;

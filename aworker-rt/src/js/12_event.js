@@ -359,6 +359,24 @@ function invokePhase(target, listeners, event, capture) {
   return true;
 }
 
+/** The event whose listeners' exceptions go to `exceptionSink` and are not reported. */
+let watchedEvent;
+let exceptionSink;
+
+/** Dispatches a trusted event; `sink` is called with what its listeners throw. */
+function dispatchTrustedTo(target, event, sink) {
+  const outerEvent = watchedEvent;
+  const outerSink = exceptionSink;
+  watchedEvent = event;
+  exceptionSink = sink;
+  try {
+    return dispatch(target, event, kTrusted);
+  } finally {
+    watchedEvent = outerEvent;
+    exceptionSink = outerSink;
+  }
+}
+
 function innerInvoke(target, listener, event) {
   if (listener.once) removeRecord(target, listener);
   if (listener.passive) setFlags(event, flagsOf(event) | kInPassiveListener);
@@ -374,7 +392,8 @@ function innerInvoke(target, listener, event) {
       FunctionPrototypeCall(handleEvent, callback, event);
     }
   } catch (error) {
-    internals.reportException(error);
+    if (event === watchedEvent) exceptionSink(error);
+    else internals.reportException(error);
   }
   if (listener.passive) setFlags(event, flagsOf(event) & ~kInPassiveListener);
 }
@@ -443,6 +462,7 @@ internals.events = {
   hasGlobalListener,
   /** Dispatches a trusted event; false if it was cancelled. */
   dispatchTrusted: (target, event) => dispatch(target, event, kTrusted),
+  dispatchTrustedTo,
   /** Whether an event is being dispatched: ExtendableEvent and FetchEvent ask. */
   isDispatching: (event) => (flagsOf(event) & kDispatch) !== 0,
   isCanceled: (event) => (flagsOf(event) & kCanceled) !== 0,

@@ -11,7 +11,6 @@
 mod lifecycle;
 mod listener;
 mod serve;
-mod warm_up;
 
 use std::path::PathBuf;
 
@@ -20,6 +19,7 @@ pub use listener::{ListenAddress, Listener};
 
 use crate::engine::{Engine, Script, ScriptError};
 use crate::event_loop;
+use crate::http::ServerOptions;
 
 /// JavaScript, ready to load a script: in a seed, or in a process that becomes
 /// a worker at once.
@@ -42,6 +42,8 @@ pub struct WorkerOptions {
     pub default_listen: Option<ListenAddress>,
     /// Told every address once the worker accepts connections there.
     pub on_listening: Option<fn(&ListenAddress)>,
+    /// Limits of the HTTP server.
+    pub server: ServerOptions,
 }
 
 /// A runtime that may serve: it has its own randomness, time and environment.
@@ -72,16 +74,6 @@ impl Runtime {
     /// What a listener throws or a promise given to `waitUntil` is rejected with.
     pub fn fire_serialize(&mut self) -> Result<(), ScriptError> {
         self.engine.with_scope(|scope| lifecycle::fire(scope, "serialize"))
-    }
-
-    /// Exercises the built-ins until their hot paths are compiled, so that clones
-    /// share the code instead of making it. For seeds; a cold worker has no use
-    /// for it.
-    ///
-    /// # Errors
-    /// A built-in failed: the build is broken.
-    pub fn warm_up(&mut self) -> Result<(), ScriptError> {
-        self.engine.with_scope(warm_up::warm_up)
     }
 
     /// Collects garbage, gives memory back and stops the clock of timers: the

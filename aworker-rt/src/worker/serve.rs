@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::engine::{ScriptError, signals};
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready};
+use crate::http;
 
 use super::{Listener, WorkerOptions};
 
@@ -47,10 +48,10 @@ pub(super) fn serve(
         listeners.push(Listener::bind(address).map_err(explain)?);
     }
     watch_signals(scope).map_err(explain)?;
-    for listener in listeners {
-        let address = listener.address().clone();
-        http::serve(scope, listener).map_err(explain)?;
-        options.on_listening.inspect(|tell| tell(&address));
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().clone()).collect();
+    http::serve(scope, listeners, options.server).map_err(explain)?;
+    if let Some(tell) = options.on_listening {
+        addresses.iter().for_each(tell);
     }
     event_loop::run_until(scope, |scope| match phase(scope) {
         Phase::Serving => false,
@@ -103,14 +104,4 @@ fn on_signal(scope: &mut v8::PinScope<'_, '_>, _: Ready) -> Checkpoint {
 
 fn on_timeout(scope: &mut v8::PinScope<'_, '_>, _: u64) {
     set_phase(scope, Phase::TimedOut);
-}
-
-/// Where the HTTP server is attached.
-mod http {
-    /// Accepts connections and answers requests until [`drain`].
-    pub(super) fn serve(_: &mut v8::PinScope<'_, '_>, listener: super::Listener) -> std::io::Result<()> {
-        Err(std::io::Error::other(format!("serve on {}: this build has no HTTP server", listener.address())))
-    }
-    /// Stops accepting and closes each connection after its current request.
-    pub(super) fn drain(_: &mut v8::PinScope<'_, '_>) {}
 }

@@ -45,22 +45,17 @@ pub(crate) fn compile(spec: &Spec, workload: &Workload, context: Context<'_>) ->
         io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
         session_keyring: (context.keyring == Keyring::New).then(|| format!("_ses.{}", context.id)),
-        terminal: terminal(process),
+        terminal: (process.terminal() == Some(true)).then(|| terminal(process)),
     })
 }
 
-/// The terminal the process asks for.
-pub(crate) fn terminal(process: &Process) -> Option<TerminalPlan> {
-    if process.terminal() != Some(true) {
-        return None;
-    }
+fn terminal(process: &Process) -> TerminalPlan {
     let size = process.console_size();
     let cells = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
-    let plan = |size: oci_spec::runtime::Box| TerminalPlan {
+    size.map_or(TerminalPlan::default(), |size| TerminalPlan {
         height: cells(size.height()),
         width: cells(size.width()),
-    };
-    Some(size.map_or(TerminalPlan::default(), plan))
+    })
 }
 
 /// Capabilities by number (include/uapi/linux/capability.h).

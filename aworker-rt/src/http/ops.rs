@@ -1,0 +1,484 @@
+//! What the built-ins call: the parts of a request, its body, its response.
+//!
+//! A request is named by its number ([`RequestId`]). Its head can be read by
+//! number only until the dispatch returns, because it lies in a buffer shared by
+//! all connections; a request that lives longer keeps the head as a string
+//! (`http_head`), and the same operations take that string.
+
+use super::connection::Fate;
+use super::head::{self, BodyFraming, Head, HeaderSpans, Parsed};
+use super::limits::{STALL_TIMEOUT_MS, WRITE_HIGH_WATER_BYTES};
+use super::response::{BodySize, DefaultType, FieldBlock, Framing, ResponseHead};
+use super::server::{self, BodyKind, Demand, RequestId};
+use super::target;
+use crate::engine::conversions::throw_type_error;
+use crate::engine::stdio;
+
+type Scope<'a, 's, 'i> = &'a mut v8::PinScope<'s, 'i>;
+
+/// A new Uint8Array that owns the bytes.
+pub(super) fn uint8_array<'s>(scope: Scope<'_, 's, '_>, bytes: Vec<u8>) -> v8::Local<'s, v8::Uint8Array> {
+    let length = bytes.len();
+    let store = v8::ArrayBuffer::new_backing_store_from_vec(bytes).make_shared();
+    let buffer = v8::ArrayBuffer::with_backing_store(scope, &store);
+    v8::Uint8Array::new(scope, buffer, 0, length).expect("the view covers its buffer")
+}
+
+/// "UTF-8 decode" of the Encoding standard; undefined if no string is that long.
+pub(super) fn decode_utf8<'s>(scope: Scope<'_, 's, '_>, bytes: &[u8]) -> v8::Local<'s, v8::Value> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    match v8::String::new_from_utf8(scope, bytes, v8::NewStringType::Normal) {
+        Some(text) => text.into(),
+        None => v8::undefined(scope).into(),
+    }
+}
+
+fn latin1<'s>(scope: Scope<'_, 's, '_>, bytes: &[u8]) -> v8::Local<'s, v8::String> {
+    v8::String::new_from_one_byte(scope, bytes, v8::NewStringType::Normal).expect("heads are short")
+}
+
+/// The characters of a string whose characters are bytes.
+fn latin1_bytes(scope: &v8::Isolate, text: v8::Local<v8::String>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    append_latin1(scope, &mut bytes, text);
+    bytes
+}
+
+fn append_latin1(scope: &v8::Isolate, out: &mut Vec<u8>, text: v8::Local<v8::String>) {
+    let start = out.len();
+    out.resize(start + text.length(), 0);
+    text.write_one_byte_v2(scope, 0, &mut out[start..], v8::WriteFlags::empty());
+}
+
+fn append_utf8(scope: &v8::Isolate, out: &mut Vec<u8>, text: v8::Local<v8::String>, length: usize) {
+    if length == text.length() {
+        return append_latin1(scope, out, text);
+    }
+    let start = out.len();
+    out.resize(start + length, 0);
+    let written = text.write_utf8_v2(scope, &mut out[start..], v8::WriteFlags::kReplaceInvalidUtf8, None);
+    out.truncate(start + written);
+}
+
+fn id_of(scope: Scope<'_, '_, '_>, value: v8::Local<v8::Value>) -> RequestId {
+    RequestId::from_number(value.number_value(scope).unwrap_or(-1.0))
+}
+
+/// Calls `read` with the head that `source`, a number or a string, stands for.
+fn with_head<R>(
+    scope: Scope<'_, '_, '_>,
+    source: v8::Local<v8::Value>,
+    read: impl FnOnce(&Head, &[u8], &HeaderSpans) -> R,
+) -> Option<R> {
+    if source.is_string() {
+        let bytes = latin1_bytes(scope, source.cast());
+        let mut headers = Vec::new();
+        let Parsed::Complete(head) = head::parse(&bytes, &mut headers) else { return None };
+        return Some(read(&head, &bytes, &headers));
+    }
+    let id = id_of(scope, source);
+    let server = server::get(scope);
+    let (head, bytes) = server.current_head(id)?;
+    Some(read(head, bytes, &server.headers))
+}
+
+/// `ops.http_head(id)`: the head as a string, for a request that outlives its dispatch.
+pub(crate) fn http_head(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    if let Some(bytes) = with_head(scope, arguments.get(0), |_, bytes, _| bytes.to_vec()) {
+        result.set(latin1(scope, &bytes).into());
+    }
+}
+
+/// `ops.http_method(source)`: the method as sent.
+pub(crate) fn http_method(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let method = with_head(scope, arguments.get(0), |head, bytes, _| head.method.get(bytes).to_vec());
+    let text = method
+        .and_then(|method| v8::String::new_from_one_byte(scope, &method, v8::NewStringType::Internalized));
+    if let Some(text) = text {
+        result.set(text.into());
+    }
+}
+
+/// `ops.http_url(source)`: the serialised URL.
+pub(crate) fn http_url(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let parts = with_head(scope, arguments.get(0), |head, bytes, _| {
+        let (host, path) = target::host_and_path(head, bytes);
+        (host.to_vec(), path.to_vec())
+    });
+    let Some((host, path)) = parts else { return };
+    let mut url = Vec::with_capacity(host.len() + path.len() + 16);
+    // The host was valid when the request was dispatched.
+    let origin = server::get(scope).origins.get(&host).unwrap_or("http://localhost");
+    target::write_url(&mut url, origin, &path);
+    result.set(latin1(scope, &url).into());
+}
+
+/// `ops.http_headers(source)`: an array of names, in lower case, and values in turn.
+pub(crate) fn http_headers(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let fields = with_head(scope, arguments.get(0), |_, bytes, headers| {
+        let mut text = bytes.to_vec();
+        let spans = headers.clone();
+        for (name, _) in &spans {
+            name.get_mut(&mut text).make_ascii_lowercase();
+        }
+        (text, spans)
+    });
+    let Some((text, spans)) = fields else { return };
+    let mut list: Vec<v8::Local<v8::Value>> = Vec::with_capacity(2 * spans.len());
+    for (name, value) in spans {
+        let kind = v8::NewStringType::Internalized;
+        let name = v8::String::new_from_one_byte(scope, name.get(&text), kind).expect("heads are short");
+        list.push(name.into());
+        list.push(latin1(scope, value.get(&text)).into());
+    }
+    result.set(v8::Array::new_with_elements(scope, &list).into());
+}
+
+/// `ops.http_has_body(source)`: whether the request's framing announces a body.
+pub(crate) fn http_has_body(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let has = with_head(scope, arguments.get(0), |head, bytes, _| {
+        // A request whose method is GET or HEAD has no body in the Fetch standard.
+        head.framing != BodyFraming::None && !matches!(head.method.get(bytes), b"GET" | b"HEAD")
+    });
+    result.set_bool(has.unwrap_or(false));
+}
+
+/// A response's body that is there at once.
+enum Body<'s> {
+    Null,
+    Text(v8::Local<'s, v8::String>),
+    Bytes(v8::Local<'s, v8::ArrayBufferView>),
+}
+
+impl<'s> Body<'s> {
+    fn of(value: v8::Local<'s, v8::Value>) -> Body<'s> {
+        if let Ok(text) = value.try_cast::<v8::String>() {
+            return Body::Text(text);
+        }
+        value.try_cast::<v8::ArrayBufferView>().map_or(Body::Null, Body::Bytes)
+    }
+
+    fn length(&self, isolate: &v8::Isolate) -> usize {
+        match self {
+            Body::Null => 0,
+            Body::Text(text) => text.utf8_length(isolate),
+            Body::Bytes(view) => view.byte_length(),
+        }
+    }
+
+    fn append(&self, isolate: &v8::Isolate, out: &mut Vec<u8>, length: usize) {
+        match self {
+            Body::Null => {}
+            Body::Text(text) => append_utf8(isolate, out, *text, length),
+            Body::Bytes(view) => {
+                let start = out.len();
+                out.resize(start + length, 0);
+                view.copy_contents(&mut out[start..]);
+            }
+        }
+    }
+}
+
+/// Writes a whole response. `false` if the head is refused.
+fn respond(scope: Scope<'_, '_, '_>, id: RequestId, head: &ResponseHead<'_>, body: &Body<'_>) -> bool {
+    let length = body.length(scope);
+    let head = ResponseHead { body: BodySize::Known(length as u64), ..*head };
+    let server = server::get(scope);
+    let now = server.now_ms;
+    server.out(id.place);
+    let date = *server.date.get(now);
+    let Some(client) = server.exchange(id).filter(|client| client.machine.may_respond()) else {
+        return true;
+    };
+    let mut out = std::mem::take(&mut client.out);
+    let framing = client.machine.respond(&mut out, &head, &date);
+    if matches!(framing, Ok(Framing::Length(_))) {
+        body.append(scope, &mut out, length);
+    }
+    let server = server::get(scope);
+    let Some(client) = server.client(id.place) else { return true };
+    client.out = out;
+    if framing.is_err() {
+        return false;
+    }
+    client.machine.body_was_written();
+    // All of the promised body is written: the response can be ended.
+    client.fate = client.machine.end_response(&mut client.out).unwrap_or(Fate::Close);
+    server.kick(id.place);
+    true
+}
+
+/// 200, `text/plain`, a string.
+pub(super) fn respond_with_text(scope: Scope<'_, '_, '_>, id: RequestId, text: v8::Local<v8::String>) {
+    let head = ResponseHead {
+        status: 200,
+        reason: b"",
+        fields: FieldBlock::EMPTY,
+        default_type: DefaultType::Text,
+        body: BodySize::Known(0),
+    };
+    respond(scope, id, &head, &Body::Text(text));
+}
+
+/// Answers with an error if nothing has been sent, else cuts the connection.
+pub(super) fn fail_request(scope: Scope<'_, '_, '_>, id: RequestId, status: u16) {
+    let server = server::get(scope);
+    let now = server.now_ms;
+    let date = *server.date.get(now);
+    server.out(id.place);
+    let Some(client) = server.exchange(id) else { return };
+    if !client.machine.may_respond() {
+        client.broken = true;
+        return server.kick(id.place);
+    }
+    let text = super::response::reason_phrase(status).as_bytes();
+    let head = ResponseHead {
+        status,
+        reason: b"",
+        fields: FieldBlock::EMPTY,
+        default_type: DefaultType::Text,
+        body: BodySize::Known(text.len() as u64),
+    };
+    let written = client
+        .machine
+        .respond(&mut client.out, &head, &date)
+        .is_ok_and(|_| client.machine.write_body(&mut client.out, text).is_ok());
+    match client.machine.end_response(&mut client.out) {
+        Ok(fate) if written => client.fate = fate,
+        _ => client.broken = true,
+    }
+    server.kick(id.place);
+}
+
+/// Status, reason, fields and default type from arguments 1 to 5 of an operation.
+fn head_arguments(
+    scope: Scope<'_, '_, '_>,
+    arguments: &v8::FunctionCallbackArguments,
+) -> Option<(u16, Vec<u8>, Vec<u8>, usize, DefaultType)> {
+    let status = u16::try_from(arguments.get(1).uint32_value(scope)?).ok()?;
+    let reason = match arguments.get(2).try_cast::<v8::String>() {
+        Ok(text) if text.length() > 0 => text.contains_only_onebyte().then(|| latin1_bytes(scope, text))?,
+        _ => Vec::new(),
+    };
+    let fields = match arguments.get(3).try_cast::<v8::String>() {
+        Ok(text) => text.contains_only_onebyte().then(|| latin1_bytes(scope, text))?,
+        Err(_) => Vec::new(),
+    };
+    let count = arguments.get(4).uint32_value(scope)? as usize;
+    let default_type = match arguments.get(5).uint32_value(scope)? {
+        1 => DefaultType::Text,
+        2 => DefaultType::Json,
+        _ => DefaultType::None,
+    };
+    Some((status, reason, fields, count, default_type))
+}
+
+/// The handler's response cannot be sent as it is.
+fn refuse_head(scope: Scope<'_, '_, '_>, id: RequestId) {
+    stdio::write_all(
+        2,
+        b"Uncaught (in response) TypeError: the response's status or a header cannot be sent\n",
+    );
+    fail_request(scope, id, 500);
+}
+
+/// `ops.http_respond(id, status, reason, fields, count, type, body)`: a whole
+/// response; `body` is a string, a view or undefined.
+pub(crate) fn http_respond(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    let id = id_of(scope, arguments.get(0));
+    let Some((status, reason, fields, count, default_type)) = head_arguments(scope, &arguments) else {
+        return refuse_head(scope, id);
+    };
+    let fields = FieldBlock { bytes: &fields, count };
+    let head = ResponseHead { status, reason: &reason, fields, default_type, body: BodySize::Known(0) };
+    if !respond(scope, id, &head, &Body::of(arguments.get(6))) {
+        refuse_head(scope, id);
+    }
+}
+
+/// `ops.http_start(id, status, reason, fields, count, type)`: the head of a
+/// response whose body is a stream. False if no body is wanted (any more).
+pub(crate) fn http_start(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let id = id_of(scope, arguments.get(0));
+    result.set_bool(false);
+    let Some((status, reason, fields, count, default_type)) = head_arguments(scope, &arguments) else {
+        return refuse_head(scope, id);
+    };
+    let fields = FieldBlock { bytes: &fields, count };
+    let head = ResponseHead { status, reason: &reason, fields, default_type, body: BodySize::Stream };
+    let server = server::get(scope);
+    let now = server.now_ms;
+    let date = *server.date.get(now);
+    server.out(id.place);
+    let Some(client) = server.exchange(id).filter(|client| client.machine.may_respond()) else { return };
+    match client.machine.respond(&mut client.out, &head, &date) {
+        Ok(Framing::NoBody) => {
+            client.fate = client.machine.end_response(&mut client.out).unwrap_or(Fate::Close);
+            server.kick(id.place);
+        }
+        Ok(_) => {
+            result.set_bool(true);
+            server.kick(id.place);
+        }
+        Err(_) => refuse_head(scope, id),
+    }
+}
+
+/// `ops.http_write(id, view)`: a piece of the body. 0: go on; 1: wait for
+/// `callbacks.httpDrained`; 2: nobody reads any more.
+pub(crate) fn http_write(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    const GO_ON: u32 = 0;
+    const WAIT: u32 = 1;
+    const GONE: u32 = 2;
+    let id = id_of(scope, arguments.get(0));
+    let Ok(view) = arguments.get(1).try_cast::<v8::ArrayBufferView>() else {
+        return throw_type_error(scope, "http_write: the chunk must be a view");
+    };
+    result.set_uint32(GONE);
+    let server = server::get(scope);
+    server.out(id.place);
+    let Some(client) = server.exchange(id).filter(|client| client.machine.is_responding()) else { return };
+    let mut storage = [0; v8::TYPED_ARRAY_MAX_SIZE_IN_HEAP];
+    let bytes = view.get_contents(&mut storage);
+    if client.machine.write_body(&mut client.out, bytes).is_err() {
+        stdio::write_all(
+            2,
+            b"Uncaught (in response) TypeError: the body is longer than its content-length\n",
+        );
+        client.broken = true;
+        return server.kick(id.place);
+    }
+    if client.unsent() >= WRITE_HIGH_WATER_BYTES {
+        server.flush(id.place);
+    }
+    let now = server.now_ms;
+    let Some(client) = server.client(id.place) else { return };
+    if client.broken {
+        server.kick(id.place);
+    } else if client.unsent() >= WRITE_HIGH_WATER_BYTES {
+        client.source_waits = true;
+        client.deadline_ms = client.deadline_ms.min(now + STALL_TIMEOUT_MS);
+        result.set_uint32(WAIT);
+        server.kick(id.place);
+    } else {
+        result.set_uint32(GO_ON);
+        server.kick(id.place);
+    }
+}
+
+/// `ops.http_end(id)`: the body is complete.
+pub(crate) fn http_end(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    let id = id_of(scope, arguments.get(0));
+    let server = server::get(scope);
+    server.out(id.place);
+    let Some(client) = server.exchange(id).filter(|client| client.machine.is_responding()) else { return };
+    match client.machine.end_response(&mut client.out) {
+        Ok(fate) => client.fate = fate,
+        Err(_) => {
+            stdio::write_all(
+                2,
+                b"Uncaught (in response) TypeError: the body is shorter than its content-length\n",
+            );
+            client.fate = Fate::Close;
+            client.machine.forbid_keep_alive();
+            client.broken = true;
+        }
+    }
+    server.kick(id.place);
+}
+
+/// `ops.http_fail(id, status)`: the handler failed. An error response if
+/// nothing was sent, else the connection is cut, so that the client notices.
+pub(crate) fn http_fail(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    let id = id_of(scope, arguments.get(0));
+    let status = arguments.get(1).uint32_value(scope).and_then(|status| u16::try_from(status).ok());
+    fail_request(scope, id, status.unwrap_or(500));
+}
+
+/// The body is complete.
+const BODY_COMPLETE: u32 = 0;
+
+/// What was asked for will come by a callback.
+const BODY_COMES: u32 = 1;
+
+/// The request is over: its body will never come.
+const BODY_GONE: u32 = 2;
+
+/// Asks for the request's body.
+fn want(scope: Scope<'_, '_, '_>, id: RequestId, demand: Demand) -> u32 {
+    let server = server::get(scope);
+    let now = server.now_ms;
+    server.out(id.place);
+    let Some(client) = server.exchange(id) else { return BODY_GONE };
+    if !client.machine.want_body(&mut client.out) {
+        return BODY_COMPLETE;
+    }
+    client.demand = demand;
+    client.progress = 0;
+    client.deadline_ms = now + STALL_TIMEOUT_MS;
+    server.kick(id.place);
+    BODY_COMES
+}
+
+/// `ops.http_body_pull(id)`: asks for a piece of the body, which comes by
+/// `callbacks.httpBodyChunk`. 0: the body is complete; 1: wait; 2: it is gone.
+pub(crate) fn http_body_pull(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let id = id_of(scope, arguments.get(0));
+    result.set_uint32(want(scope, id, Demand::Chunk));
+}
+
+/// `ops.http_body_whole(id, asText)`: asks for all of the body, which comes by
+/// `callbacks.httpBodyWhole`. Answers as `http_body_pull`.
+pub(crate) fn http_body_whole(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let id = id_of(scope, arguments.get(0));
+    let kind = if arguments.get(1).is_true() { BodyKind::Text } else { BodyKind::Bytes };
+    result.set_uint32(want(scope, id, Demand::Whole(kind)));
+}

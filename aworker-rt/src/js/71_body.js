@@ -1,0 +1,353 @@
+//! Bodies of requests and responses: extraction, the Body mixin's methods, streams.
+//! A body that is there at once stays a string or an array until somebody asks for its stream.
+//! https://fetch.spec.whatwg.org/#body-mixin
+
+const {
+  ArrayBufferIsView,
+  ArrayPrototypePush,
+  JSONParse,
+  Map,
+  MapPrototypeDelete,
+  MapPrototypeGet,
+  MapPrototypeGetSize,
+  MapPrototypeSet,
+  Promise,
+  PromiseReject,
+  PromiseResolve,
+  PromiseWithResolvers,
+  StringPrototypeCharCodeAt,
+  StringPrototypeSlice,
+  StringPrototypeToWellFormed,
+  TypedArrayPrototypeGetBuffer,
+  TypedArrayPrototypeGetByteLength,
+  TypedArrayPrototypeGetSymbolToStringTag,
+  TypedArrayPrototypeSet,
+  TypeError,
+  Uint8Array,
+} = primordials;
+const { converters, isObject, isArrayBuffer } = internals.webidl;
+const { isURLSearchParams, serialize } = internals.urlSearchParams;
+const { encodeUtf8, decodeUtf8 } = internals.encoding;
+const { streams, DOMException } = internals;
+const { acquireDefaultReader, readerRead, readerCancel, readerRelease } = streams.readable;
+
+const noType = 0;
+const textType = 1;
+
+/** A body: exactly one of `source`, `exchange` and `stream` says where its bytes are. */
+class Body {
+  /** A string or a Uint8Array that nobody else changes. */
+  source;
+  /** The number of the HTTP request whose body this is. */
+  exchange;
+  /** A ReadableStream. */
+  stream;
+  /** Consumed without a stream. */
+  used = false;
+
+  constructor(source, exchange, stream) {
+    this.source = source;
+    this.exchange = exchange;
+    this.stream = stream;
+  }
+}
+
+/** Bodies of requests that wait for bytes, by the request's number: { chunk, whole, failed }. */
+const waiting = new Map();
+
+/** The bytes of a BufferSource, copied. */
+function copyBytes(source) {
+  if (!ArrayBufferIsView(source)) {
+    const copy = new Uint8Array(new Uint8Array(source).length);
+    TypedArrayPrototypeSet(copy, new Uint8Array(source));
+    return copy;
+  }
+  const { buffer, byteOffset, byteLength } = streams.viewParts(source);
+  const copy = new Uint8Array(byteLength);
+  TypedArrayPrototypeSet(copy, new Uint8Array(buffer, byteOffset, byteLength));
+  return copy;
+}
+
+/**
+ * Extracts a body from a BodyInit that is not null. Returns the content type, or null; `made.body`
+ * gets a string or a Body.
+ */
+function extract(object, made, prefix) {
+  if (typeof object === 'string') {
+    made.body = StringPrototypeToWellFormed(object);
+    return 'text/plain;charset=UTF-8';
+  }
+  if (isObject(object)) {
+    if (streams.isReadableStream(object)) {
+      const record = streams.readableRecordOf(object);
+      if (record.reader !== undefined || record.disturbed) {
+        throw new TypeError(`${prefix}: the body's stream is locked or has been read`);
+      }
+      made.body = new Body(undefined, undefined, object);
+      return null;
+    }
+    if (ArrayBufferIsView(object) || isArrayBuffer(object)) {
+      made.body = new Body(copyBytes(object), undefined, undefined);
+      return null;
+    }
+    if (isURLSearchParams(object)) {
+      made.body = serialize(object);
+      return 'application/x-www-form-urlencoded;charset=UTF-8';
+    }
+  }
+  made.body = converters.USVString(object, prefix, 'The body');
+  return 'text/plain;charset=UTF-8';
+}
+
+/** Whether the body's bytes have been taken, or are being taken. */
+function isUsed(body) {
+  if (body.stream !== undefined) return streams.readableRecordOf(body.stream).disturbed;
+  return body.used;
+}
+
+function isUnusable(body) {
+  if (body.stream === undefined) return body.used;
+  const record = streams.readableRecordOf(body.stream);
+  return record.disturbed || record.reader !== undefined;
+}
+
+function bytesOf(source) {
+  return typeof source === 'string' ? encodeUtf8(source) : source;
+}
+
+/** The body's stream, made when it is first asked for. */
+function streamOf(body) {
+  if (body.stream !== undefined) return body.stream;
+  let record;
+  if (body.exchange !== undefined) {
+    record = exchangeStream(body.exchange);
+  } else {
+    const { source } = body;
+    record = streams.byte.createByteRecord(() => {
+      record.controller.enqueue(copyBytes(bytesOf(source)));
+      record.controller.close();
+    }, () => undefined);
+    if (source.length === 0) record.controller.close();
+  }
+  if (body.used) {
+    record.disturbed = true;
+    if (record.state === 'readable') record.controller.close();
+  }
+  body.stream = streams.readableShellOf(record);
+  body.source = undefined;
+  body.exchange = undefined;
+  return body.stream;
+}
+
+/** A byte stream that pulls a request's body from its connection. */
+function exchangeStream(id) {
+  const record = streams.byte.createByteRecord(() => {
+    const answer = ops.http_body_pull(id);
+    if (answer === 0) {
+      record.controller.close();
+      return undefined;
+    }
+    if (answer === 2) {
+      record.controller.error(clientGone());
+      return undefined;
+    }
+    const { promise, resolve } = PromiseWithResolvers();
+    MapPrototypeSet(waiting, id, {
+      chunk(bytes, done) {
+        if (bytes !== undefined && record.state === 'readable') record.controller.enqueue(bytes);
+        if (done && record.state === 'readable') record.controller.close();
+        resolve();
+      },
+      whole: undefined,
+      failed(error) {
+        record.controller.error(error);
+        resolve();
+      },
+    });
+    return promise;
+  }, () => undefined);
+  return record;
+}
+
+function clientGone() {
+  return new DOMException('The client has closed the connection', 'AbortError');
+}
+
+/** All bytes of a body, as text or as a Uint8Array of its own; a promise. */
+function consume(body, asText) {
+  if (body.stream !== undefined) return consumeStream(body.stream, asText);
+  body.used = true;
+  if (body.exchange !== undefined) return consumeExchange(body.exchange, asText);
+  const { source } = body;
+  if (!asText) return PromiseResolve(copyBytes(bytesOf(source)));
+  return PromiseResolve(typeof source === 'string' ? withoutMark(source) : decodeUtf8(source));
+}
+
+function withoutMark(text) {
+  return text.length > 0 && StringPrototypeCharCodeAt(text, 0) === 0xfeff ? StringPrototypeSlice(text, 1) : text;
+}
+
+function consumeExchange(id, asText) {
+  const answer = ops.http_body_whole(id, asText);
+  if (answer === 2) return PromiseReject(clientGone());
+  if (answer === 0) return PromiseResolve(asText ? '' : new Uint8Array(0));
+  return new Promise((resolve, reject) => {
+    MapPrototypeSet(waiting, id, {
+      chunk: undefined,
+      whole(value) {
+        if (value === undefined) reject(new TypeError("The request's body does not fit into a string"));
+        else resolve(value);
+      },
+      failed: reject,
+    });
+  });
+}
+
+/** Reads a stream to its end. Also a read request of it. */
+class Collector {
+  #reader;
+  #chunks = [];
+  #length = 0;
+  #asText;
+  #capability = PromiseWithResolvers();
+
+  constructor(stream, asText) {
+    this.#reader = acquireDefaultReader(streams.readableRecordOf(stream));
+    this.#asText = asText;
+  }
+
+  run() {
+    readerRead(this.#reader, this);
+    return this.#capability.promise;
+  }
+
+  chunk(chunk) {
+    if (!isUint8Array(chunk)) {
+      const error = new TypeError("The body's stream has a chunk that is not a Uint8Array");
+      primordials.setPromiseHandled(readerCancel(this.#reader, error));
+      this.#capability.reject(error);
+      return;
+    }
+    ArrayPrototypePush(this.#chunks, chunk);
+    this.#length += TypedArrayPrototypeGetByteLength(chunk);
+    readerRead(this.#reader, this);
+  }
+
+  close() {
+    const bytes = this.#chunks.length === 1 ? this.#chunks[0] : new Uint8Array(this.#length);
+    if (this.#chunks.length !== 1) this.#join(bytes);
+    this.#capability.resolve(this.#asText ? decodeUtf8(bytes) : copyBytes(bytes));
+  }
+
+  #join(bytes) {
+    let at = 0;
+    for (let i = 0; i < this.#chunks.length; i++) {
+      TypedArrayPrototypeSet(bytes, this.#chunks[i], at);
+      at += TypedArrayPrototypeGetByteLength(this.#chunks[i]);
+    }
+  }
+
+  error(reason) {
+    this.#capability.reject(reason);
+  }
+}
+
+function isUint8Array(value) {
+  return ArrayBufferIsView(value) && TypedArrayPrototypeGetSymbolToStringTag(value) === 'Uint8Array';
+}
+
+function consumeStream(stream, asText) {
+  return new Collector(stream, asText).run();
+}
+
+/** Gives a body's bytes to two owners; returns the second, and the first keeps `body`. */
+function cloneBody(body) {
+  if (body.stream === undefined && body.exchange === undefined) return new Body(body.source, undefined, undefined);
+  const { first, second } = streams.teeRecord(streams.readableRecordOf(streamOf(body)), true);
+  body.stream = streams.readableShellOf(first);
+  return new Body(undefined, undefined, streams.readableShellOf(second));
+}
+
+/**
+ * Defines the Body mixin on an interface. `bodyOf(object)` checks the brand and returns the Body or
+ * undefined.
+ */
+function defineMixin(constructor, bodyOf) {
+  const take = (object, name, asText) => {
+    const body = bodyOf(object);
+    if (body === undefined) return PromiseResolve(asText ? '' : new Uint8Array(0));
+    if (isUnusable(body)) {
+      throw new TypeError(`Failed to execute '${name}' on '${constructor.name}': the body has been read or is locked`);
+    }
+    return consume(body, asText);
+  };
+  const mixin = {
+    get body() {
+      const body = bodyOf(this);
+      return body === undefined ? null : streamOf(body);
+    },
+    get bodyUsed() {
+      const body = bodyOf(this);
+      return body !== undefined && isUsed(body);
+    },
+    async arrayBuffer() {
+      return TypedArrayPrototypeGetBuffer(await take(this, 'arrayBuffer', false));
+    },
+    async bytes() {
+      return await take(this, 'bytes', false);
+    },
+    async json() {
+      return JSONParse(await take(this, 'json', true));
+    },
+    async text() {
+      return await take(this, 'text', true);
+    },
+  };
+  const names = primordials.ReflectOwnKeys(mixin);
+  for (let i = 0; i < names.length; i++) {
+    const descriptor = primordials.ReflectGetOwnPropertyDescriptor(mixin, names[i]);
+    primordials.ObjectDefineProperty(constructor.prototype, names[i], descriptor);
+  }
+}
+
+/** Takes the waiter of a request. */
+function takeWaiter(id) {
+  const waiter = MapPrototypeGet(waiting, id);
+  MapPrototypeDelete(waiting, id);
+  return waiter;
+}
+
+/** (id, bytes or undefined, done): the piece that `ops.http_body_pull` asked for. */
+internals.callbacks.httpBodyChunk = (id, bytes, done) => {
+  takeWaiter(id)?.chunk?.(bytes, done);
+};
+
+/** (id, text or bytes): the body that `ops.http_body_whole` asked for. */
+internals.callbacks.httpBodyWhole = (id, value) => {
+  takeWaiter(id)?.whole?.(value);
+};
+
+/** (id, message): the body is malformed or too large. */
+internals.callbacks.httpBodyFailed = (id, message) => {
+  takeWaiter(id)?.failed(new TypeError(message));
+};
+
+internals.body = {
+  Body,
+  noType,
+  textType,
+  extract,
+  isUsed,
+  isUnusable,
+  isUint8Array,
+  streamOf,
+  cloneBody,
+  defineMixin,
+  clientGone,
+  /** The client of a request is gone: nobody will send the rest of its body. */
+  abandon(id) {
+    if (MapPrototypeGetSize(waiting) > 0) takeWaiter(id)?.failed(clientGone());
+  },
+  acquireDefaultReader,
+  readerRelease,
+};

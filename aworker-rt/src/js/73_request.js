@@ -1,0 +1,254 @@
+//! Request. https://fetch.spec.whatwg.org/#request-class
+//!
+//! A request that came over HTTP holds its number and asks for method, URL, headers and body when
+//! somebody asks it. Its head may be read by number only while it is dispatched; `retain` makes it
+//! independent of the connection's buffer.
+
+const { TypeError } = primordials;
+const { converters, enumConverter, requiredArguments, isObject, defineInterface, kConstruct } = internals.webidl;
+const { exposeInterface, headers: headersModule } = internals;
+const { Body, extract, isUnusable, cloneBody, defineMixin } = internals.body;
+const { URL } = internals.url;
+const { createSignal, createDependentSignal, isAbortSignal, isAborted, signalAbort } = internals.abort;
+
+const toCache = enumConverter('RequestCache', ['default', 'no-store', 'reload', 'no-cache', 'force-cache', 'only-if-cached']);
+const toCredentials = enumConverter('RequestCredentials', ['omit', 'same-origin', 'include']);
+const toDuplex = enumConverter('RequestDuplex', ['half']);
+const toMode = enumConverter('RequestMode', ['navigate', 'same-origin', 'no-cors', 'cors']);
+const toRedirect = enumConverter('RequestRedirect', ['follow', 'error', 'manual']);
+
+const upperMethods = { __proto__: null, DELETE: 'DELETE', GET: 'GET', HEAD: 'HEAD', OPTIONS: 'OPTIONS', POST: 'POST', PUT: 'PUT' };
+const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+
+/** A normalised method, or a TypeError. */
+function toMethod(value, prefix) {
+  const method = converters.ByteString(value, prefix, "'method'");
+  if (primordials.RegExpPrototypeExec(token, method) === null) throw new TypeError(`${prefix}: '${method}' is not a method`);
+  const upper = primordials.StringPrototypeToUpperCase(method);
+  if (upper === 'CONNECT' || upper === 'TRACE' || upper === 'TRACK') {
+    throw new TypeError(`${prefix}: the method '${method}' is forbidden`);
+  }
+  return upperMethods[upper] ?? method;
+}
+
+/** The serialised URL of a request made by a script, or a TypeError. */
+function toUrl(input, prefix) {
+  let url;
+  try {
+    url = new URL(converters.USVString(input, prefix, 'Argument 1'));
+  } catch {
+    throw new TypeError(`${prefix}: '${input}' is not an absolute URL`);
+  }
+  if (url.username !== '' || url.password !== '') throw new TypeError(`${prefix}: the URL has credentials`);
+  return url.href;
+}
+
+// Set by the static block.
+let isRequest, retain, abortRequest, hasSignal;
+
+class Request {
+  /** Number of the HTTP request, or its head as a string; undefined for a script's own request. */
+  #source = undefined;
+  #exchange = undefined;
+  #method = undefined;
+  #url = undefined;
+  #headers = undefined;
+  /** undefined before it was asked for; null for none. */
+  #body = undefined;
+  #signal = undefined;
+  /** Attributes that mean nothing to a server, as a record; undefined for the defaults. */
+  #fetchOptions = undefined;
+
+  static {
+    isRequest = (value) => isObject(value) && #exchange in value;
+    retain = (request) => {
+      if (typeof request.#source !== 'number') return;
+      request.#source = ops.http_head(request.#source);
+    };
+    hasSignal = (request) => request.#signal !== undefined;
+    abortRequest = (request, reason) => {
+      if (request.#signal !== undefined) signalAbort(request.#signal, reason);
+    };
+  }
+
+  constructor(input, init = undefined) {
+    if (input === kConstruct) {
+      this.#source = init;
+      this.#exchange = init;
+      return;
+    }
+    const prefix = "Failed to construct 'Request'";
+    requiredArguments(arguments.length, 1, prefix);
+    if (init !== undefined && init !== null && !isObject(init)) throw new TypeError(`${prefix}: Argument 2 is not an object`);
+    const from = isRequest(input) ? input : undefined;
+    this.#url = from === undefined ? toUrl(input, prefix) : from.url;
+    this.#initialize(from, init ?? {}, prefix);
+  }
+
+  #initialize(from, init, prefix) {
+    // Dictionary members are read in lexicographical order.
+    const { body, cache, credentials, duplex, headers, integrity, keepalive, method, mode, redirect, referrer, referrerPolicy,
+      signal } = init;
+    const inherited = from === undefined ? undefined : from.#fetchOptions;
+    this.#method = method === undefined ? (from?.method ?? 'GET') : toMethod(method, prefix);
+    this.#fetchOptions = {
+      cache: cache === undefined ? inherited?.cache ?? 'default' : toCache(cache, prefix, "'cache'"),
+      credentials: credentials === undefined
+        ? inherited?.credentials ?? 'same-origin' : toCredentials(credentials, prefix, "'credentials'"),
+      integrity: integrity === undefined ? inherited?.integrity ?? '' : converters.DOMString(integrity, prefix, "'integrity'"),
+      keepalive: keepalive === undefined ? inherited?.keepalive ?? false : !!keepalive,
+      mode: mode === undefined ? inherited?.mode ?? 'cors' : toMode(mode, prefix, "'mode'"),
+      redirect: redirect === undefined ? inherited?.redirect ?? 'follow' : toRedirect(redirect, prefix, "'redirect'"),
+      referrer: referrer === undefined ? inherited?.referrer ?? 'about:client' : converters.USVString(referrer, prefix, "'referrer'"),
+      referrerPolicy: referrerPolicy === undefined
+        ? inherited?.referrerPolicy ?? '' : converters.DOMString(referrerPolicy, prefix, "'referrerPolicy'"),
+    };
+    if (this.#fetchOptions.mode === 'navigate') throw new TypeError(`${prefix}: the mode 'navigate' is reserved`);
+    this.#initializeSignal(from, signal, prefix);
+    const list = [];
+    if (headers !== undefined) headersModule.fill(list, headers, prefix);
+    else if (from !== undefined) headersModule.fill(list, from.headers, prefix);
+    this.#headers = headersModule.create(list, false);
+    if (duplex !== undefined) toDuplex(duplex, prefix, "'duplex'");
+    this.#initializeBody(from, body, duplex, list, prefix);
+  }
+
+  #initializeSignal(from, signal, prefix) {
+    if (signal !== undefined && signal !== null && !isAbortSignal(signal)) {
+      throw new TypeError(`${prefix}: 'signal' is not an AbortSignal`);
+    }
+    const followed = signal === undefined ? from?.signal : signal;
+    this.#signal = followed === undefined || followed === null ? createSignal() : createDependentSignal([followed]);
+  }
+
+  #initializeBody(from, init, duplex, list, prefix) {
+    this.#body = null;
+    const inherited = init === undefined && from !== undefined ? from.#ensureBody() : null;
+    const given = init !== undefined && init !== null;
+    if ((given || inherited !== null) && (this.#method === 'GET' || this.#method === 'HEAD')) {
+      throw new TypeError(`${prefix}: a request with the method ${this.#method} has no body`);
+    }
+    if (given) {
+      const made = { body: undefined };
+      const type = extract(init, made, prefix);
+      if (type !== null && !headersModule.has(list, 'content-type')) primordials.ArrayPrototypePush(list, 'content-type', type);
+      this.#body = typeof made.body === 'string' ? new Body(made.body, undefined, undefined) : made.body;
+      if (this.#body.stream !== undefined && duplex === undefined) {
+        throw new TypeError(`${prefix}: a request with a stream as its body needs 'duplex'`);
+      }
+    } else if (inherited !== null) {
+      if (isUnusable(inherited)) throw new TypeError(`${prefix}: the body has been read or is locked`);
+      // The bytes go to the new request, and the old one counts as read.
+      this.#body = new Body(inherited.source, inherited.exchange, inherited.stream);
+      from.#body = new Body('', undefined, undefined);
+      from.#body.used = true;
+    }
+  }
+
+  /** The Body, or null. */
+  #ensureBody() {
+    if (this.#body === undefined) {
+      this.#body = ops.http_has_body(this.#source) ? new Body(undefined, this.#exchange, undefined) : null;
+    }
+    return this.#body;
+  }
+
+  static bodyOf(request) {
+    return request.#ensureBody() ?? undefined;
+  }
+
+  get method() {
+    return (this.#method ??= ops.http_method(this.#source));
+  }
+
+  get url() {
+    return (this.#url ??= ops.http_url(this.#source));
+  }
+
+  get headers() {
+    return (this.#headers ??= headersModule.create(ops.http_headers(this.#source), true));
+  }
+
+  get destination() {
+    this.#exchange;
+    return '';
+  }
+
+  get referrer() {
+    return this.#fetchOptions === undefined ? 'about:client' : this.#fetchOptions.referrer;
+  }
+
+  get referrerPolicy() {
+    return this.#fetchOptions === undefined ? '' : this.#fetchOptions.referrerPolicy;
+  }
+
+  get mode() {
+    return this.#fetchOptions === undefined ? 'cors' : this.#fetchOptions.mode;
+  }
+
+  get credentials() {
+    return this.#fetchOptions === undefined ? 'same-origin' : this.#fetchOptions.credentials;
+  }
+
+  get cache() {
+    return this.#fetchOptions === undefined ? 'default' : this.#fetchOptions.cache;
+  }
+
+  get redirect() {
+    return this.#fetchOptions === undefined ? 'manual' : this.#fetchOptions.redirect;
+  }
+
+  get integrity() {
+    return this.#fetchOptions === undefined ? '' : this.#fetchOptions.integrity;
+  }
+
+  get keepalive() {
+    return this.#fetchOptions !== undefined && this.#fetchOptions.keepalive;
+  }
+
+  get signal() {
+    if (this.#signal === undefined) {
+      this.#signal = createSignal();
+      internals.fetchEvents.watch(this.#exchange, this);
+    }
+    return this.#signal;
+  }
+
+  get duplex() {
+    this.#exchange;
+    return 'half';
+  }
+
+  clone() {
+    const body = this.#ensureBody();
+    if (body !== null && isUnusable(body)) {
+      throw new TypeError("Failed to execute 'clone' on 'Request': the body has been read or is locked");
+    }
+    const list = [];
+    headersModule.fill(list, this.headers, '');
+    const clone = new Request(kConstruct, undefined);
+    clone.#method = this.method;
+    clone.#url = this.url;
+    clone.#headers = headersModule.create(list, false);
+    clone.#body = body === null ? null : cloneBody(body);
+    clone.#signal = createDependentSignal([this.signal]);
+    clone.#fetchOptions = this.#fetchOptions;
+    return clone;
+  }
+}
+
+const { bodyOf } = Request;
+delete Request.bodyOf;
+defineMixin(Request, bodyOf);
+defineInterface(Request);
+exposeInterface(Request);
+
+internals.request = {
+  Request,
+  isRequest,
+  isAborted,
+  create: (id) => new Request(kConstruct, id),
+  retain,
+  hasSignal,
+  abortRequest,
+};
