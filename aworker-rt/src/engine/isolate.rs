@@ -2,7 +2,7 @@
 //! state that natives keep beside it.
 
 use super::exceptions;
-use super::{conversions, memory, modules, ops, rejections, snapshot, uncaught};
+use super::{conversions, memory, modules, ops, platform, rejections, snapshot, uncaught};
 
 /// The running JavaScript engine: isolate and context.
 ///
@@ -25,6 +25,7 @@ impl Engine {
             .external_references(ops::external_references().into());
         let mut isolate = v8::Isolate::new(parameters);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
+        platform::attach(&mut isolate);
         modules::install(&mut isolate);
         memory::install_limit(&mut isolate);
         isolate.set_promise_reject_callback(rejections::on_promise_reject);

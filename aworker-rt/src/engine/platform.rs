@@ -44,7 +44,18 @@ pub fn initialize(flags: &V8Flags) {
 /// Runs one of V8's own tasks (garbage collection, WebAssembly) if one is due;
 /// whether there was one.
 pub fn run_platform_task(isolate: &v8::Isolate) -> bool {
-    v8::Platform::pump_message_loop(&v8::V8::get_current_platform(), isolate, false)
+    match isolate.get_slot::<Platform>() {
+        Some(Platform(platform)) => v8::Platform::pump_message_loop(platform, isolate, false),
+        None => false,
+    }
+}
+
+/// The platform, kept in the isolate: V8's own record of it is behind a lock.
+struct Platform(v8::SharedRef<v8::Platform>);
+
+/// Lets [`run_platform_task`] find the platform.
+pub(super) fn attach(isolate: &mut v8::Isolate) {
+    isolate.set_slot(Platform(v8::V8::get_current_platform()));
 }
 
 /// The version of V8, for instance `15.0.245.2`.

@@ -53,12 +53,14 @@ pub struct EventLoop {
     holds: usize,
 }
 
+/// Gives the isolate its event loop, before any JavaScript runs.
+pub(crate) fn attach(scope: &mut v8::PinScope<'_, '_>) {
+    scope.set_slot(EventLoop::new());
+}
+
 /// The isolate's event loop.
 pub fn get<'a>(scope: &'a mut v8::PinScope<'_, '_>) -> &'a mut EventLoop {
-    if scope.get_slot::<EventLoop>().is_none() {
-        scope.set_slot(EventLoop::new());
-    }
-    scope.get_slot_mut::<EventLoop>().expect("set above")
+    scope.get_slot_mut::<EventLoop>().expect("the runtime attached a loop")
 }
 
 impl EventLoop {
@@ -148,9 +150,11 @@ pub fn run_until(
 ) -> Result<(), ScriptError> {
     finish_callback(scope)?;
     while !done(scope) {
-        run_platform_tasks(scope)?;
-        if !get(scope).is_alive() && !scope.has_pending_background_tasks() {
-            return Ok(());
+        if !get(scope).is_alive() {
+            run_platform_tasks(scope)?;
+            if !get(scope).is_alive() && !scope.has_pending_background_tasks() {
+                return Ok(());
+            }
         }
         turn(scope)?;
     }
@@ -169,6 +173,9 @@ fn turn(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
 /// Phase 1.
 fn run_timers(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
     let timers = get(scope).timers();
+    if timers.is_empty() {
+        return Ok(());
+    }
     let (now, limit) = (timers.now(), timers.sequence());
     while let Some(due) = get(scope).timers.take_due(now, limit) {
         v8::scope!(let scope, scope);

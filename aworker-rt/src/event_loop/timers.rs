@@ -107,6 +107,11 @@ impl Timers {
         self.script_timers > 0
     }
 
+    /// Whether nothing is armed, and nothing cancelled is left to forget.
+    pub(super) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// The loop's clock.
     pub(super) fn now(&self) -> Nanoseconds {
         self.stopped_at.unwrap_or_else(|| monotonic() - self.offset)

@@ -56,7 +56,9 @@ impl Runtime {
     /// Makes a runtime with the built-ins. V8 must have been started with
     /// [`crate::initialize`].
     pub fn new() -> Runtime {
-        Runtime { engine: Engine::new() }
+        let mut engine = Engine::new();
+        engine.with_scope(event_loop::attach);
+        Runtime { engine }
     }
 
     /// Runs a program's top level to its end, as a seed does.
