@@ -191,6 +191,8 @@ fn uncaught_errors_show_place_line_and_stack() {
             ),
             ("microtask.js", "queueMicrotask(() => { throw new Error('micro') });"),
             ("primitive.js", "throw 'just text';"),
+            ("object.js", "throw { code: [7] };"),
+            ("cause.js", "throw new Error('outer', { cause: new Error('inner') });"),
         ],
     );
     let throws = directory.shown("throws.js");
@@ -206,6 +208,8 @@ fn uncaught_errors_show_place_line_and_stack() {
     timer.fails_with(&["Uncaught Error: late", "timer.js:1"]);
     assert_eq!(timer.stdout, "");
     directory.run(&["microtask.js"]).fails_with(&["Uncaught Error: micro"]);
+    directory.run(&["object.js"]).fails_with(&["Uncaught { code: [ 7 ] }"]);
+    directory.run(&["cause.js"]).fails_with(&["Uncaught Error: outer", "[cause]: Error: inner"]);
     directory.run(&["primitive.js"]).fails_with(&["primitive.js:1:1", "Uncaught just text"]);
 }
 

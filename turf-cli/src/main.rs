@@ -13,12 +13,13 @@ mod verb;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use clap::error::ErrorKind;
 
 use command::{Arguments, Command};
 use log::Log;
+use turf_core::sys::fd;
 
 fn main() -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().collect();
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&given, &error),
     };
     let log = Log::new(arguments.log, arguments.log_format, arguments.debug);
+    log.debug(&format!("{:?}", arguments.command));
     match close_inherited(&arguments.command)
         .and_then(|()| verb::run(arguments.root, arguments.command, &log))
     {
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
 
 /// Closes what the caller left open from 3 up, except what the container is to inherit. containerd's
 /// shim, for one, leaks its listening socket, and init would keep it.
+///
+/// What is to be inherited must be open: else a descriptor of our own would take its number and its place.
 fn close_inherited(command: &Command) -> Result<()> {
     let kept = match command {
         Command::Create(create) => create.inherited().count,
@@ -56,7 +60,14 @@ fn close_inherited(command: &Command) -> Result<()> {
         | Command::Seed(_)
         | Command::Features => 0,
     };
-    turf_core::sys::fd::close_range_from(3 + kept).context("close inherited descriptors")
+    fd::close_range_from(3 + kept).context("close inherited descriptors")?;
+    for number in 3..3 + kept {
+        ensure!(
+            i32::try_from(number).is_ok_and(fd::is_open),
+            "--preserve-fds: descriptor {number} is not open"
+        );
+    }
+    Ok(())
 }
 
 /// An error with its causes. turf-core's errors name theirs themselves; a bare error of the system reads

@@ -211,7 +211,7 @@ impl Build {
     fn includes(&self, target: &Target) -> Result<String> {
         let mut text = String::new();
         if target.torque {
-            let generated = self.out().join("gen/torque-generated");
+            let generated = self.out().join("gen");
             let example = find(&generated, "array-some-tq-csa.cc")
                 .with_context(|| format!("array-some-tq-csa.cc is not below {}", generated.display()))?;
             for line in

@@ -34,7 +34,7 @@ impl std::error::Error for ScriptError {}
 pub type CatchScope<'a, 'b, 'c, 'd> = v8::PinnedRef<'a, v8::TryCatch<'b, 'c, v8::HandleScope<'d>>>;
 
 /// Describes what the try-catch scope caught.
-pub fn caught(scope: &CatchScope<'_, '_, '_, '_>) -> ScriptError {
+pub fn caught(scope: &mut CatchScope<'_, '_, '_, '_>) -> ScriptError {
     let Some(exception) = scope.exception() else {
         return ScriptError::new("JavaScript was terminated");
     };
@@ -46,12 +46,13 @@ pub fn caught(scope: &CatchScope<'_, '_, '_, '_>) -> ScriptError {
 
 /// Describes an exception that was kept as a value, for instance the reason of
 /// a rejected promise.
-pub fn uncaught(scope: &v8::PinScope<'_, '_>, exception: v8::Local<v8::Value>) -> ScriptError {
-    describe(scope, exception, v8::Exception::create_message(scope, exception))
+pub fn uncaught(scope: &mut v8::PinScope<'_, '_>, exception: v8::Local<v8::Value>) -> ScriptError {
+    let message = v8::Exception::create_message(scope, exception);
+    describe(scope, exception, message)
 }
 
 /// Describes the reason of a promise that was rejected without a handler.
-pub fn rejected(scope: &v8::PinScope<'_, '_>, reason: v8::Local<v8::Value>) -> ScriptError {
+pub fn rejected(scope: &mut v8::PinScope<'_, '_>, reason: v8::Local<v8::Value>) -> ScriptError {
     let ScriptError { text } = uncaught(scope, reason);
     ScriptError { text: text.replacen("Uncaught ", "Uncaught (in promise) ", 1) }
 }
@@ -75,7 +76,7 @@ pub(crate) fn error_location(
 
 /// Place and source excerpt, then what the exception says of itself.
 fn describe(
-    scope: &v8::PinScope<'_, '_>,
+    scope: &mut v8::PinScope<'_, '_>,
     exception: v8::Local<v8::Value>,
     message: v8::Local<v8::Message>,
 ) -> ScriptError {
@@ -103,23 +104,22 @@ fn excerpt(scope: &v8::PinScope<'_, '_>, message: v8::Local<v8::Message>) -> Opt
     Some(format!("{place}{source}\n{indent}{}\n", "^".repeat(width)))
 }
 
-/// An error's stack, which begins with its name and message; other values as
-/// strings.
-fn value_text(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> String {
-    if !value.is_native_error() {
-        return value.to_rust_string_lossy(scope);
+/// The exception as `console` would show it: an error with its stack and cause,
+/// any other object with its properties.
+fn value_text(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> String {
+    v8::tc_scope!(let scope, scope);
+    if value.is_object()
+        && let Some(text) = super::isolate::inspect(scope, value)
+    {
+        return without_builtins(&text);
     }
-    let object = value.cast::<v8::Object>();
-    let key = super::conversions::string(scope, "stack");
-    match object.get(scope, key.into()) {
-        Some(stack) if stack.is_string() => without_builtins(&stack.to_rust_string_lossy(scope)),
-        _ => value.to_rust_string_lossy(scope),
-    }
+    scope.reset();
+    value.to_rust_string_lossy(scope)
 }
 
 /// The stack without the frames of built-ins, which say nothing to a script's
 /// author.
 fn without_builtins(stack: &str) -> String {
-    let is_builtin = |line: &&str| line.starts_with("    at ") && line.contains("aworker:");
+    let is_builtin = |line: &&str| line.trim_start().starts_with("at ") && line.contains("aworker:");
     stack.lines().filter(|line| !is_builtin(line)).collect::<Vec<_>>().join("\n")
 }

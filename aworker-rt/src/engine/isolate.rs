@@ -17,6 +17,12 @@ pub struct Engine {
 /// The built-ins' `internals` object, for lookups of `internals.callbacks`.
 struct Internals(v8::Global<v8::Object>);
 
+impl Default for Engine {
+    fn default() -> Engine {
+        Engine::new()
+    }
+}
+
 impl Engine {
     /// Makes an isolate and a context with all built-ins. V8 must be initialised.
     pub fn new() -> Engine {
@@ -68,4 +74,13 @@ pub fn callback(scope: &mut v8::PinScope<'_, '_>, name: &str) -> Option<v8::Glob
     let callbacks = conversions::get(scope, internals, "callbacks")?.try_cast::<v8::Object>().ok()?;
     let function = conversions::get(scope, callbacks, name)?.try_cast::<v8::Function>().ok()?;
     Some(v8::Global::new(scope, function))
+}
+
+/// A value as `console` formats it, if that does not throw.
+pub(super) fn inspect(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<String> {
+    let internals = scope.get_slot::<Internals>()?.0.clone();
+    let internals = v8::Local::new(scope, internals);
+    let function = conversions::get(scope, internals, "inspect")?.try_cast::<v8::Function>().ok()?;
+    let text = function.call(scope, internals.into(), &[value])?;
+    Some(text.to_rust_string_lossy(scope))
 }

@@ -57,7 +57,7 @@ impl ModuleMap {
     }
 }
 
-fn map<'a>(isolate: &'a mut v8::Isolate) -> &'a mut ModuleMap {
+fn map(isolate: &mut v8::Isolate) -> &mut ModuleMap {
     if isolate.get_slot::<ModuleMap>().is_none() {
         isolate.set_slot(ModuleMap::default());
     }

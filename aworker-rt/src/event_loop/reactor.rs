@@ -5,7 +5,7 @@
 //! every other clone.
 //!
 //! ## How a server uses it
-//! ```ignore
+//! ```text
 //! let token = event_loop::get(scope).reactor().register(
 //!     connection.as_fd(), Interest::READ, Life::KeepsAlive, on_ready, connection_index)?;
 //! fn on_ready(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint { ... }
@@ -270,4 +270,77 @@ fn split(token: Token) -> (u32, u32) {
     #[allow(clippy::cast_possible_truncation)]
     let index = token.0 as u32;
     (index, (token.0 >> 32) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn never_called(_: &mut v8::PinScope<'_, '_>, _: Ready) -> Checkpoint {
+        Checkpoint::Done
+    }
+
+    /// Keys of the registrations that are ready within a second.
+    fn ready_keys(reactor: &mut Reactor) -> Vec<u64> {
+        let mut events = Events::new();
+        let count = reactor.wait(&mut events, Some(Duration::from_secs(1))).expect("waits");
+        (0..count)
+            .filter_map(|index| reactor.handler(&events.get(index)))
+            .map(|(_, ready)| ready.key)
+            .collect()
+    }
+
+    #[test]
+    fn a_registration_is_told_of_bytes_and_of_the_end() {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let mut reactor = Reactor::default();
+        let token = reactor
+            .register(reader.as_fd(), Interest::READ, Life::KeepsAlive, never_called, 7)
+            .expect("registers");
+        assert!(reactor.keep_alive());
+        writer.write_all(b"x").expect("writes");
+        assert_eq!(ready_keys(&mut reactor), [7]);
+        assert_eq!(ready_keys(&mut reactor), [7], "level-triggered: the byte is still there");
+        reactor.deregister(token, reader.as_fd());
+        assert!(!reactor.keep_alive() && reactor.is_empty());
+    }
+
+    #[test]
+    fn a_deregistered_token_gets_no_event_even_if_its_place_is_taken_again() {
+        let (first, mut first_writer) = std::io::pipe().expect("a pipe");
+        let (second, _second_writer) = std::io::pipe().expect("a pipe");
+        let mut reactor = Reactor::default();
+        let token = reactor
+            .register(first.as_fd(), Interest::READ, Life::KeepsAlive, never_called, 1)
+            .expect("registers");
+        first_writer.write_all(b"x").expect("writes");
+        let mut events = Events::new();
+        assert_eq!(reactor.wait(&mut events, None).expect("waits"), 1);
+        reactor.deregister(token, first.as_fd());
+        reactor
+            .register(second.as_fd(), Interest::READ, Life::KeepsAlive, never_called, 2)
+            .expect("registers in the same place");
+        assert!(reactor.handler(&events.get(0)).is_none());
+        reactor.deregister(token, first.as_fd());
+        assert!(reactor.keep_alive(), "a stale token ends no other registration");
+    }
+
+    #[test]
+    fn a_refused_descriptor_leaves_nothing_behind() {
+        let file = std::fs::File::open("/proc/self/exe").expect("opens");
+        let mut reactor = Reactor::default();
+        let refused = reactor.register(file.as_fd(), Interest::READ, Life::KeepsAlive, never_called, 0);
+        assert_eq!(refused.expect_err("a regular file").raw_os_error(), Some(libc::EPERM));
+        assert!(reactor.is_empty() && !reactor.keep_alive());
+    }
+
+    #[test]
+    fn no_epoll_instance_exists_before_the_first_registration() {
+        let mut reactor = Reactor::default();
+        assert_eq!(reactor.wait(&mut Events::new(), Some(Duration::from_millis(1))).expect("sleeps"), 0);
+        assert!(!reactor.exists());
+    }
 }

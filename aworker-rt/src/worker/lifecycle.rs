@@ -145,7 +145,7 @@ fn settle(
 }
 
 /// Calls a function of the built-ins.
-fn call(
+pub(super) fn call(
     scope: &mut v8::PinScope<'_, '_>,
     function: &v8::Global<v8::Function>,
     arguments: &[v8::Local<v8::Value>],

@@ -11,6 +11,7 @@
 mod lifecycle;
 mod listener;
 mod serve;
+mod warm_up;
 
 use std::path::PathBuf;
 
@@ -76,6 +77,16 @@ impl Runtime {
     /// What a listener throws or a promise given to `waitUntil` is rejected with.
     pub fn fire_serialize(&mut self) -> Result<(), ScriptError> {
         self.engine.with_scope(|scope| lifecycle::fire(scope, "serialize"))
+    }
+
+    /// Exercises the built-ins until their hot paths are compiled, so that clones
+    /// share the code instead of making it. For seeds; a cold worker has no use
+    /// for it.
+    ///
+    /// # Errors
+    /// A built-in failed: the build is broken.
+    pub fn warm_up(&mut self) -> Result<(), ScriptError> {
+        self.engine.with_scope(warm_up::warm_up)
     }
 
     /// Collects garbage, gives memory back and stops the clock of timers: the

@@ -76,10 +76,13 @@ fn add_timeline(log: &Path, report: &mut Report) -> Result<bool> {
     let lines = fs::read_to_string(log).unwrap_or_default();
     // The next start begins a log of its own.
     let _ = fs::remove_file(log);
-    let parsed = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let Some(timeline) = parsed.map(|line| line["timeline"].clone()).find(Value::is_object) else {
-        return Ok(false);
-    };
+    let message = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["msg"].as_str()?.to_owned());
+    let timeline = lines
+        .lines()
+        .filter_map(message)
+        .find_map(|text| Some(text.strip_prefix("worker runs: ")?.to_owned()));
+    let Some(timeline) = timeline else { return Ok(false) };
+    let timeline: Value = serde_json::from_str(&timeline).with_context(|| format!("timeline {timeline}"))?;
     let at = |name: &str| timeline[name].as_f64().with_context(|| format!("no {name} in {timeline}"));
     for (name, from, to) in STEPS {
         report.add("Inside a start", name, "us", (at(to)? - at(from)?) / 1e3);

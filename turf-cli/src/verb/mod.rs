@@ -31,7 +31,7 @@ pub fn run(root: Option<PathBuf>, command: Command, log: &Log) -> Result<u8> {
     match command {
         Command::Spec(spec) => spec::run(&spec)?,
         Command::Create(create) => create::run(&root()?, create)?,
-        Command::Start(start) => start::run(&root()?, &start)?,
+        Command::Start(start) => start::run(&root()?, &start, log)?,
         Command::Run(run) => return run::run(&root()?, run, log),
         Command::State(one) => state::run(&root()?, &one)?,
         Command::Kill(kill) => kill::run(&root()?, &kill)?,

@@ -18,7 +18,7 @@ pub fn run(root: &StateRoot, run: Run, log: &Log) -> Result<u8> {
     let id: ContainerId = run.create.id.parse()?;
     let foreground = if run.detach { None } else { Some(Foreground::block_signals()?) };
     let init = create_container(root, &run.create)?;
-    if let Err(error) = start_container(root, &id, &run.listen) {
+    if let Err(error) = start_container(root, &id, &run.listen, log) {
         // What `run` created, it removes; the reason of the failure is the one to report.
         clear_up(root, &id, log);
         return Err(error);

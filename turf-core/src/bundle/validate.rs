@@ -208,9 +208,6 @@ fn mount(mount: &Mount, place: &str) -> Result<()> {
             "must name a file system, or the options say \"bind\"",
         ));
     }
-    if parsed.copy_up && kind != "tmpfs" {
-        return Err(invalid(&format!("{place}.options"), "tmpcopyup is only for tmpfs"));
-    }
     if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
         return Err(invalid(&format!("{place}.uidMappings"), "id-mapped mounts are not supported"));
     }

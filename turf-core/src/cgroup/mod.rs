@@ -4,6 +4,7 @@
 //! the freezer, which knows all its processes. On version 2 it has one group. The files are written
 //! directly (docs/decisions/0001-cgroups-by-hand.md). cgroups(7).
 
+pub mod devices;
 pub mod layout;
 pub mod resources;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Operation, Result};
 use crate::limits;
+use crate::sys::bpf;
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use layout::{CgroupPath, Layout};
 use resources::Setting;
@@ -32,6 +34,8 @@ pub struct CgroupPlan {
     pub v1: Vec<Setting>,
     /// What to write on version 2, in order.
     pub v2: Vec<Setting>,
+    /// The devices that may be used, in the order in which the rules apply; none: all of them.
+    pub devices: Vec<devices::Rule>,
 }
 
 impl CgroupPlan {
@@ -40,11 +44,16 @@ impl CgroupPlan {
         let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
         let resources = linux.and_then(|linux| linux.resources().as_ref());
         let path = CgroupPath::parse(path, id)?;
-        let (v1, v2) = match resources {
-            Some(resources) => (resources::settings_v1(resources)?, resources::settings_v2(resources)?),
-            None => (Vec::new(), Vec::new()),
+        let Some(resources) = resources else {
+            return Ok(CgroupPlan { path, v1: Vec::new(), v2: Vec::new(), devices: Vec::new() });
         };
-        Ok(CgroupPlan { path, v1, v2 })
+        let devices = devices::compile(resources.devices().as_deref().unwrap_or_default())?;
+        let lines = devices.iter().map(|rule| rule.to_v1());
+        let mut v1: Vec<Setting> =
+            lines.map(|(file, line)| resources::setting("devices", file, line)).collect();
+        v1.extend(resources::settings_v1(resources)?);
+        let v2 = resources::settings_v2(resources)?;
+        Ok(CgroupPlan { path, v1, v2, devices })
     }
 }
 
@@ -156,6 +165,9 @@ impl Cgroup {
             };
             for setting in settings.iter().filter(|setting| group.serves(setting)) {
                 write_file(&group.directory.join(&setting.file), &setting.value)?;
+            }
+            if group.version == Version::V2 && !plan.devices.is_empty() {
+                restrict_devices(&group.directory, &plan.devices)?;
             }
         }
         Ok(())
@@ -383,6 +395,14 @@ fn enable_controllers(group: &Group) -> Result<()> {
         write_file(&parent.join("cgroup.subtree_control"), &enable)?;
     }
     Ok(())
+}
+
+/// Version 2 has no files for devices: a BPF program of the group decides.
+fn restrict_devices(directory: &Path, rules: &[devices::Rule]) -> Result<()> {
+    let group = fs::File::open(directory).operation(|| format!("open {}", directory.display()))?;
+    let program = bpf::load_device_program(&devices::program(rules)).operation(|| "load the device rules")?;
+    let attached = bpf::attach_device_program(group.as_fd(), program.as_fd());
+    attached.operation(|| format!("attach the device rules to {}", directory.display()))
 }
 
 fn open_for_writing(path: &Path) -> Result<OwnedFd> {

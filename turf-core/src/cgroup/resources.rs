@@ -7,8 +7,8 @@
 //! config-linux.md, "Control groups"; cgroups(7); Documentation/admin-guide/cgroup-v2.rst.
 
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxHugepageLimit, LinuxMemory,
-    LinuxNetwork, LinuxPids, LinuxResources, LinuxThrottleDevice,
+    LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxPids, LinuxResources,
+    LinuxThrottleDevice,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,16 +28,13 @@ pub struct Setting {
 /// In place of a controller: a setting that only version 2 understands.
 pub const UNIFIED: &str = "unified";
 
-fn setting(controller: &str, file: &str, value: impl ToString) -> Setting {
+pub(super) fn setting(controller: &str, file: &str, value: impl ToString) -> Setting {
     Setting { controller: controller.to_owned(), file: file.to_owned(), value: value.to_string() }
 }
 
 /// The settings on version 1, in the order in which they must be written.
 pub fn settings_v1(resources: &LinuxResources) -> Result<Vec<Setting>> {
     let mut all = Vec::new();
-    if let Some(rules) = resources.devices() {
-        all.extend(devices_v1(rules)?);
-    }
     if let Some(memory) = resources.memory() {
         all.extend(memory_v1(memory));
     }
@@ -92,59 +89,8 @@ pub fn settings_v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
     Ok(all)
 }
 
-fn unsupported(member: &str, reason: &str) -> Error {
+pub(super) fn unsupported(member: &str, reason: &str) -> Error {
     Error::invalid(format!("config.json: $.linux.resources.{member}"), reason)
-}
-
-/// The device rules every container gets besides those of its bundle: making any node (which needs
-/// CAP_MKNOD), and using the devices that config-linux.md calls default, pseudo-terminals included.
-const DEFAULT_DEVICES: [&str; 10] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",   // null
-    "c 1:5 rwm",   // zero
-    "c 1:7 rwm",   // full
-    "c 1:8 rwm",   // random
-    "c 1:9 rwm",   // urandom
-    "c 5:0 rwm",   // tty
-    "c 5:2 rwm",   // ptmx
-    "c 136:* rwm", // pts
-];
-
-fn devices_v1(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Setting>> {
-    let mut all = Vec::new();
-    for (index, rule) in rules.iter().enumerate() {
-        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
-        let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
-        if access.bytes().any(|letter| !b"rwm".contains(&letter)) {
-            return Err(unsupported(&format!("devices[{index}].access"), "may contain only r, w and m"));
-        }
-        let number = |number: Option<i64>| match number {
-            Some(number) if number >= 0 => number.to_string(),
-            Some(_) | None => "*".to_owned(),
-        };
-        let (major, minor) = (number(rule.major()), number(rule.minor()));
-        let kinds: &[&str] = match rule.typ().unwrap_or_default() {
-            LinuxDeviceType::B => &["b"],
-            LinuxDeviceType::C | LinuxDeviceType::U => &["c"],
-            LinuxDeviceType::P => {
-                return Err(unsupported(
-                    &format!("devices[{index}].type"),
-                    "p (a pipe) has no device number",
-                ));
-            }
-            // The kernel reads "a" as every device with every access, whatever follows.
-            LinuxDeviceType::A if (major.as_str(), minor.as_str(), access.len()) == ("*", "*", 3) => &["a"],
-            LinuxDeviceType::A => &["b", "c"],
-        };
-        for kind in kinds {
-            all.push(setting("devices", file, format!("{kind} {major}:{minor} {access}")));
-        }
-    }
-    if !all.is_empty() {
-        all.extend(DEFAULT_DEVICES.map(|rule| setting("devices", "devices.allow", rule)));
-    }
-    Ok(all)
 }
 
 /// Zero means "not given"; the swap limit counts memory and swap together.
@@ -441,31 +387,6 @@ mod tests {
         for pair in (2..=262_144u64).collect::<Vec<_>>().windows(2) {
             assert!(weight_of_shares(pair[0]) <= weight_of_shares(pair[1]), "{pair:?}");
         }
-    }
-
-    #[test]
-    fn device_rules_end_with_the_default_devices() {
-        let rules = lines(
-            settings_v1(&resources(serde_json::json!({"devices": [
-                {"allow": false, "access": "rwm"},
-                {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"},
-                {"allow": false, "type": "a", "major": 8, "access": "w"},
-            ]})))
-            .unwrap(),
-        );
-        assert_eq!(
-            rules[..4],
-            [
-                "devices devices.deny=a *:* rwm",
-                "devices devices.allow=c 10:229 rw",
-                "devices devices.deny=b 8:* w",
-                "devices devices.deny=c 8:* w",
-            ]
-        );
-        assert_eq!(rules.len(), 4 + DEFAULT_DEVICES.len());
-        let bad = resources(serde_json::json!({"devices": [{"allow": true, "access": "rx"}]}));
-        let text = settings_v1(&bad).unwrap_err().to_string();
-        assert!(text.starts_with("config.json: $.linux.resources.devices[0].access: "), "{text}");
     }
 
     #[test]

@@ -172,3 +172,31 @@ fn a_controller_that_is_not_mounted_is_named() {
     assert!(refused(serde_json::json!({"pids": {"limit": 1}})).contains("cgroup controller pids"));
     assert!(refused(serde_json::json!({"unified": {"memory.max": "1"}})).contains("resources.unified"));
 }
+
+#[test]
+fn device_rules_hold_in_a_version_2_group() {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: making control groups needs root");
+    }
+    let Some(hierarchy) = Layout::read().unwrap().v2 else {
+        return println!("skipped: no cgroup2 is mounted");
+    };
+    let resources = serde_json::json!({"devices": [{"allow": false, "access": "rwm"}]});
+    let plan = plan("devices2", resources);
+    let layout = Layout { v1: Vec::new(), v2: Some(hierarchy) };
+    let cgroup = Cgroup::locate_in(&layout, &plan).unwrap();
+    cgroup.create(&plan).unwrap();
+    let groups = Groups(cgroup, Vec::new());
+    // 1:11 is the kernel's log, which no rule allows; 1:3 is null, which the defaults do.
+    let node = tempfile::tempdir().unwrap().keep();
+    let script = format!(
+        "echo 0 > {group}/cgroup.procs; cd {node}; mknod log c 1 11; mknod null c 1 3; \
+         : < null && echo null; : < log && echo log; exit 0",
+        group = groups.0.groups[0].directory.display(),
+        node = node.display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    fs::remove_dir_all(&node).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "null\n", "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Operation not permitted"), "{output:?}");
+}

@@ -48,7 +48,7 @@ pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) ->
     let lock = dir.create()?;
     let mut state = State::begin(id, &plan, bundle.rootfs, cgroup);
     state.preserved_fds = options.preserve_fds;
-    state.listen_fds = options.listen_fds.min(options.preserve_fds);
+    state.listen_fds = listeners_of(&plan.process.env).min(options.preserve_fds);
     build(&dir, &lock, &mut state, &plan, options)
         .map_err(|error| error.and_clean_up(undo(&dir, &lock, &state, &plan)))
 }
@@ -78,6 +78,16 @@ fn pass_listeners(env: &mut Vec<String>, count: u32) {
     env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
     env.push(format!("LISTEN_FDS={count}"));
     env.push("LISTEN_PID=1".to_owned());
+}
+
+/// How many listening sockets the workload's environment promises it, as its first descriptors. podman
+/// writes that into config.json itself and only asks for `--preserve-fds`.
+fn listeners_of(env: &[String]) -> u32 {
+    let value = |name: &str| env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
+    match (value("LISTEN_PID"), value("LISTEN_FDS")) {
+        (Some("1"), Some(count)) => count.parse().unwrap_or(0),
+        (Some(_) | None, Some(_) | None) => 0,
+    }
 }
 
 fn build(
@@ -150,5 +160,21 @@ mod tests {
         let mut env = vec!["A=1".to_owned(), "LISTEN_FDS=9".to_owned(), "LISTEN_PID=7".to_owned()];
         pass_listeners(&mut env, 2);
         assert_eq!(env, ["A=1", "LISTEN_FDS=2", "LISTEN_PID=1"]);
+        assert_eq!(listeners_of(&env), 2);
+    }
+
+    #[test]
+    fn listeners_are_promised_to_pid_1() {
+        for (env, count) in [
+            (&["LISTEN_FDS=3", "LISTEN_PID=1"][..], 3),
+            (&["LISTEN_FDS=3", "LISTEN_PID=17"], 0),
+            (&["LISTEN_FDS=x", "LISTEN_PID=1"], 0),
+            (&["LISTEN_FDS=3"], 0),
+            (&["XLISTEN_FDS=3", "LISTEN_PID=1"], 0),
+            (&[], 0),
+        ] {
+            let env: Vec<String> = env.iter().map(|entry| (*entry).to_owned()).collect();
+            assert_eq!(listeners_of(&env), count, "{env:?}");
+        }
     }
 }

@@ -17,13 +17,14 @@ use crate::sandbox::hooks;
 use crate::sandbox::plan::{ListenAddress, NamespaceKind, Plan, WorkloadPlan};
 use crate::seed::client::{Fork, receive_report, report_channel};
 use crate::seed::plan::WorkerPlan;
-use crate::seed::protocol::{ForkFds, Namespaces, Reaper, Report};
+use crate::seed::protocol::{ForkFds, Namespaces, Reaper, Report, Timeline};
 use crate::seed::registry::Registry;
 use crate::sys::pidfd::{pidfd_getfd, pidfd_send_signal};
 
 /// Starts a created container. `listeners` are sockets for a worker to accept on, besides those that
-/// `create` was handed; a program cannot be given any more at this point.
-pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Result<()> {
+/// `create` was handed; a program cannot be given any more at this point. Returns when a worker's start reached its
+/// milestones; a program has none.
+pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Result<Option<Timeline>> {
     let dir = root.container(id);
     let _lock = dir.lock()?;
     let state = State::load(&dir)?;
@@ -33,22 +34,22 @@ pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Resul
         Some(_) | None => return Err(Error::WrongStatus { id: id.to_string(), verb: "start", status }),
     };
     let plan = load_plan(&dir)?;
-    match &plan.workload {
+    let timeline = match &plan.workload {
         WorkloadPlan::Exec if !listeners.is_empty() => {
             return Err(Error::invalid("--listen", "is for workers; this bundle runs a program"));
         }
-        WorkloadPlan::Exec => Gate::connect(dir.path())?.start_program()?,
+        WorkloadPlan::Exec => {
+            Gate::connect(dir.path())?.start_program()?;
+            None
+        }
         WorkloadPlan::Worker { seed, listen } => {
             let worker = WorkerPlan { process: plan.process.clone(), listen: listen.clone() };
-            start_worker(
-                &Starting { root, dir: &dir, state: &state, plan: &plan, init },
-                seed,
-                &worker,
-                listeners,
-            )?;
+            let starting = Starting { root, dir: &dir, state: &state, plan: &plan, init };
+            Some(start_worker(&starting, seed, &worker, listeners)?)
         }
-    }
-    run_poststart(&plan, init)
+    };
+    run_poststart(&plan, init)?;
+    Ok(timeline)
 }
 
 /// A container whose worker is to be started.
@@ -65,7 +66,7 @@ fn start_worker(
     seed: &str,
     worker: &WorkerPlan,
     listeners: &[OwnedFd],
-) -> Result<()> {
+) -> Result<Timeline> {
     let worker = worker.encode()?;
     // The seed first: if there is none, init need not hear of it.
     let seed = Registry::new(starting.root).connect(&seed.parse()?)?;
@@ -91,12 +92,12 @@ fn start_worker(
     })?;
     // Without this copy of ours a worker that dies without a word is noticed at once.
     drop(workers_end);
-    match receive_report(report, limits::WORKER_RUNNING)? {
+    let timeline = match receive_report(report, limits::WORKER_RUNNING)? {
         Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
-        Report::Running(_) => {}
-    }
+        Report::Running(timeline) => timeline,
+    };
     match gate.wait_running(limits::WORKER_RUNNING)? {
-        WorkerStart::Running => Ok(()),
+        WorkerStart::Running => Ok(timeline),
         WorkerStart::Ended(status) => {
             Err(Error::Remote { text: format!("the worker ended before it ran (wait status {status:#x})") })
         }

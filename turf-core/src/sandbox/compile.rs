@@ -111,6 +111,9 @@ impl Builder<'_> {
         if own_mounts && let Some(process) = self.bundle.spec.process() {
             self.steps.push(Step::Directory(clean(process.cwd())));
         }
+        if let Some(process) = self.bundle.spec.process() {
+            self.steps.extend(process::terminal(process).map(Step::Terminal));
+        }
         if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
             self.steps.push(Step::RuntimeHooks);
         }
@@ -288,7 +291,6 @@ fn mount_step(mount: &Mount, bundle: &Path) -> MountStep {
         attributes: options.attributes,
         recursive_attributes: options.recursive_attributes,
         propagation: options.propagation,
-        copy_up: options.copy_up,
     }
 }
 

@@ -27,8 +27,6 @@ pub struct Options {
     pub recursive_attributes: MountAttributes,
     /// Changes of propagation.
     pub propagation: Vec<Propagation>,
-    /// `tmpcopyup`.
-    pub copy_up: bool,
     /// Parameters of the file system.
     pub parameters: Vec<Parameter>,
 }
@@ -73,9 +71,9 @@ fn parse_one(option: &str, parsed: &mut Options) -> Result<(), &'static str> {
     match option {
         "bind" => parsed.bind = Some(parsed.bind.unwrap_or(Bind::One)),
         "rbind" => parsed.bind = Some(Bind::Recursive),
-        "tmpcopyup" => parsed.copy_up = true,
         // Words of mount(8) that ask for what is so anyway.
         "defaults" | "async" | "noiversion" | "loud" | "nomand" | "nolazytime" => {}
+        "tmpcopyup" => return Err("tmpcopyup is not supported"),
         "idmap" | "ridmap" => return Err("id-mapped mounts are not supported"),
         "remount" => return Err("a container's mounts are new ones: there is nothing to remount"),
         _ => {
@@ -150,7 +148,6 @@ pub(crate) fn filesystem(target: &str, kind: &str, options: &[&str]) -> MountSte
         attributes: parsed.attributes,
         recursive_attributes: parsed.recursive_attributes,
         propagation: parsed.propagation,
-        copy_up: false,
     }
 }
 
@@ -211,7 +208,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        for (index, option) in ["", "=x", "idmap", "ridmap", "remount", "a\0b"].into_iter().enumerate() {
+        for (index, option) in
+            ["", "=x", "idmap", "ridmap", "remount", "tmpcopyup", "a\0b"].into_iter().enumerate()
+        {
             let mut options = vec!["ro".to_owned(); index];
             options.push(option.to_owned());
             assert_eq!(parse(&options).unwrap_err().0, index, "{option:?}");

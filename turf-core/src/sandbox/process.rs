@@ -45,17 +45,22 @@ pub(crate) fn compile(spec: &Spec, workload: &Workload, context: Context<'_>) ->
         io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
         session_keyring: (context.keyring == Keyring::New).then(|| format!("_ses.{}", context.id)),
-        terminal: (process.terminal() == Some(true)).then(|| terminal(process)),
+        terminal: terminal(process),
     })
 }
 
-fn terminal(process: &Process) -> TerminalPlan {
+/// The terminal the process asks for.
+pub(crate) fn terminal(process: &Process) -> Option<TerminalPlan> {
+    if process.terminal() != Some(true) {
+        return None;
+    }
     let size = process.console_size();
     let cells = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
-    size.map_or(TerminalPlan::default(), |size| TerminalPlan {
+    let plan = |size: oci_spec::runtime::Box| TerminalPlan {
         height: cells(size.height()),
         width: cells(size.width()),
-    })
+    };
+    Some(size.map_or(TerminalPlan::default(), plan))
 }
 
 /// Capabilities by number (include/uapi/linux/capability.h).

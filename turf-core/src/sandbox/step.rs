@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::HookPlan;
+use super::plan::{HookPlan, TerminalPlan};
 
 /// One thing init does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,8 @@ pub enum Step {
         /// Where it stands.
         target: PathBuf,
     },
+    /// Makes a terminal, sends its master to the console socket and makes it init's stdio.
+    Terminal(TerminalPlan),
     /// Lets the parent run the `prestart` and `createRuntime` hooks, and waits for it.
     RuntimeHooks,
     /// Runs the `createContainer` hooks.
@@ -121,8 +123,6 @@ pub struct MountStep {
     pub recursive_attributes: MountAttributes,
     /// Changes of propagation, in this order.
     pub propagation: Vec<Propagation>,
-    /// Copies what stands at the target into the new tmpfs first (`tmpcopyup`).
-    pub copy_up: bool,
 }
 
 /// What is mounted.

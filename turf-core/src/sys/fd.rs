@@ -1,7 +1,7 @@
-//! File descriptors as a table: close_range(2), and taking over inherited ones by number.
+//! File descriptors as a table: close_range(2), and whether a number is open.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
 /// Marks every descriptor from `first` up close-on-exec (close_range(2)).
 pub fn close_range_cloexec(first: u32) -> io::Result<()> {
@@ -21,15 +21,8 @@ fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Duplicates a descriptor that this process inherited under a known number (`LISTEN_FDS`,
-/// `--preserve-fds`), close-on-exec (fcntl(2), `F_DUPFD_CLOEXEC`); an error if it is not open.
-pub fn dup_inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_DUPFD_CLOEXEC takes integers and touches no memory; the descriptor it copies
-    // stays as it is.
-    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: fcntl just made this descriptor, so nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// Whether a descriptor of this number is open (fcntl(2), `F_GETFD`).
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: F_GETFD reads a flag of the descriptor and touches no memory.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }

@@ -4,6 +4,7 @@
 //! offers safely is called directly from where it is needed and is not wrapped again here.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod credentials;
 pub mod fd;
 pub mod fork;
@@ -13,3 +14,4 @@ pub mod namespace;
 pub mod pidfd;
 pub mod process;
 pub mod socket;
+pub mod terminal;

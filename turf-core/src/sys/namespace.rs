@@ -64,6 +64,13 @@ struct CloneArgs {
     tls: u64,
 }
 
+/// Sets the NIS domain name of the uts namespace (setdomainname(2)).
+pub fn setdomainname(name: &str) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of a live string.
+    let result = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Switches the loopback device of the current network namespace on (netdevice(7),
 /// `SIOCSIFFLAGS`); `socket` is any socket of this namespace.
 pub fn loopback_up(socket: &OwnedFd) -> io::Result<()> {

@@ -1,0 +1,133 @@
+//! Init's life from its birth to the gate.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::sched::unshare;
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use super::spawn::clone_flag;
+use super::steps::Sandbox;
+use super::{GO, READY, waiting};
+use crate::sandbox::enter::At;
+use crate::sandbox::gate;
+use crate::sandbox::plan::{IdMapping, InitPlan, NamespaceKind, Plan};
+use crate::sandbox::step::StepError;
+use crate::sys::{credentials, process};
+
+/// The status init exits with when it fails by itself.
+pub(super) const FAILURE_STATUS: i32 = 1;
+
+/// What init has from its creator.
+pub(super) struct Inherited<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) setup: OwnedFd,
+    pub(super) listener: OwnedFd,
+    pub(super) cgroup: &'a [OwnedFd],
+    pub(super) preserve_fds: u32,
+    pub(super) console: Option<OwnedFd>,
+}
+
+/// Init's whole life. A panic must not unwind into the creator's frames, of which init has a copy.
+pub(super) fn run(inherited: Inherited<'_>) -> ! {
+    let lived = catch_unwind(AssertUnwindSafe(|| live(inherited)));
+    process::exit_now(lived.unwrap_or(FAILURE_STATUS))
+}
+
+fn live(inherited: Inherited<'_>) -> i32 {
+    match build(&inherited) {
+        Ok(()) => {
+            let Inherited { plan, setup, listener, console, .. } = inherited;
+            drop(setup);
+            // Closed already, by number.
+            std::mem::forget(console);
+            waiting::wait(plan, listener)
+        }
+        Err(error) => {
+            // If the creator is gone there is nobody to tell.
+            let _ = send(inherited.setup.as_raw_fd(), &gate::encode_failure(&error), MsgFlags::MSG_NOSIGNAL);
+            FAILURE_STATUS
+        }
+    }
+}
+
+/// From birth to the gate: `Ok` when the creator has let init go.
+fn build(inherited: &Inherited<'_>) -> Result<(), StepError> {
+    let plan = &inherited.plan.init;
+    close_the_rest(inherited, While::Building).at(|| "close the descriptors init does not need")?;
+    wait_for_go(inherited)?;
+    let own = inherited.cgroup.iter().map(AsFd::as_fd).collect::<Vec<_>>();
+    crate::cgroup::join_self(&own).at(|| "join the control groups")?;
+    become_root(plan)?;
+    // Who is in the container must not look into init, which still holds descriptors of the host.
+    credentials::set_dumpable(false).at(|| "hide init from the container")?;
+    credentials::set_name(c"turf:init").at(|| "name init")?;
+    let mut sandbox = Sandbox::new(inherited.plan, inherited.setup.as_fd(), inherited.console.as_ref())?;
+    if plan.namespace(NamespaceKind::Cgroup).is_some_and(|cgroup| cgroup.path.is_none()) {
+        unshare(clone_flag(NamespaceKind::Cgroup)).at(|| "make a cgroup namespace")?;
+    }
+    for step in &plan.steps {
+        sandbox.execute(step)?;
+    }
+    drop(sandbox);
+    close_the_rest(inherited, While::Waiting).at(|| "close the descriptors init does not need any more")?;
+    send(inherited.setup.as_raw_fd(), &[READY], MsgFlags::MSG_NOSIGNAL).at(|| "report to create")?;
+    wait_for_go(inherited)
+}
+
+/// Waits for the creator's word. If it has died, init ends here.
+pub(super) fn wait_for_word(setup: std::os::fd::BorrowedFd<'_>) -> Result<(), StepError> {
+    let mut packet = [0; 4];
+    loop {
+        match recv(setup.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+            Ok(1) if packet[0] == GO => return Ok(()),
+            Ok(_) => return Err(StepError::refused("wait for create", "it has ended")),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(StepError::new("wait for create", errno)),
+        }
+    }
+}
+
+fn wait_for_go(inherited: &Inherited<'_>) -> Result<(), StepError> {
+    wait_for_word(inherited.setup.as_fd())
+}
+
+/// What init is about to do.
+#[derive(PartialEq, Eq)]
+enum While {
+    Building,
+    Waiting,
+}
+
+fn close_the_rest(inherited: &Inherited<'_>, then: While) -> std::io::Result<()> {
+    let mut keep = vec![inherited.setup.as_raw_fd(), inherited.listener.as_raw_fd()];
+    if then == While::Building {
+        keep.extend(inherited.cgroup.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(inherited.console.iter().map(AsRawFd::as_raw_fd));
+    }
+    keep.extend(
+        (0..inherited.preserve_fds).filter_map(|index| i32::try_from(index).ok()).map(|index| 3 + index),
+    );
+    process::close_all_except(&mut keep)
+}
+
+/// In a new user namespace init has all capabilities, but no id that files could belong to until it
+/// takes one.
+fn become_root(plan: &InitPlan) -> Result<(), StepError> {
+    let has_root = |mappings: &[IdMapping]| mappings.iter().any(|mapping| mapping.inside == 0);
+    if plan.namespace(NamespaceKind::User).is_none() {
+        return Ok(());
+    }
+    if plan.gid_mappings.is_empty() || has_root(&plan.gid_mappings) {
+        match credentials::setgroups(&[]) {
+            // Forbidden where an unprivileged user made the namespace; then the groups are harmless.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+            result => result.at(|| "drop the supplementary groups")?,
+        }
+        credentials::setresgid(0).at(|| "become group 0 of the user namespace")?;
+    }
+    if plan.uid_mappings.is_empty() || has_root(&plan.uid_mappings) {
+        credentials::setresuid(0).at(|| "become user 0 of the user namespace")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Init: the process that builds a sandbox from the inside and then waits at the gate.
+//!
+//! ```text
+//!  create                              init
+//!    clone3 ------------------------->   close what is not needed
+//!    write the id mappings
+//!    'g' ---------------------------->   join the cgroups; execute the steps ...
+//!    run prestart, createRuntime <---'h' Step::RuntimeHooks
+//!    'g' ---------------------------->   ...
+//!    <-------------------------------'r' stands at the gate, or 'F': a step failed
+//!    'g' ---------------------------->   from here on init lives without create
+//! ```
+//!
+//! The two talk over a socket pair. Init ends when its creator dies before the last 'g', so a killed
+//! `create` leaves no init behind. This file is the creator's side; `inside` is init's.
+
+mod inside;
+mod program;
+mod root;
+mod spawn;
+mod steps;
+mod waiting;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use super::gate;
+use super::plan::{IdMapping, InitPlan, NamespaceKind, Plan};
+use crate::error::{Error, Operation, Result};
+use crate::limits;
+use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
+use crate::sys::{process, socket};
+
+const GO: u8 = b'g';
+const HOOKS_DUE: u8 = b'h';
+const READY: u8 = b'r';
+
+/// What init needs besides the plan.
+#[derive(Debug)]
+pub struct SpawnOptions<'a> {
+    /// The compiled plan.
+    pub plan: &'a Plan,
+    /// The container's own directory, where the gate is made.
+    pub container_dir: &'a Path,
+    /// The files that init joins its control groups by, writing `0` (v1: one `tasks` each; v2: `cgroup.procs`).
+    pub cgroup: &'a [OwnedFd],
+    /// How many descriptors from 3 up the workload inherits.
+    pub preserve_fds: u32,
+    /// Where the terminal's master is sent, if the plan asks for a terminal.
+    pub console_socket: Option<OwnedFd>,
+}
+
+/// An init that builds its sandbox. Dropping it kills and reaps init.
+#[derive(Debug)]
+pub struct Building {
+    init: Child,
+    setup: OwnedFd,
+}
+
+/// An init that waits at the gate. It is a child of the caller and outlives it.
+#[derive(Debug)]
+pub struct Created {
+    /// Its process id, as the caller sees it.
+    pub pid: i32,
+    /// A descriptor of it.
+    pub pidfd: OwnedFd,
+}
+
+/// Makes init with clone3(2) in the namespaces of the plan. The caller must be single-threaded.
+/// Init runs from here on and stops where it needs the caller.
+pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
+    if options.plan.process.terminal.is_some() && options.console_socket.is_none() {
+        let reason = "is true, but there is no console socket to send the terminal to";
+        return Err(Error::invalid("config.json: $.process.terminal", reason));
+    }
+    let listener = gate::listen(options.container_dir)?;
+    let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
+    let inherited = inside::Inherited {
+        plan: options.plan,
+        setup: theirs,
+        listener,
+        cgroup: options.cgroup,
+        preserve_fds: options.preserve_fds,
+        console: options.console_socket,
+    };
+    let pid = spawn::clone_init(&options.plan.init, inherited)?;
+    let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
+    let init = Child { pid, pidfd: Some(pidfd?) };
+    write_id_mappings(&options.plan.init, pid)?;
+    let building = Building { init, setup: ours };
+    building.go()?;
+    Ok(building)
+}
+
+impl Building {
+    /// Init's process id, as the caller sees it.
+    pub fn pid(&self) -> i32 {
+        self.init.pid
+    }
+
+    /// Waits until init stands at the gate. `runtime_hooks` is called once in between, when the
+    /// namespaces and mounts exist and the root has not been entered yet: the caller runs the
+    /// `prestart` and `createRuntime` hooks there. If anything fails, init is killed and reaped.
+    pub fn wait_created(mut self, runtime_hooks: impl FnOnce() -> Result<()>) -> Result<Created> {
+        let mut runtime_hooks = Some(runtime_hooks);
+        loop {
+            let mut packet = [0; gate::PACKET_BYTES];
+            let length = receive(self.setup.as_fd(), &mut packet)?;
+            match packet[..length].split_first() {
+                Some((&READY, [])) => break,
+                Some((&HOOKS_DUE, [])) => {
+                    runtime_hooks.take().map_or(Ok(()), |hooks| hooks())?;
+                    self.go()?;
+                }
+                Some((&gate::FAILED, body)) => {
+                    return Err(match gate::decode_failure(body) {
+                        Some(error) => error.into(),
+                        None => Error::invalid("init", "sent a failure that cannot be understood"),
+                    });
+                }
+                Some(_) => return Err(Error::invalid("init", "sent a packet that cannot be understood")),
+                None => return Err(self.ended()),
+            }
+        }
+        if let Some(hooks) = runtime_hooks.take() {
+            hooks()?;
+        }
+        self.go()?;
+        let pid = self.init.pid;
+        let pidfd = self.init.pidfd.take();
+        pidfd.map(|pidfd| Created { pid, pidfd }).ok_or_else(|| Error::invalid("init", "has no descriptor"))
+    }
+
+    fn go(&self) -> Result<()> {
+        send(self.setup.as_raw_fd(), &[GO], MsgFlags::MSG_NOSIGNAL).operation(|| "send to init").map(drop)
+    }
+
+    /// The error of an init that ended without a word.
+    fn ended(&mut self) -> Error {
+        let status = self.init.pidfd.take().and_then(|_| process::wait_for(self.init.pid).ok());
+        let reason = match status {
+            Some(status) => format!("ended before it reached the gate (wait status {status:#x})"),
+            None => "ended before it reached the gate".to_owned(),
+        };
+        Error::invalid("init", reason)
+    }
+}
+
+/// A child that is killed and reaped unless its descriptor was taken away.
+#[derive(Debug)]
+struct Child {
+    pid: i32,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            // A child that has ended already only needs to be reaped.
+            let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait_for(self.pid);
+        }
+    }
+}
+
+/// Waits for a packet of init, [`limits::INIT_READY`] at most.
+fn receive(setup: BorrowedFd<'_>, packet: &mut [u8]) -> Result<usize> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let limit: Duration = limits::INIT_READY;
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(&mut [PollFd::new(setup, PollFlags::POLLIN)], timeout) {
+            Ok(0) => {
+                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                return Err(Error::TimedOut { operation: "wait for init".to_owned(), limit_ms });
+            }
+            Ok(_) => match recv(setup.as_raw_fd(), packet, MsgFlags::empty()) {
+                Err(nix::errno::Errno::ECONNRESET) => return Ok(0),
+                result => return result.operation(|| "receive from init"),
+            },
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::io("wait for init", errno)),
+        }
+    }
+}
+
+/// Fills in the new user namespace's mappings (user_namespaces(7)).
+fn write_id_mappings(plan: &InitPlan, pid: i32) -> Result<()> {
+    if plan.namespace(NamespaceKind::User).is_none_or(|user| user.path.is_some()) {
+        return Ok(());
+    }
+    let write = |name: &str, text: &str| {
+        let path = format!("/proc/{pid}/{name}");
+        std::fs::write(&path, text).operation(|| format!("write {text:?} to {path}"))
+    };
+    if !nix::unistd::geteuid().is_root() {
+        // Who has no right over groups may map them only after giving up setgroups(2).
+        write("setgroups", "deny")?;
+    }
+    write("uid_map", &mapping_lines(&plan.uid_mappings))?;
+    write("gid_map", &mapping_lines(&plan.gid_mappings))
+}
+
+fn mapping_lines(mappings: &[IdMapping]) -> String {
+    mappings.iter().map(|map| format!("{} {} {}\n", map.inside, map.outside, map.count)).collect()
+}

@@ -1,0 +1,136 @@
+//! The clone that makes init, and the namespaces it joins.
+//!
+//! New namespaces come with clone3(2) itself. To join existing ones, and to make a time namespace
+//! with offsets, a process in between is needed: it enters them, then makes init as a child of *its*
+//! parent (`CLONE_PARENT`) and ends. The cgroup namespace is made by init, once it is in its group.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::inside::{self, Inherited};
+use crate::error::{Error, Operation, Result};
+use crate::sandbox::enter::At;
+use crate::sandbox::gate;
+use crate::sandbox::plan::{InitPlan, NamespaceKind, NamespacePlan};
+use crate::sandbox::step::StepError;
+use crate::sys::namespace::{Cloned, clone_process};
+use crate::sys::process;
+
+/// Makes init; returns its pid, in the parent only.
+pub(super) fn clone_init(plan: &InitPlan, inherited: Inherited<'_>) -> Result<i32> {
+    let flags = new_namespaces(plan);
+    if needs_go_between(plan) {
+        return clone_through(plan, flags, inherited);
+    }
+    match clone_process(flags).operation(|| "clone init into its namespaces")? {
+        Cloned::Parent(pid) => Ok(pid),
+        Cloned::Child => inside::run(inherited),
+    }
+}
+
+fn new_namespaces(plan: &InitPlan) -> u64 {
+    let made_by_clone = |namespace: &&NamespacePlan| {
+        namespace.path.is_none() && !matches!(namespace.kind, NamespaceKind::Cgroup | NamespaceKind::Time)
+    };
+    plan.namespaces
+        .iter()
+        .filter(made_by_clone)
+        .fold(0, |flags, namespace| flags | clone_flag(namespace.kind).bits() as u32 as u64)
+}
+
+fn needs_go_between(plan: &InitPlan) -> bool {
+    plan.namespaces.iter().any(|namespace| namespace.path.is_some() || namespace.kind == NamespaceKind::Time)
+}
+
+pub(super) fn clone_flag(kind: NamespaceKind) -> CloneFlags {
+    match kind {
+        NamespaceKind::User => CloneFlags::CLONE_NEWUSER,
+        NamespaceKind::Pid => CloneFlags::CLONE_NEWPID,
+        NamespaceKind::Network => CloneFlags::CLONE_NEWNET,
+        NamespaceKind::Ipc => CloneFlags::CLONE_NEWIPC,
+        NamespaceKind::Uts => CloneFlags::CLONE_NEWUTS,
+        NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+        NamespaceKind::Time => CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
+        NamespaceKind::Mount => CloneFlags::CLONE_NEWNS,
+    }
+}
+
+/// Makes init by a process in between, which tells init's pid, or why there is none, over a pipe.
+fn clone_through(plan: &InitPlan, flags: u64, inherited: Inherited<'_>) -> Result<i32> {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).operation(|| "make a pipe")?;
+    let between = match clone_process(0).operation(|| "clone a process to join namespaces")? {
+        Cloned::Parent(pid) => pid,
+        Cloned::Child => between(plan, flags, inherited, &writer),
+    };
+    drop(writer);
+    let mut answer = Vec::new();
+    let read = File::from(reader).take(gate::PACKET_BYTES as u64).read_to_end(&mut answer);
+    process::wait_for(between).operation(|| "wait for the process that joins namespaces")?;
+    read.operation(|| "read from the process that joins namespaces")?;
+    match answer.split_first() {
+        Some((&gate::BORN, &[a, b, c, d])) => Ok(i32::from_le_bytes([a, b, c, d])),
+        Some((&gate::FAILED, body)) => {
+            let malformed = || Error::invalid("joining namespaces", "failed");
+            Err(gate::decode_failure(body).map_or_else(malformed, Error::from))
+        }
+        Some(_) | None => Err(Error::invalid("joining namespaces", "ended without a word")),
+    }
+}
+
+fn between(plan: &InitPlan, flags: u64, inherited: Inherited<'_>, writer: &OwnedFd) -> ! {
+    let made = enter_namespaces(plan).and_then(|()| {
+        clone_process(flags | libc::CLONE_PARENT as u64).at(|| "clone init into its namespaces")
+    });
+    let answer = match made {
+        Ok(Cloned::Child) => inside::run(inherited),
+        Ok(Cloned::Parent(pid)) => [&[gate::BORN][..], &pid.to_le_bytes()].concat(),
+        Err(error) => gate::encode_failure(&error),
+    };
+    // A parent that is gone cannot be told: init sees the end of its socket as well.
+    let _ = nix::unistd::write(writer, &answer);
+    process::exit_now(0)
+}
+
+fn enter_namespaces(plan: &InitPlan) -> std::result::Result<(), StepError> {
+    let mut joins = Vec::new();
+    for namespace in &plan.namespaces {
+        let Some(path) = &namespace.path else { continue };
+        let step = format!("join the {:?} namespace {}", namespace.kind, path.display());
+        let file = File::open(path).at(|| step.clone())?;
+        joins.push((namespace.kind, step, file));
+    }
+    // Privileges over a namespace come from the user namespace that owns it: the one we are in, or
+    // the one we join. Those that cannot be entered before the user namespace are tried after it.
+    let is_user = |kind| kind == NamespaceKind::User;
+    let mut later = Vec::new();
+    let (user, others): (Vec<_>, Vec<_>) = joins.into_iter().partition(|(kind, _, _)| is_user(*kind));
+    for (kind, step, file) in others {
+        match setns(file.as_fd(), clone_flag(kind)) {
+            Err(Errno::EPERM) if !user.is_empty() => later.push((kind, step, file)),
+            result => result.at(|| step)?,
+        }
+    }
+    for (kind, step, file) in user.into_iter().chain(later) {
+        setns(file.as_fd(), clone_flag(kind)).at(|| step)?;
+    }
+    new_time_namespace(plan)
+}
+
+fn new_time_namespace(plan: &InitPlan) -> std::result::Result<(), StepError> {
+    if plan.namespace(NamespaceKind::Time).is_none_or(|time| time.path.is_some()) {
+        return Ok(());
+    }
+    unshare(clone_flag(NamespaceKind::Time)).at(|| "make a time namespace")?;
+    if plan.time_offsets.is_empty() {
+        return Ok(());
+    }
+    let line = |offset: &crate::sandbox::plan::TimeOffset| {
+        format!("{} {} {}\n", offset.clock, offset.secs, offset.nanosecs)
+    };
+    let lines: String = plan.time_offsets.iter().map(line).collect();
+    std::fs::write("/proc/self/timens_offsets", &lines).at(|| format!("set the clocks' offsets {lines:?}"))
+}
