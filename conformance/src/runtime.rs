@@ -23,6 +23,8 @@ pub struct Runtime {
     root: PathBuf,
     output: PathBuf,
     calls: u32,
+    /// A command that is given the runtime's command line, if there is one.
+    wrapper: Vec<String>,
 }
 
 /// A call that has ended.
@@ -52,12 +54,25 @@ pub struct Running {
 impl Runtime {
     /// A runtime whose state goes to `root` and whose output files go to `output`.
     pub fn new(program: &Path, root: PathBuf, output: PathBuf) -> Runtime {
-        Runtime { program: program.to_owned(), root, output, calls: 0 }
+        Runtime { program: program.to_owned(), root, output, calls: 0, wrapper: Vec::new() }
     }
 
     /// The state directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// From now on the runtime is run by this command, which gets the runtime's command line as its last arguments;
+    /// an empty one takes that back.
+    pub fn run_through(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    fn command(&self) -> Command {
+        let Some((first, rest)) = self.wrapper.split_first() else { return Command::new(&self.program) };
+        let mut command = Command::new(first);
+        command.args(rest).arg(&self.program);
+        command
     }
 
     /// Begins a call; stdin is `/dev/null` unless `stdin` is given.
@@ -77,7 +92,7 @@ impl Runtime {
         let stderr_path = self.output.join(format!("{}.err", self.calls));
         let stdout_file = File::create(&stdout_path).context("create the output file")?;
         let stderr_file = File::create(&stderr_path).context("create the error file")?;
-        let mut command = Command::new(&self.program);
+        let mut command = self.command();
         command.arg("--root").arg(&self.root).args(arguments).current_dir(&self.output);
         command.stdin(stdin.unwrap_or_else(Stdio::null));
         command.stdout(stdout.unwrap_or_else(|| stdout_file.into())).stderr(stderr_file);

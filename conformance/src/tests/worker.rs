@@ -1,10 +1,12 @@
 //! Worker bundles: scripts of both kinds answer from inside their sandbox, with the plan's privileges, and fail loudly.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
@@ -24,6 +26,7 @@ tests! { "worker";
         run_serves_until_it_is_killed,
         a_worker_listens_in_its_own_network_namespace,
         the_listen_annotation_names_the_address,
+        listeners_of_socket_activation_are_inherited,
         a_listen_annotation_that_makes_no_sense_is_refused,
         a_root_that_is_left_out_is_empty_and_read_only,
         a_worker_runs_on_a_root_of_its_own,
@@ -176,6 +179,24 @@ fn the_listen_annotation_names_the_address(case: &mut Case) -> Result<()> {
     let container = case.start(&bundle)?;
     let answer = curl_inside(&container, "http://127.0.0.1:9001/")?;
     ensure!(answer == "hello from a service worker", "{answer}");
+    case.remove(&container)
+}
+
+fn listeners_of_socket_activation_are_inherited(case: &mut Case) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).context("let the listener be inherited")?;
+    // sd_listen_fds(3): the descriptors begin at 3, and the variables say whose they are.
+    let script = format!("LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&{}", listener.as_raw_fd());
+    case.runtime.run_through(&["bash", "-c", &script]);
+    let bundle = case.worker(HELLO)?;
+    let container = case.create(&bundle)?;
+    case.runtime.run_through(&[]);
+    drop(listener);
+    // The connection waits in the listener's queue until there is a worker.
+    let mut client = http::Client::connect(address)?;
+    case.runtime.ok(&["start", &container.id])?;
+    ensure!(client.get("/")?.text()? == "hello from a service worker");
     case.remove(&container)
 }
 

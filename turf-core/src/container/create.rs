@@ -43,9 +43,10 @@ pub fn plan(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> 
 /// Creates a container, and returns init, which is a child of the caller.
 pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) -> Result<init::Created> {
     let (bundle, plan) = load(root, id, &options)?;
-    let cgroup = Cgroup::locate(&plan.cgroup)?;
     let dir = root.container(id);
+    // First of all the id: whoever has it has the control group of that name too.
     let lock = dir.create()?;
+    let cgroup = Cgroup::locate(&plan.cgroup).map_err(|error| error.and_clean_up(dir.remove(&lock)))?;
     let mut state = State::begin(id, &plan, bundle.rootfs, cgroup);
     state.preserved_fds = options.preserve_fds;
     state.listen_fds = listeners_of(&plan.process.env).min(options.preserve_fds);
