@@ -11,8 +11,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, wait};
-use turf_core::sys::fork::{Destination, Fork, Step, exit_now, fork_into};
+use turf_core::sys::fork::{Destination, Fork, Step, fork_into};
 use turf_core::sys::pidfd::{pidfd_open, pidfd_send_signal};
+use turf_core::sys::process::exit_now;
 
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWNS)

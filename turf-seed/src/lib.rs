@@ -1,1 +1,18 @@
 //! The seam between the sandbox and V8: warm once, fork on request.
+//!
+//! ```text
+//!  options -> daemon -> warmup -> forkable? -> server ----------------------------> end
+//!                                               | fork request: helper
+//!                                               v
+//!                                             worker: dress, report, run user code
+//! ```
+//!
+//! One thread, always. The library is what the `turf-seed` program is made of, so that its parts can be tested.
+
+pub mod daemon;
+pub mod forkable;
+pub mod helper;
+pub mod options;
+pub mod server;
+pub mod warmup;
+pub mod worker;

@@ -1,3 +1,88 @@
-//! Entry point.
+//! `turf-seed`: see the library.
+//!
+//! Standard output is for the starter, one message: `ready`, or the reason why not. Standard error is the log.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use aworker_rt::Runtime;
+use turf_core::seed::registry::{READY, SeedDir, SeedSource, SeedState};
+use turf_core::sys::identity::ProcessLayout;
+use turf_core::sys::process::exit_now;
+use turf_seed::options::{Options, Place};
+use turf_seed::server::{Outcome, Server};
+use turf_seed::worker::{Beginning, Prepared};
+use turf_seed::{daemon, warmup, worker};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(text) => {
+            eprintln!("turf-seed: {text}");
+            return ExitCode::from(2);
+        }
+    };
+    let (mut server, runtime, prepared) = match start(&options) {
+        Ok(started) => started,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            eprintln!("turf-seed: {error:#}");
+            daemon::remove_cgroups(&options.name);
+            return ExitCode::FAILURE;
+        }
+    };
+    match server.serve() {
+        Ok(Outcome::Forked(forked)) => {
+            // Closes what is the seed's.
+            drop(server);
+            exit_now(worker::live(*forked, runtime, &prepared))
+        }
+        Ok(Outcome::Stopped) => {
+            eprintln!("turf-seed: stopped");
+            if let Err(error) = SeedDir::at(&options.directory).clear() {
+                eprintln!("turf-seed: {error}");
+            }
+            daemon::remove_cgroups(&options.name);
+            // V8 has nothing to tell anybody at its end.
+            exit_now(0)
+        }
+        Err(error) => {
+            eprintln!("turf-seed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: &Options) -> Result<(Server, Runtime, Prepared)> {
+    daemon::close_inherited()?;
+    match options.place {
+        Place::Daemon => daemon::detach()?,
+        Place::Foreground => {}
+    }
+    daemon::forget_caller()?;
+    for left in daemon::leave_cgroups(&options.name) {
+        eprintln!("turf-seed: {left}");
+    }
+    let directory = SeedDir::at(&options.directory);
+    let alive = directory.claim()?;
+    let source = match &options.script {
+        Some(script) => SeedSource::Script(script.clone()),
+        None => SeedSource::BuiltIns,
+    };
+    directory.write_state(&SeedState { pid: std::process::id() as i32, source })?;
+    let runtime = warmup::warm_runtime(options)?;
+    let server = Server::start(options, &directory, alive)?;
+    let beginning = if options.script.is_some() { Beginning::Deserialize } else { Beginning::OwnScript };
+    let prepared = Prepared { layout: ProcessLayout::read().ok(), beginning };
+    eprintln!("turf-seed: {} listens as process {}", options.name, std::process::id());
+    say(READY);
+    daemon::close_start_message().context("finish the start")?;
+    Ok((server, runtime, prepared))
+}
+
+/// Tells the starter, who may be gone.
+fn say(message: &str) {
+    let mut output = std::io::stdout();
+    let _ = writeln!(output, "{message}").and_then(|()| output.flush());
+}

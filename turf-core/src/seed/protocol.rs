@@ -127,6 +127,11 @@ impl Namespaces {
         Namespaces(self.0 & !other.0)
     }
 
+    /// This set and `other` together.
+    pub fn with(self, other: Namespaces) -> Namespaces {
+        Namespaces(self.0 | other.0)
+    }
+
     /// The pid namespace alone.
     pub const PID: Namespaces = Namespaces(libc::CLONE_NEWPID as u32);
     /// The user namespace alone.

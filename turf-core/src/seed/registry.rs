@@ -12,7 +12,7 @@
 //! directory itself stays, so that two commands that lock it always lock the same file.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,7 +22,6 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +150,7 @@ impl SeedDir {
     /// Locks `alive` for the calling seed, or says that another one has it.
     pub fn claim(&self) -> Result<Alive> {
         match try_lock(&self.0.join("alive"))? {
-            Some(lock) => Ok(Alive { _lock: lock }),
+            Some(lock) => Ok(Alive { lock }),
             None => Err(Error::invalid(self.0.display().to_string(), "belongs to another living seed")),
         }
     }
@@ -183,8 +182,9 @@ impl SeedDir {
         }
     }
 
-    /// Removes what a seed that is gone left behind, except the directory, its locks and the log.
-    fn clear(&self) -> Result<()> {
+    /// Removes what a seed leaves behind, except the directory, its locks and the log. Only for the seed itself at its
+    /// end, and for who knows that it is gone.
+    pub fn clear(&self) -> Result<()> {
         for path in [self.control(), self.state_file()] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -198,13 +198,13 @@ impl SeedDir {
 /// The lock that says that a seed lives; the kernel releases it when the process ends.
 #[derive(Debug)]
 pub struct Alive {
-    _lock: Flock<File>,
+    lock: File,
 }
 
 impl Alive {
     /// The locked file's descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self._lock.as_fd()
+        self.lock.as_fd()
     }
 }
 
@@ -307,7 +307,7 @@ impl Registry {
         SeedDir(self.path(name))
     }
 
-    fn lock(&self, name: &SeedName) -> Result<Flock<File>> {
+    fn lock(&self, name: &SeedName) -> Result<File> {
         let path = self.path(name);
         create_private_dir_all(&path)?;
         let file = path.join("lock");
@@ -443,14 +443,16 @@ fn read_start_message(output: Option<std::process::ChildStdout>, name: &SeedName
     }
 }
 
-fn try_lock(path: &Path) -> Result<Option<Flock<File>>> {
+/// flock(2) through the standard library, whose file keeps the lock until the last copy of it is closed: what unlocks
+/// when it is dropped would, in a forked worker, unlock the seed's.
+fn try_lock(path: &Path) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(path).operation(|| format!("open {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(Error::io(format!("lock {}", path.display()), errno)),
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(Error::io(format!("lock {}", path.display()), error)),
     }
 }
 

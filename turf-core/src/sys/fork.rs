@@ -27,6 +27,8 @@ use std::arch::asm;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use super::process::exit_now;
+
 /// Where a process goes by itself before its child is forked.
 #[derive(Debug)]
 pub struct Destination<'a> {
@@ -119,12 +121,6 @@ pub fn fork() -> Result<Fork, ForkError> {
         pid if pid > 0 => Ok(Fork::Parent { pid }),
         _ => Err(ForkError { step: Step::ForkChild, source: io::Error::last_os_error() }),
     }
-}
-
-/// Ends the process at once, without exit handlers: _exit(2).
-pub fn exit_now(status: i32) -> ! {
-    // SAFETY: _exit takes an integer and does not return.
-    unsafe { libc::_exit(status) }
 }
 
 fn check_single_threaded() -> Result<(), ForkError> {

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod credentials;
 pub mod fd;
 pub mod fork;
+pub mod identity;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

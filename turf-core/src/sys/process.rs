@@ -70,6 +70,12 @@ pub fn default_signal_actions() {
     }
 }
 
+/// Makes a write to a broken pipe an error instead of a signal (signal(7), `SIGPIPE`).
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN is a valid action for SIGPIPE.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// The signal and sender of the next record of a signalfd; `None` when there is none.
 pub fn read_signal(signalfd: BorrowedFd<'_>) -> Option<(i32, u32)> {
     const SIZE: usize = size_of::<libc::signalfd_siginfo>();

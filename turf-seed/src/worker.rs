@@ -1,0 +1,231 @@
+//! From the fork to user code: the clone of a seed becomes the process its plan describes.
+//!
+//! What can fail is told on the report channel, in the words a user of `turf start` sees; after `Running` the worker
+//! speaks on its own standard error.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use aworker_rt::{ListenAddress, Listener, Runtime, Script, Start, Worker, WorkerOptions};
+use nix::sys::prctl;
+use nix::sys::signal::SigSet;
+use nix::time::ClockId;
+use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setresgid, setresuid, setsid};
+use turf_core::sandbox::{StepError, enter, gate};
+use turf_core::seed::client::send_report;
+use turf_core::seed::plan::WorkerPlan;
+use turf_core::seed::protocol::{ForkRequest, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, Timeline};
+use turf_core::sys::identity::{ProcessLayout, replace_environment};
+
+use crate::helper;
+use crate::server::{ForkedWorker, nanoseconds};
+
+/// What the seed prepares so that its workers need not.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The seed's own layout, if the kernel tells it.
+    pub layout: Option<ProcessLayout>,
+    /// Where a worker's life begins.
+    pub beginning: Beginning,
+}
+
+/// Where a worker's life begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// At the script that its plan names.
+    OwnScript,
+    /// At `deserialize`: the seed has run the script.
+    Deserialize,
+}
+
+/// Exit status of a worker that could not be made; the reason was reported.
+const NOT_STARTED: i32 = 1;
+
+/// Lives the worker's life; its exit status. The caller has let go of everything that is the seed's.
+pub fn live(forked: ForkedWorker, runtime: Runtime, prepared: &Prepared) -> i32 {
+    let ForkedWorker { request, fds, mut timeline } = forked;
+    // Kept apart, so that a failure can be reported whatever became of the rest.
+    let Ok(report) = fds.report.try_clone() else {
+        return NOT_STARTED;
+    };
+    let made = make(&request, fds, runtime, prepared, &mut timeline);
+    let message = match &made {
+        Ok(_) => Report::Running(timeline),
+        Err(refusal) => Report::Failed(refusal.clone()),
+    };
+    // If `turf start` is gone, init still knows that the worker runs.
+    let _ = send_report(report.as_fd(), &message);
+    drop(report);
+    match made {
+        Ok(ready) => ready.worker.run(ready.start, ready.listeners),
+        Err(_) => NOT_STARTED,
+    }
+}
+
+/// A worker for which only user code is left to run.
+struct Ready {
+    worker: Worker,
+    start: Start,
+    listeners: Vec<Listener>,
+}
+
+fn make(
+    request: &ForkRequest,
+    fds: ReceivedFds,
+    runtime: Runtime,
+    prepared: &Prepared,
+    timeline: &mut Timeline,
+) -> Result<Ready, Refusal> {
+    let fds = helper::finish_entry(request, fds)?;
+    let at_gate = |error| Refusal::from_io("gate", "tell the container's init of its worker", &error);
+    gate::report_born(fds.gate.as_fd()).map_err(at_gate)?;
+    let plan = read_plan(&request.plan, fds.plan)?;
+    if request.namespaces.contains(Namespaces::USER) {
+        become_root_of_user_namespace()?;
+    }
+    become_own_process(&plan, prepared)?;
+    let mut listeners = fds.listeners.into_iter().map(inherited_listener).collect::<Result<Vec<_>, _>>()?;
+    for address in &plan.listen {
+        listeners.push(bind(address, &plan)?);
+    }
+    // Standard error is the last to change: until here a panic would show in the seed's log.
+    let [stdin, stdout, stderr] = fds.stdio;
+    let stdio_failed = |errno: nix::errno::Errno| Refusal::from_io("stdio", "set up stdio", &errno.into());
+    dup2_stdin(stdin).map_err(stdio_failed)?;
+    dup2_stdout(stdout).map_err(stdio_failed)?;
+    dup2_stderr(stderr).map_err(stdio_failed)?;
+    enter::apply_process(&plan.process).map_err(step_refusal)?;
+    // A change of user takes this away; execve(2) would give it back.
+    prctl::set_dumpable(true)
+        .map_err(|errno| Refusal::from_io("dumpable", "make /proc/self readable", &errno.into()))?;
+    timeline.plan_applied_ns = nanoseconds(ClockId::CLOCK_MONOTONIC);
+    let start = match prepared.beginning {
+        Beginning::Deserialize => Start::Deserialize,
+        Beginning::OwnScript => Start::Load(open_script(&plan)?),
+    };
+    let worker = runtime
+        .become_worker(worker_options(&plan)?)
+        .map_err(|error| Refusal::new("become worker", error.to_string()))?;
+    timeline.javascript_ns = nanoseconds(ClockId::CLOCK_MONOTONIC);
+    gate::report_running(fds.gate.as_fd()).map_err(at_gate)?;
+    Ok(Ready { worker, start, listeners })
+}
+
+fn read_plan(plan: &PlanBytes, file: Option<OwnedFd>) -> Result<WorkerPlan, Refusal> {
+    let failed = |error: turf_core::Error| Refusal::new("decode plan", error.to_string());
+    match (plan, file) {
+        (PlanBytes::Inline(bytes), _) => WorkerPlan::decode(bytes).map_err(failed),
+        (PlanBytes::Memfd(len), Some(file)) => {
+            let mut bytes = vec![0; *len as usize];
+            File::from(file)
+                .read_exact_at(&mut bytes, 0)
+                .map_err(|error| Refusal::from_io("decode plan", "read the worker's plan", &error))?;
+            WorkerPlan::decode(&bytes).map_err(failed)
+        }
+        (PlanBytes::Memfd(_), None) => Err(Refusal::new("decode plan", "the worker's plan did not come")),
+    }
+}
+
+/// Whoever enters a user namespace has all capabilities in it, but is still nobody.
+fn become_root_of_user_namespace() -> Result<(), Refusal> {
+    let failed = |errno: nix::errno::Errno| {
+        Refusal::from_io("user namespace", "become root of the user namespace", &errno.into())
+    };
+    let (group, user) = (Gid::from_raw(0), Uid::from_raw(0));
+    setresgid(group, group, group).map_err(failed)?;
+    setresuid(user, user, user).map_err(failed)
+}
+
+/// What execve(2) and runc's init would have done: signals (their actions are the default ones in the seed), session, name, arguments and environment.
+fn become_own_process(plan: &WorkerPlan, prepared: &Prepared) -> Result<(), Refusal> {
+    let failed = |operation: &'static str| {
+        move |errno: nix::errno::Errno| Refusal::from_io("process", operation, &errno.into())
+    };
+    SigSet::empty().thread_set_mask().map_err(failed("unblock signals"))?;
+    setsid().map_err(failed("setsid"))?;
+    let arguments = c_strings(&plan.process.args)?;
+    let environment = c_strings(&plan.process.env)?;
+    let name = plan.process.args.first().map(|path| path.rsplit('/').next().unwrap_or(path)).unwrap_or("");
+    let name = CString::new(name).map_err(|_| contains_zero(name))?;
+    prctl::set_name(&name).map_err(failed("set the process's name"))?;
+    if let Some(layout) = &prepared.layout {
+        // Looks only: a kernel without it shows the seed's arguments.
+        let _ = layout.show(&arguments, &environment);
+    }
+    replace_environment(environment);
+    Ok(())
+}
+
+fn c_strings(texts: &[String]) -> Result<Vec<CString>, Refusal> {
+    texts.iter().map(|text| CString::new(text.as_str()).map_err(|_| contains_zero(text))).collect()
+}
+
+fn contains_zero(text: &str) -> Refusal {
+    Refusal::new("process", format!("{text:?} contains a zero byte"))
+}
+
+fn inherited_listener(fd: OwnedFd) -> Result<Listener, Refusal> {
+    Listener::from_fd(fd).map_err(|error| Refusal::from_io("listen", "take an inherited listener", &error))
+}
+
+fn bind(address: &turf_core::sandbox::plan::ListenAddress, plan: &WorkerPlan) -> Result<Listener, Refusal> {
+    use turf_core::sandbox::plan::ListenAddress as Planned;
+    let address = match address {
+        Planned::Tcp(address) => ListenAddress::Tcp(address.to_string()),
+        Planned::Unix(path) => ListenAddress::Unix(path.clone()),
+    };
+    let listener = Listener::bind(&address).map_err(|error| Refusal::new("listen", error.to_string()))?;
+    if let ListenAddress::Unix(path) = &address {
+        let (user, group) = (Uid::from_raw(plan.process.uid), Gid::from_raw(plan.process.gid));
+        nix::unistd::chown(path, Some(user), Some(group)).map_err(|errno| {
+            Refusal::from_io("listen", &format!("chown {}", path.display()), &errno.into())
+        })?;
+    }
+    Ok(listener)
+}
+
+fn open_script(plan: &WorkerPlan) -> Result<Script, Refusal> {
+    match plan.process.args.get(1) {
+        Some(path) => {
+            Script::read(Path::new(path)).map_err(|error| Refusal::new("open script", error.to_string()))
+        }
+        None => {
+            Err(Refusal::new("open script", "process.args names no script: [\"aworker\", \"SCRIPT\", ...]"))
+        }
+    }
+}
+
+/// The port of the default address if the environment names none.
+const DEFAULT_PORT: u16 = 8080;
+
+fn worker_options(plan: &WorkerPlan) -> Result<WorkerOptions, Refusal> {
+    let environment: Vec<(String, String)> = plan
+        .process
+        .env
+        .iter()
+        .filter_map(|entry| entry.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let port = match environment.iter().rev().find(|(name, _)| name == "PORT") {
+        None => DEFAULT_PORT,
+        Some((_, port)) => port
+            .parse()
+            .map_err(|_| Refusal::new("listen", format!("PORT={port} is no number from 0 to 65535")))?,
+    };
+    Ok(WorkerOptions {
+        arguments: plan.process.args.iter().skip(2).cloned().collect(),
+        environment,
+        working_directory: None,
+        default_listen: Some(ListenAddress::Tcp(format!("0.0.0.0:{port}"))),
+        ..WorkerOptions::default()
+    })
+}
+
+fn step_refusal(error: StepError) -> Refusal {
+    let text = error.to_string();
+    let errno = (error.errno != 0).then_some(error.errno);
+    Refusal { step: error.step, errno, text }
+}
