@@ -132,7 +132,7 @@ impl ContainerDir {
         }
         loop {
             create_private_dir_all(&self.path)?;
-            let lock = match self.lock() {
+            let lock = match self.lock_with(OpenOptions::new().create(true)) {
                 // A `delete` removed the directory in between.
                 Err(Error::NoSuchContainer(_)) => continue,
                 Err(error) => return Err(error.and_clean_up(self.remove_if_empty())),
@@ -148,10 +148,19 @@ impl ContainerDir {
 
     /// Locks the container against other verbs; waits for at most [`limits::CONTAINER_LOCK`].
     pub fn lock(&self) -> Result<Lock> {
+        self.lock_with(&mut OpenOptions::new())
+    }
+
+    /// Locks the container if no other verb has it locked.
+    pub fn try_lock(&self) -> Result<Option<Lock>> {
+        self.try_lock_with(&mut OpenOptions::new())
+    }
+
+    fn lock_with(&self, options: &mut OpenOptions) -> Result<Lock> {
         let deadline = Instant::now() + limits::CONTAINER_LOCK;
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(lock) = self.try_lock()? {
+            if let Some(lock) = self.try_lock_with(options)? {
                 return Ok(lock);
             }
             if Instant::now() >= deadline {
@@ -164,12 +173,10 @@ impl ContainerDir {
         }
     }
 
-    /// Locks the container if no other verb has it locked.
-    pub fn try_lock(&self) -> Result<Option<Lock>> {
+    /// Only `create` may make the file: in a directory that a `delete` is emptying nobody else may.
+    fn try_lock_with(&self, options: &mut OpenOptions) -> Result<Option<Lock>> {
         let path = self.file(LOCK_FILE);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = match options.open(&path) {
+        let file = match options.read(true).write(true).mode(0o600).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.unknown()),
             file => file.operation(|| format!("open {}", path.display()))?,
         };
@@ -187,24 +194,36 @@ impl ContainerDir {
         Error::NoSuchContainer(self.id.to_string())
     }
 
-    /// Removes the directory with everything in it; state.json goes first, so that a removal that
-    /// is interrupted leaves no container that looks alive.
+    /// Removes the directory with everything in it. state.json goes first, so that a removal that is
+    /// interrupted leaves no container that looks alive; the lock goes last, and whatever comes into the
+    /// directory after it belongs to the next `create`.
     pub fn remove(&self, _lock: &Lock) -> Result<()> {
+        let describe = |path: &Path| format!("remove {}", path.display());
         let state = self.file(STATE_FILE);
-        match fs::remove_file(&state) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("remove {}", state.display()), error));
+        ignore_missing(fs::remove_file(&state)).operation(|| describe(&state))?;
+        for entry in
+            fs::read_dir(&self.path).operation(|| format!("read directory {}", self.path.display()))?
+        {
+            let entry = entry.operation(|| format!("read directory {}", self.path.display()))?;
+            if entry.file_name() != LOCK_FILE {
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let path = entry.path();
+                let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                ignore_missing(removed).operation(|| describe(&path))?;
             }
-            Ok(()) | Err(_) => {}
         }
-        fs::remove_dir_all(&self.path).operation(|| format!("remove directory {}", self.path.display()))
+        let lock = self.file(LOCK_FILE);
+        ignore_missing(fs::remove_file(&lock)).operation(|| describe(&lock))?;
+        self.remove_if_empty()
     }
 
-    fn remove_if_empty(&self) -> Result<()> {
+    /// Removes an empty directory, which is what a `create` that was killed in its very first step leaves.
+    pub fn remove_if_empty(&self) -> Result<()> {
         match fs::remove_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result.operation(|| format!("remove directory {}", self.path.display())),
+            result => {
+                ignore_missing(result).operation(|| format!("remove directory {}", self.path.display()))
+            }
         }
     }
 }
@@ -221,6 +240,13 @@ const LOCK_FILE: &str = "lock";
 #[derive(Debug)]
 pub struct Lock {
     _file: Flock<File>,
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 fn is_same_file(open: &Flock<File>, path: &Path) -> bool {

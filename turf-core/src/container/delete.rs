@@ -30,7 +30,10 @@ pub enum Force {
 pub fn delete(root: &StateRoot, id: &ContainerId, force: Force) -> Result<Vec<Error>> {
     let dir = root.container(id);
     match delete_known(&dir, force) {
-        Err(Error::NoSuchContainer(_)) if force == Force::Yes => Ok(Vec::new()),
+        Err(error @ Error::NoSuchContainer(_)) => {
+            dir.remove_if_empty()?;
+            if force == Force::Yes { Ok(Vec::new()) } else { Err(error) }
+        }
         result => result,
     }
 }
