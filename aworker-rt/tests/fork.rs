@@ -9,7 +9,8 @@ use std::io::{Read, Write};
 use aworker_rt::{Runtime, Script, V8Flags, WorkerOptions, initialize};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use turf_core::sys::fork::{Fork, exit_now, fork};
+use turf_core::sys::fork::{Fork, fork};
+use turf_core::sys::process::exit_now;
 
 const CHILDREN: usize = 100;
 

@@ -2,6 +2,7 @@
 
 use crate::engine::{self, ScriptError};
 use crate::event_loop;
+use crate::http;
 
 use super::lifecycle;
 
@@ -20,5 +21,6 @@ pub(super) fn warm_up(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptErro
         lifecycle::call(scope, &function, &[round])?;
         event_loop::checkpoint(scope)?;
     }
+    http::warm_up(scope, ROUNDS as usize);
     event_loop::run_until(scope, |_| false)
 }
