@@ -23,6 +23,7 @@ tests! { "isolation";
         bind_mounts_show_the_source_and_obey_ro,
         a_tmpfs_mount_has_its_options,
         nothing_mounted_inside_is_seen_outside,
+        links_in_the_root_cannot_lead_a_mount_out_of_it,
         masked_paths_are_empty,
         read_only_paths_refuse_writes,
         the_default_devices_are_there,
@@ -168,6 +169,29 @@ fn nothing_mounted_inside_is_seen_outside(case: &mut Case) -> Result<()> {
         "mounts leaked to the host:\n{host}"
     );
     case.remove(&container)
+}
+
+fn links_in_the_root_cannot_lead_a_mount_out_of_it(case: &mut Case) -> Result<()> {
+    let outside = case.directory().join("outside");
+    fs::create_dir(&outside)?;
+    let depth = "../".repeat(12);
+    for (target, destination) in [
+        (format!("{}", outside.display()), "/link/a"),
+        (format!("{depth}{}", outside.display()), "/link/b/c"),
+    ] {
+        let mut bundle = case.shell("exec sleep 1000")?;
+        std::os::unix::fs::symlink(&target, bundle.inside("/link"))?;
+        bundle.push("/mounts", json!({"destination": destination, "type": "tmpfs", "source": "planted"}));
+        bundle.write()?;
+        let id = case.id(&format!("planted{}", destination.len()));
+        // A runtime may refuse, or resolve the link inside the root; either way the host's directory stays as it is.
+        case.runtime.call(&["create", "--bundle", crate::case::text(&bundle.path)?, &id])?;
+        let entries = fs::read_dir(&outside)?.count();
+        ensure!(entries == 0, "the mount point {destination} was made outside of the root");
+        let table = fs::read_to_string("/proc/self/mountinfo")?;
+        ensure!(!table.contains("planted"), "mounted on the host:\n{table}");
+    }
+    Ok(())
 }
 
 fn masked_paths_are_empty(case: &mut Case) -> Result<()> {

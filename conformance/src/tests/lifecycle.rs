@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ tests! { "lifecycle";
         a_configuration_that_is_no_json_is_refused,
         run_returns_the_exit_code,
         run_returns_128_plus_the_signal,
+        run_passes_signals_on_to_the_program,
         run_of_a_missing_program_fails,
         run_removes_the_container_afterwards,
         run_detached_returns_while_the_program_runs,
@@ -45,6 +46,7 @@ tests! { "lifecycle";
         the_json_log_ends_with_the_error,
         list_names_the_containers;
     Turf:
+        kill_refuses_a_signal_that_does_not_exist,
         odd_ids_are_refused,
         a_bad_value_is_refused_with_its_path,
         a_dry_run_prints_the_plan_and_creates_nothing,
@@ -134,6 +136,16 @@ fn kill_refuses_a_stopped_container(case: &mut Case) -> Result<()> {
     let container = case.start(&bundle)?;
     case.wait(&container)?;
     case.runtime.refused(&["kill", &container.id, "TERM"], &[])?;
+    Ok(())
+}
+
+fn kill_refuses_a_signal_that_does_not_exist(case: &mut Case) -> Result<()> {
+    let bundle = case.shell(SLEEPER)?;
+    let container = case.start(&bundle)?;
+    for signal in ["SIGNOTHING", "999"] {
+        case.runtime.refused(&["kill", &container.id, signal], &[])?;
+    }
+    ensure!(case.runtime.status(&container.id)? == "running");
     Ok(())
 }
 
@@ -239,6 +251,18 @@ fn run_returns_128_plus_the_signal(case: &mut Case) -> Result<()> {
     wait::line(&mut fifo, wait::STEP)?;
     case.runtime.ok(&["kill", &id, "KILL"])?;
     running.finish()?.exited(137)?;
+    Ok(())
+}
+
+fn run_passes_signals_on_to_the_program(case: &mut Case) -> Result<()> {
+    let bundle = case.shell("trap 'exit 3' TERM; echo up > /fifo; while :; do sleep 0.05; done")?;
+    let mut fifo = case.fifo(&bundle.inside("/fifo"))?;
+    bundle.write()?;
+    let id = case.id("signalled");
+    let running = case.runtime.spawn(&["run", "--bundle", text(&bundle.path)?, &id], None)?;
+    wait::line(&mut fifo, wait::STEP)?;
+    kill(Pid::from_raw(running.pid()), Signal::SIGTERM)?;
+    running.finish()?.exited(3)?;
     Ok(())
 }
 
