@@ -142,7 +142,7 @@ function tabulate(data, properties) {
   for (let i = 0; i < entries.length; i++) {
     const { key, value } = entries[i];
     const row = { __proto__: null, '(index)': key };
-    if (isObject(value)) {
+    if (isObject(value) && !ops.is_proxy(value)) {
       const keys = properties ?? ReflectOwnKeys(value);
       for (let j = 0; j < keys.length; j++) {
         if (typeof keys[j] !== 'string') continue;
@@ -265,7 +265,7 @@ const methods = {
     printLine(STDOUT, formatArguments(data));
   },
   table(tabularData = undefined, properties = undefined) {
-    if (!isObject(tabularData)) {
+    if (!isObject(tabularData) || ops.is_proxy(tabularData)) {
       printLine(STDOUT, toText(tabularData));
       return;
     }

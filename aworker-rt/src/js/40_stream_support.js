@@ -127,6 +127,25 @@ function uponPromise(promise, onFulfilled, onRejected) {
   PromisePrototypeThen(promise === undefined ? resolved : promise, onFulfilled, onRejected);
 }
 
+/**
+ * `then` for steps that return a promise or undefined. Returning a promise from a callback of
+ * `then` itself would look up its `then`, which a user may have replaced.
+ */
+function chainPromise(promise, onFulfilled, onRejected) {
+  const { promise: result, resolve, reject } = PromiseWithResolvers();
+  const settle = (steps) => (value) => {
+    try {
+      const next = steps(value);
+      if (next === undefined) resolve();
+      else PromisePrototypeThen(next, resolve, reject);
+    } catch (error) {
+      reject(error);
+    }
+  };
+  PromisePrototypeThen(promise, settle(onFulfilled), onRejected === undefined ? reject : settle(onRejected));
+  return result;
+}
+
 /** Calls a user's method and returns a promise for its result. */
 function promiseCall(method, receiver, ...args) {
   try {
@@ -224,6 +243,7 @@ internals.streams = {
   SizedQueue,
   LazyPromise,
   uponPromise,
+  chainPromise,
   promiseCall,
   methodOf,
   convertStrategy,

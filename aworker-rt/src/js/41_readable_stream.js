@@ -361,7 +361,7 @@ function readableStreamTee(stream, createBranch, clone) {
       } catch (error) {
         first.controller.error(error);
         second.controller.error(error);
-        cancelCapability.resolve(readableStreamCancel(stream, error));
+        PromisePrototypeThen(readableStreamCancel(stream, error), cancelCapability.resolve, cancelCapability.reject);
         return;
       }
     }
@@ -371,7 +371,8 @@ function readableStreamTee(stream, createBranch, clone) {
     if (readAgain) pull();
   };
   const cancelBoth = () => {
-    cancelCapability.resolve(readableStreamCancel(stream, [firstReason, secondReason]));
+    const cancelled = readableStreamCancel(stream, [firstReason, secondReason]);
+    PromisePrototypeThen(cancelled, cancelCapability.resolve, cancelCapability.reject);
   };
   first = createBranch(pull, (reason) => {
     firstCanceled = true;
@@ -397,11 +398,15 @@ function readableStreamTee(stream, createBranch, clone) {
 function readableStreamFromIterable(asyncIterable) {
   const iterator = getAsyncIterator(asyncIterable);
   const pull = (controller) =>
-    PromisePrototypeThen(iterator.next(), (result) => {
+    streams.chainPromise(iterator.next(), (result) => {
       if (!internals.webidl.isObject(result)) throw new TypeError("The iterator's result is not an object");
-      if (result.done) controller.close();
-      else return PromisePrototypeThen(PromiseResolve(iterator.isSync ? result.value : undefined), (value) =>
-        controller.enqueue(iterator.isSync ? value : result.value));
+      if (result.done) {
+        controller.close();
+        return undefined;
+      }
+      if (iterator.isSync) return PromisePrototypeThen(PromiseResolve(result.value), (value) => controller.enqueue(value));
+      controller.enqueue(result.value);
+      return undefined;
     });
   return createReadableRecord(pull, (reason) => iterator.return(reason), 0);
 }

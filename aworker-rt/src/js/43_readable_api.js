@@ -222,7 +222,7 @@ class StreamIterator {
   }
 
   #chain(steps) {
-    this.#ongoing = this.#ongoing === undefined ? steps() : PromisePrototypeThen(this.#ongoing, steps, steps);
+    this.#ongoing = this.#ongoing === undefined ? steps() : streams.chainPromise(this.#ongoing, steps, steps);
     return this.#ongoing;
   }
 

@@ -1,6 +1,6 @@
 //! ReadableStreamPipeTo. https://streams.spec.whatwg.org/#readable-stream-pipe-to
 
-const { PromisePrototypeThen, PromiseReject, PromiseResolve, PromiseWithResolvers, TypeError } = primordials;
+const { PromisePrototypeThen, PromiseResolve, PromiseWithResolvers, TypeError } = primordials;
 const { isObject } = internals.webidl;
 const { streams } = internals;
 const { uponPromise } = streams;
@@ -155,10 +155,10 @@ function abortBoth(source, dest, reason, preventAbort, preventCancel) {
   }
   if (actions.length === 0) return PromiseResolve();
   if (actions.length === 1) return actions[0];
-  return PromisePrototypeThen(
+  return streams.chainPromise(
     actions[0],
     () => actions[1],
-    (error) => PromisePrototypeThen(actions[1], () => PromiseReject(error), () => PromiseReject(error)),
+    (error) => PromisePrototypeThen(actions[1], () => { throw error; }, () => { throw error; }),
   );
 }
 

@@ -4,7 +4,7 @@ const { FunctionPrototypeCall, PromisePrototypeThen, PromiseResolve, PromiseWith
   primordials;
 const { isObject, defineInterface, kConstruct } = internals.webidl;
 const { streams } = internals;
-const { methodOf, promiseCall, convertStrategy, extractHighWaterMark, extractSizeAlgorithm } = streams;
+const { methodOf, promiseCall, chainPromise, convertStrategy, extractHighWaterMark, extractSizeAlgorithm } = streams;
 const { createReadableRecord } = streams.readable;
 const { createWritableRecord } = streams.writable;
 
@@ -107,7 +107,7 @@ class TransformRecord {
   /** TransformStreamDefaultSinkWriteAlgorithm */
   sinkWrite(chunk) {
     if (!this.backpressure) return this.performTransform(chunk);
-    return PromisePrototypeThen(this.backpressureChange.promise, () => {
+    return chainPromise(this.backpressureChange.promise, () => {
       const { writable } = this;
       if (writable.state === 'erroring') throw writable.storedError;
       return this.performTransform(chunk);

@@ -1,0 +1,137 @@
+import { fact, end, same, alike, holds } from './facts.js';
+
+// What user code replaces must not reach the built-ins. The originals come back before a fact ends.
+function tampered(changes, action) {
+  const saved = changes.map(([object, key]) => [object, key, Object.getOwnPropertyDescriptor(object, key)]);
+  const { defineProperty } = Object;
+  const { deleteProperty } = Reflect;
+  const restore = () => {
+    for (let i = 0; i < saved.length; i++) {
+      if (saved[i][2] === undefined) deleteProperty(saved[i][0], saved[i][1]);
+      else defineProperty(saved[i][0], saved[i][1], saved[i][2]);
+    }
+  };
+  for (let i = 0; i < changes.length; i++) {
+    defineProperty(changes[i][0], changes[i][1], { value: changes[i][2], writable: true, configurable: true });
+  }
+  let result;
+  try {
+    result = action();
+  } finally {
+    restore();
+  }
+  return result;
+}
+const broken = () => { throw new Error('the built-in called tampered code'); };
+const arrays = ['push', 'pop', 'shift', 'splice', 'slice', 'map', 'filter', 'forEach', 'indexOf', 'includes', 'join', Symbol.iterator]
+  .map((key) => [Array.prototype, key, broken]);
+const strings = ['slice', 'charCodeAt', 'indexOf', 'split', 'replaceAll', 'toWellFormed', 'startsWith', 'padEnd']
+  .map((key) => [String.prototype, key, broken]);
+const maps = ['get', 'set', 'has', 'delete', Symbol.iterator].map((key) => [Map.prototype, key, broken]);
+const everything = [
+  ...arrays, ...strings, ...maps,
+  [Function.prototype, 'call', broken], [Function.prototype, 'apply', broken], [Function.prototype, 'bind', broken],
+  [RegExp.prototype, 'exec', broken], [RegExp.prototype, 'test', broken], [Promise.prototype, 'then', broken],
+  [Promise.prototype, 'catch', broken], [Promise.prototype, 'finally', broken],
+  [Object, 'defineProperty', broken], [Object, 'keys', broken], [Object, 'assign', broken], [JSON, 'stringify', broken],
+  [Number, 'isFinite', broken], [Math, 'floor', broken], [Math, 'min', broken], [Reflect, 'apply', broken],
+  [Reflect, 'ownKeys', broken], [WeakRef.prototype, 'deref', broken], [Promise, 'resolve', broken], [Promise, 'withResolvers', broken],
+];
+
+fact('events, signals and timers keep working', async () => {
+  let calls = 0;
+  let resolve;
+  const fired = new Promise((done) => { resolve = done; });
+  const controller = new AbortController();
+  // `any` takes a sequence: it runs the array's iterator, as Web IDL demands.
+  const any = AbortSignal.any([controller.signal]);
+  tampered(everything, () => {
+    any.onabort = () => calls++;
+    any.addEventListener('abort', () => calls++);
+    controller.abort();
+    setTimeout(() => resolve(), 0);
+    clearTimeout(setTimeout(() => {}, 0));
+  });
+  same(calls, 2);
+  await fired;
+});
+fact('URLs and their parameters keep working', () => {
+  const text = tampered(everything, () => {
+    const url = new URL('/a?x=1&y=2', 'http://host:81/');
+    url.searchParams.append('z', '3');
+    url.searchParams.delete('x');
+    url.searchParams.sort();
+    url.hash = 'h';
+    return url.href + url.host + url.searchParams.get('z') + new URLSearchParams({ a: 'b' }).toString();
+  });
+  same(text, 'http://host:81/a?y=2&z=3#hhost:813a=b');
+});
+fact('encoding, base64, crypto, clones and console keep working', () => {
+  tampered(everything, () => {
+    const decoder = new TextDecoder('latin1');
+    if (decoder.decode(new TextEncoder().encode('ab')) !== 'ab') broken();
+    if (atob(btoa('x')) !== 'x') broken();
+    crypto.getRandomValues(new Uint8Array(1));
+    structuredClone({ a: [1] });
+    console.log('%s', { a: [1, 'x', new Map()] }, new Error('shown'));
+    performance.mark('m');
+    performance.clearMarks();
+  });
+});
+fact('streams keep working', async () => {
+  // The chain of facts calls `then` itself, in microtasks that must be over.
+  await new Promise((settle) => setTimeout(settle, 0));
+  const chunks = [];
+  let resolve;
+  const done = new Promise((settle) => { resolve = settle; });
+  const { then } = Promise.prototype;
+  Promise.prototype.then = broken;
+  const { push } = Array.prototype;
+  Array.prototype.push = broken;
+  let pipe;
+  try {
+    let count = 0;
+    const source = new ReadableStream({ pull(controller) {
+      controller.enqueue(count++);
+      if (count === 3) controller.close();
+    } });
+    const transform = new TransformStream({ transform(chunk, controller) { controller.enqueue(chunk * 2); } });
+    pipe = source.pipeThrough(transform).pipeTo(new WritableStream({
+      write(chunk) { chunks[chunks.length] = chunk; },
+      close() {
+        Promise.prototype.then = then;
+        resolve();
+      },
+    }));
+  } finally {
+    Array.prototype.push = push;
+  }
+  await done;
+  await pipe;
+  alike(chunks, [0, 2, 4]);
+});
+fact('async iteration uses the original reader', async () => {
+  const { getReader } = ReadableStream.prototype;
+  const { read } = ReadableStreamDefaultReader.prototype;
+  ReadableStream.prototype.getReader = broken;
+  ReadableStreamDefaultReader.prototype.read = broken;
+  const seen = [];
+  for await (const chunk of ReadableStream.from(['a', 'b'])) seen.push(chunk);
+  ReadableStream.prototype.getReader = getReader;
+  ReadableStreamDefaultReader.prototype.read = read;
+  alike(seen, ['a', 'b']);
+});
+fact('replaced globals do not matter', () => {
+  const { URLSearchParams: original, Event: OriginalEvent } = globalThis;
+  globalThis.URLSearchParams = broken;
+  globalThis.Event = broken;
+  holds(new URL('http://a/?x=1').searchParams instanceof original);
+  const controller = new AbortController();
+  let seen;
+  controller.signal.onabort = (event) => { seen = event; };
+  controller.abort();
+  holds(seen instanceof OriginalEvent);
+  globalThis.URLSearchParams = original;
+  globalThis.Event = OriginalEvent;
+});
+end();
