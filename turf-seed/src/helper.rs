@@ -90,9 +90,8 @@ fn relay(worker: i32, gate: OwnedFd) -> ! {
                 PollFd::new(process.as_fd(), PollFlags::POLLIN),
                 PollFd::new(gate.as_fd(), PollFlags::empty()),
             ];
-            match poll(&mut polled, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                Ok(_) | Err(_) => {}
+            if poll(&mut polled, PollTimeout::NONE) == Err(Errno::EINTR) {
+                continue;
             }
             if polled[1].any() == Some(true) {
                 // An error means that the worker is gone already.
