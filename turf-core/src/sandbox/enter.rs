@@ -37,7 +37,11 @@ pub fn apply_process(plan: &ProcessPlan) -> Result<(), StepError> {
     } else {
         load_filter(plan.seccomp.as_ref())?;
     }
-    let cwd_entered = enter_cwd(plan).is_ok();
+    // The directory may be open to root alone, or (on a network file system) to the user alone.
+    let cwd_entered = match enter_cwd(plan) {
+        Err(error) if !matches!(error.errno, libc::EACCES | libc::EPERM) => return Err(error),
+        result => result.is_ok(),
+    };
     let capabilities = drop_bounding(plan.capabilities)?;
     set_user(plan)?;
     if !cwd_entered {

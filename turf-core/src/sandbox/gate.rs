@@ -78,6 +78,7 @@ pub enum WorkerStart {
 #[derive(Debug)]
 pub struct Gate {
     socket: OwnedFd,
+    container_dir: PathBuf,
 }
 
 impl Gate {
@@ -85,19 +86,24 @@ impl Gate {
     pub fn connect(container_dir: &Path) -> Result<Gate> {
         let socket = connect(container_dir, SockFlag::empty())
             .operation(|| format!("connect to {}", socket_path(container_dir).display()))?;
-        Ok(Gate { socket })
+        Ok(Gate { socket, container_dir: container_dir.to_owned() })
     }
 
     /// Starts an exec bundle: returns when the program has been executed. Hooks of the bundle may
     /// take as long as they like, so there is no time limit here.
     pub fn start_program(self) -> Result<()> {
+        // A connection that init never accepts: it ends when the gate closes. Init's side of our own
+        // connection may end a moment earlier, for execve(2) closes one after the other.
+        let witness = connect(&self.container_dir, SockFlag::SOCK_NONBLOCK).ok();
         self.send(&[START_PROGRAM])?;
         let mut executing = false;
         loop {
             match self.receive(None)? {
                 Answer::Executing => executing = true,
                 Answer::Failed(error) => return Err(error.into()),
-                Answer::Closed if executing => return Ok(()),
+                Answer::Closed if executing => {
+                    return witness.map_or(Ok(()), |witness| wait_hangup(witness.as_fd()));
+                }
                 answer @ (Answer::Closed | Answer::Ready | Answer::Running | Answer::Ended(_)) => {
                     return Err(unexpected(&answer, "an executed program"));
                 }
@@ -264,6 +270,17 @@ fn unexpected(answer: &Answer, wanted: &str) -> Error {
         Answer::Failed(_) => "failed",
     };
     Error::invalid("the container's init", format!("{what} where {wanted} was expected"))
+}
+
+/// Waits until the other end is gone.
+fn wait_hangup(socket: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        match nix::poll::poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], PollTimeout::NONE) {
+            Ok(_) => return Ok(()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::io("wait for the gate to close", errno)),
+        }
+    }
 }
 
 fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> Result<()> {

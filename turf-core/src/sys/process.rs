@@ -61,12 +61,16 @@ pub fn unblock_signals() -> io::Result<()> {
     change_mask(&signal_set(false))
 }
 
-/// Gives every signal its default action (sigaction(2)): an executed program inherits ignored ones.
+/// Gives every signal its default action (rt_sigaction(2)): an executed program inherits ignored ones. The
+/// system call itself, because the C library keeps two signals for itself that a caller may have ignored.
 pub fn default_signal_actions() {
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid action; numbers that may not be changed (SIGKILL, SIGSTOP, those the
-        // C library keeps) are refused without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // The kernel's own structure: handler, flags, restorer and mask, all of them words; SIG_DFL is 0.
+        let action = [0_u64; 4];
+        let old: *mut u64 = std::ptr::null_mut();
+        // SAFETY: the action lives through the call, a null old action is allowed, and 8 is the size of
+        // the kernel's mask; SIGKILL and SIGSTOP are refused without effect.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, 8) };
     }
 }
 

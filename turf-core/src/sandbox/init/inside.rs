@@ -36,12 +36,12 @@ pub(super) fn run(inherited: Inherited<'_>) -> ! {
 
 fn live(inherited: Inherited<'_>) -> i32 {
     match build(&inherited) {
-        Ok(()) => {
+        Ok(signals) => {
             let Inherited { plan, setup, listener, console, .. } = inherited;
             drop(setup);
             // Closed already, by number.
             std::mem::forget(console);
-            waiting::wait(plan, listener)
+            waiting::wait(plan, listener, signals)
         }
         Err(error) => {
             // If the creator is gone there is nobody to tell.
@@ -51,8 +51,8 @@ fn live(inherited: Inherited<'_>) -> i32 {
     }
 }
 
-/// From birth to the gate: `Ok` when the creator has let init go.
-fn build(inherited: &Inherited<'_>) -> Result<(), StepError> {
+/// From birth to the gate, until the creator has let init go: the descriptor that signals are read from.
+fn build(inherited: &Inherited<'_>) -> Result<OwnedFd, StepError> {
     let plan = &inherited.plan.init;
     close_the_rest(inherited, While::Building).at(|| "close the descriptors init does not need")?;
     wait_for_go(inherited)?;
@@ -71,8 +71,12 @@ fn build(inherited: &Inherited<'_>) -> Result<(), StepError> {
     }
     drop(sandbox);
     close_the_rest(inherited, While::Waiting).at(|| "close the descriptors init does not need any more")?;
+    // Before anybody knows that the container exists: a signal that the first process of a pid
+    // namespace neither blocks nor handles is lost.
+    let signals = process::signalfd_all().at(|| "watch signals")?;
     send(inherited.setup.as_raw_fd(), &[READY], MsgFlags::MSG_NOSIGNAL).at(|| "report to create")?;
-    wait_for_go(inherited)
+    wait_for_go(inherited)?;
+    Ok(signals)
 }
 
 /// Waits for the creator's word. If it has died, init ends here.

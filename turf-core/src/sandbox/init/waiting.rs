@@ -33,12 +33,19 @@ use crate::sys::{credentials, process, socket};
 const UNKNOWN_END: i32 = libc::SIGKILL;
 
 /// Waits at the gate, then attends the worker; returns init's exit status, or becomes the program.
-pub(super) fn wait(plan: &Plan, listener: OwnedFd) -> i32 {
-    match Waiting::new(plan, listener) {
-        Ok(mut waiting) => waiting.run(),
-        // Nobody is there to be told: create has let init go.
-        Err(_) => FAILURE_STATUS,
-    }
+pub(super) fn wait(plan: &Plan, listener: OwnedFd, signals: OwnedFd) -> i32 {
+    let mut waiting = Waiting {
+        plan,
+        listener: Some(listener),
+        connection: None,
+        signals,
+        is_reaper: nix::unistd::getpid().as_raw() == 1,
+        worker: None,
+        running: false,
+        unknown_end: None,
+        ended: None,
+    };
+    waiting.run()
 }
 
 struct Waiting<'a> {
@@ -58,21 +65,6 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    fn new(plan: &Plan, listener: OwnedFd) -> Result<Waiting<'_>, StepError> {
-        let signals = process::signalfd_all().at(|| "watch signals")?;
-        Ok(Waiting {
-            plan,
-            listener: Some(listener),
-            connection: None,
-            signals,
-            is_reaper: nix::unistd::getpid().as_raw() == 1,
-            worker: None,
-            running: false,
-            unknown_end: None,
-            ended: None,
-        })
-    }
-
     fn run(&mut self) -> i32 {
         loop {
             // A worker's words come before its end: messages first, so that its death finds it known.
