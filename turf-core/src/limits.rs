@@ -26,6 +26,10 @@ pub const SEED_ANSWER: Duration = Duration::from_secs(20);
 /// How long `start` waits for a forked worker to report that it runs.
 pub const WORKER_RUNNING: Duration = Duration::from_secs(20);
 
+/// How long `start` waits for an init that has closed its gate connection to have exited: the kernel
+/// closes a process's descriptors just before it counts as exited.
+pub const INIT_EXIT: Duration = Duration::from_secs(2);
+
 /// How long `delete --force` and `kill --all` wait for killed processes to be gone. A process in an
 /// uninterruptible system call dies only when that call returns.
 pub const KILLED_PROCESSES_GONE: Duration = Duration::from_secs(10);

@@ -221,20 +221,25 @@ impl Cgroup {
             .map_err(|error| error.and_clean_up(self.thaw()))
     }
 
-    /// Lets the processes of a frozen container go on.
+    /// Lets the processes of a frozen container go on; there are none if the groups are gone.
     pub fn thaw(&self) -> Result<()> {
         let group = self.freezer()?;
-        match group.version {
+        let thawed = match group.version {
             Version::V1 => write_file(&group.directory.join("freezer.state"), "THAWED"),
             Version::V2 => write_file(&group.directory.join("cgroup.freeze"), "0"),
+        };
+        match thawed {
+            Err(error) if is_gone(&error) => Ok(()),
+            thawed => thawed,
         }
     }
 
-    /// Whether the container is frozen. A container without a freezer is not.
+    /// Whether the container is frozen. One without a freezer, or whose groups are gone, is not.
     pub fn is_frozen(&self) -> Result<bool> {
-        match self.freezer() {
-            Ok(group) => group.is_frozen(),
-            Err(_) => Ok(false),
+        let Ok(group) = self.freezer() else { return Ok(false) };
+        match group.is_frozen() {
+            Err(error) if is_gone(&error) => Ok(false),
+            frozen => frozen,
         }
     }
 
@@ -428,9 +433,14 @@ fn read_file(path: &Path) -> Result<String> {
 /// another pid namespace, which has no number here and cannot be reached.
 fn read_pids(path: &Path) -> Result<Vec<i32>> {
     match read_file(path) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(Vec::new()),
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
         text => Ok(text?.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()),
     }
+}
+
+/// Whether a group was not there to be opened, or was removed while its file was open.
+fn is_gone(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 /// The group and all groups below it, parents first.

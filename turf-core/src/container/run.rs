@@ -23,8 +23,10 @@ impl Foreground {
     /// Blocks every signal that can be passed on, and SIGCHLD.
     pub fn block_signals() -> Result<Foreground> {
         let mut signals = SigSet::all();
-        // Faults of this very process, and what stops it with its terminal.
+        // Faults of this very process, what stops it with its terminal, and the ignored SIGPIPE of a hook
+        // that does not read: blocked, it would wait for init, which inherits the mask.
         for own in [
+            Signal::SIGPIPE,
             Signal::SIGSEGV,
             Signal::SIGBUS,
             Signal::SIGFPE,
@@ -42,7 +44,7 @@ impl Foreground {
         Ok(Foreground { signals })
     }
 
-    /// Waits until init has exited, passing on every signal but SIGCHLD and SIGPIPE, and returns the
+    /// Waits until init has exited, passing on every signal but SIGCHLD, and returns the
     /// exit status: its own, or 128 and the number of the signal that killed it.
     pub fn wait(&self, init: &Created) -> Result<i32> {
         loop {
@@ -54,7 +56,7 @@ impl Foreground {
                 Err(Errno::EINTR) => continue,
                 signal => signal.operation(|| "wait for a signal")?,
             };
-            if signal != Signal::SIGCHLD && signal != Signal::SIGPIPE {
+            if signal != Signal::SIGCHLD {
                 match pidfd_send_signal(init.pidfd.as_fd(), signal as i32) {
                     // It has exited: the next round asks for its status.
                     Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}

@@ -5,10 +5,12 @@
 //! does, before a worker is born, init goes back to waiting: the container is still created.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use super::process::ProcessId;
 use super::state::{Creator, State, load_plan};
 use super::status::{Event, Status};
+use crate::cgroup::wait_for_exit;
 use crate::error::{Error, Operation, Result};
 use crate::limits;
 use crate::root::{ContainerDir, ContainerId, StateRoot};
@@ -96,10 +98,15 @@ fn start_worker(
         Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
         Report::Running(timeline) => timeline,
     };
-    match gate.wait_running(limits::WORKER_RUNNING)? {
-        WorkerStart::Running => Ok(timeline),
-        WorkerStart::Ended(status) => {
-            Err(Error::Remote { text: format!("the worker ended before it ran (wait status {status:#x})") })
+    match gate.wait_running(limits::WORKER_RUNNING) {
+        Ok(WorkerStart::Running) => Ok(timeline),
+        // It did run, as it said itself, and has ended since.
+        Ok(WorkerStart::Ended(_)) => Ok(timeline),
+        Err(error @ Error::TimedOut { .. }) => Err(error),
+        // And init with it, before it could say so.
+        Err(error) => {
+            let has_ended = wait_for_exit(pidfd.as_fd(), Instant::now() + limits::INIT_EXIT)?;
+            if has_ended { Ok(timeline) } else { Err(error) }
         }
     }
 }

@@ -261,6 +261,9 @@ impl Waiting<'_> {
         while let Some((signal, sender)) = process::read_signal(self.signals.as_fd()) {
             match (signal, self.worker) {
                 (libc::SIGCHLD, _) => self.reap(),
+                // Its own, from a hook that did not read its standard input: ignored, but because all
+                // signals are blocked it waits to be read all the same.
+                (libc::SIGPIPE, _) if i64::from(sender) == i64::from(nix::unistd::getpid().as_raw()) => {}
                 (signal, Some(worker)) if i64::from(sender) != i64::from(worker) => {
                     // A worker that has just ended is noticed by its SIGCHLD.
                     let _ = process::kill(worker, signal);
