@@ -8,7 +8,8 @@ use std::process::Command;
 #[track_caller]
 fn passes(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/web").join(format!("{name}.js"));
-    let output = Command::new(env!("CARGO_BIN_EXE_aworker")).arg("run").arg(path).output().expect("aworker starts");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_aworker")).arg("run").arg(path).output().expect("aworker starts");
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{stdout}\n{stderr}", output.status);
@@ -71,7 +72,8 @@ fn a_script_whose_fact_does_not_hold_fails() {
     let script = std::env::temp_dir().join(format!("aworker-web-{}.mjs", std::process::id()));
     let text = format!("import {{ fact, same }} from {:?};\nfact('wrong', () => same(1, 2));\n", facts);
     std::fs::write(&script, text).expect("write the script");
-    let output = Command::new(env!("CARGO_BIN_EXE_aworker")).arg("run").arg(&script).output().expect("aworker starts");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_aworker")).arg("run").arg(&script).output().expect("aworker starts");
     std::fs::remove_file(&script).expect("remove the script");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("wrong: 1 is not 2"));

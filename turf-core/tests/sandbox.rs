@@ -773,9 +773,16 @@ fn signals_are_passed_on_to_the_worker() {
     assert_eq!(exited(wait_for(created.pid).unwrap()), Some(128 + libc::SIGTERM));
 }
 
+/// Whether the worker may end by itself.
+#[derive(PartialEq)]
+enum Release {
+    Worker,
+    Nobody,
+}
+
 /// A worker in a sandbox without a pid namespace: H, a child of this process, stays its parent. The
 /// worker's status comes back through `finish`, which H calls with the connection.
-fn relayed(finish: impl FnOnce(&OwnedFd, i32)) -> i32 {
+fn relayed(release: Release, finish: impl FnOnce(&OwnedFd, i32)) -> i32 {
     let mut case = Case::worker();
     case.namespaces(&["mount", "uts", "ipc"]);
     let created = case.create().unwrap();
@@ -783,6 +790,7 @@ fn relayed(finish: impl FnOnce(&OwnedFd, i32)) -> i32 {
     gate.prepare_worker().unwrap();
     let connection = gate.as_fd().try_clone_to_owned().unwrap();
     let (go, hold) = nix::unistd::pipe().unwrap();
+    let (runs, tell) = nix::unistd::pipe().unwrap();
     let helper = in_child(|| {
         let pid = match clone_process(0).unwrap() {
             Cloned::Parent(pid) => pid,
@@ -790,24 +798,31 @@ fn relayed(finish: impl FnOnce(&OwnedFd, i32)) -> i32 {
                 nix::unistd::close(hold.as_raw_fd()).unwrap();
                 gate::report_born(connection.as_fd()).unwrap();
                 gate::report_running(connection.as_fd()).unwrap();
+                // As a worker does: from here on only H holds the connection.
+                nix::unistd::close(connection.as_raw_fd()).unwrap();
+                nix::unistd::close(gate.as_fd().as_raw_fd()).unwrap();
+                nix::unistd::write(&tell, b"x").unwrap();
                 nix::unistd::read(&go, &mut [0]).unwrap();
                 turf_core::sys::process::kill(nix::unistd::getpid().as_raw(), libc::SIGUSR2).unwrap();
                 exit_now(1)
             }
         };
         nix::unistd::close(hold.as_raw_fd()).unwrap();
+        nix::unistd::read(&runs, &mut [0]).unwrap();
         finish(&connection, pid);
     });
     drop(connection);
     assert_eq!(gate.wait_running(SOON).unwrap(), WorkerStart::Running);
-    drop((go, hold));
+    if release == Release::Worker {
+        drop(hold);
+    }
     let status = wait_for(created.pid).unwrap();
     wait_for(helper).unwrap();
     status
 }
 
 fn a_relayed_worker_ends_init_with_its_status() {
-    let status = relayed(|connection, worker| {
+    let status = relayed(Release::Worker, |connection, worker| {
         gate::report_exit(connection.as_fd(), wait_for(worker).unwrap()).unwrap();
     });
     // Init is no first process here, so it can end by the same signal.
@@ -816,10 +831,7 @@ fn a_relayed_worker_ends_init_with_its_status() {
 
 fn a_relay_that_dies_takes_the_worker_along() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
-    let status = relayed(|_, worker| {
-        // Nothing is told; the worker waits for a word that H keeps from it.
-        turf_core::sys::process::kill(worker, libc::SIGSTOP).unwrap();
-    });
+    let status = relayed(Release::Nobody, |_, _| {});
     assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL, "{status:#x}");
     let orphan = nix::sys::wait::wait().unwrap();
     assert!(matches!(orphan, nix::sys::wait::WaitStatus::Signaled(..)), "{orphan:?}");
