@@ -367,3 +367,16 @@ fn command_line_errors_and_missing_files_have_their_exit_codes() {
     let help = Run::of(aworker().arg("--help"));
     assert!(help.status == Some(0) && help.stdout.contains("--listen"), "{help:?}");
 }
+
+#[test]
+fn local_times_follow_tz() {
+    let mut command = aworker();
+    command.args(["eval", "new Date(0).getHours()"]).env("TZ", "Asia/Tokyo");
+    Run::of(&mut command).prints("9\n");
+}
+
+#[test]
+fn the_one_thread_never_waits_for_itself() {
+    Run::eval("try { Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0) } catch (e) { e.name }")
+        .prints("TypeError\n");
+}

@@ -24,6 +24,7 @@ const SEED: &str = "
     crypto.randomUUID();
     globalThis.sum = (n) => { let s = 0; for (let i = 0; i < n; i++) s += i % 7; return s; };
     sum(1e6);
+    new Date().getHours();
     globalThis.fired = new Promise((resolve) => setTimeout(() => resolve('armed in the seed'), 20));
 ";
 
@@ -34,6 +35,8 @@ const CLONE: &str = "
     const optimised = Function('n', 'let s = 0; for (let i = 0; i < n; i++) s += Math.sqrt(i); return s');
     if (!(optimised(1e5) > 2e7)) throw new Error('new code');
     const report = [Math.random(), Math.random(), crypto.randomUUID(), performance.timeOrigin, await fired];
+    const hour = new Date(0).getHours();
+    if (hour !== 9) throw new Error('hour in Tokyo: ' + hour);
     console.assert(report[4] === 'armed in the seed');
     globalThis.report = report.join(' ');
 ";
@@ -119,7 +122,10 @@ fn collect(
     match fork().expect("forks") {
         Fork::Child => {
             let seed = seed.take().expect("the parent keeps its own");
-            let worker = seed.become_worker(WorkerOptions::default()).map_err(|error| error.to_string());
+            let environment = vec![("TZ".to_owned(), "Asia/Tokyo".to_owned())];
+            let worker = seed
+                .become_worker(WorkerOptions { environment, ..WorkerOptions::default() })
+                .map_err(|error| error.to_string());
             let (text, status) = match worker.and_then(|mut worker| act(&mut worker)) {
                 Ok(text) => (text, 0),
                 Err(error) => (error, 1),

@@ -28,7 +28,9 @@ impl Engine {
     pub fn new() -> Engine {
         let parameters = v8::CreateParams::default()
             .snapshot_blob(snapshot::builtins())
-            .external_references(ops::external_references().into());
+            .external_references(ops::external_references().into())
+            // The one thread must not wait for itself; the standard's service workers may not either.
+            .allow_atomics_wait(false);
         let mut isolate = v8::Isolate::new(parameters);
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
         platform::attach(&mut isolate);
@@ -48,6 +50,17 @@ impl Engine {
         };
         isolate.set_slot(Internals(internals));
         Engine { context, isolate }
+    }
+
+    /// Makes local times those of this zone (a value of `TZ`), which a seed could
+    /// not know. Costs nothing if the process had the same zone before.
+    pub fn set_time_zone(&mut self, zone: &str) {
+        if std::env::var_os("TZ").is_some_and(|present| present == zone) {
+            return;
+        }
+        // SAFETY: the process has one thread, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var("TZ", zone) };
+        self.isolate.date_time_configuration_change_notification(v8::TimeZoneDetection::Redetect);
     }
 
     /// Collects garbage and gives memory back, before the process is cloned.

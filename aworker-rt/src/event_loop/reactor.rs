@@ -19,8 +19,8 @@
 //! - A deregistered token gets no event, not even one that is already in hand
 //!   (tokens carry a generation). Deregister before closing the descriptor.
 //! - [`Life::KeepsAlive`]: the loop runs as long as such a registration exists.
-//!   Listeners and connections keep it alive, the signal pipe does not. A
-//!   drain ends when the last one is gone.
+//!   Listeners and connections keep it alive. A drain ends when the last one is
+//!   gone.
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -111,6 +111,9 @@ impl Runtime {
             std::env::set_current_dir(directory)
                 .map_err(|error| ScriptError::new(format!("chdir to {}: {error}", directory.display())))?;
         }
+        if let Some((_, zone)) = options.environment.iter().find(|(name, _)| name == "TZ") {
+            self.engine.set_time_zone(zone);
+        }
         self.engine.with_scope(|scope| {
             event_loop::get(scope).start_clock();
             crate::web::performance::reset_time_origin(scope);
@@ -127,13 +130,16 @@ impl Default for Runtime {
 }
 
 impl Worker {
-    /// Lives until the end; the process's exit status.
+    /// Lives until the end; the status the process is to exit with, soon: the
+    /// heap is not taken apart, which would touch and copy most of its pages.
     ///
     /// Errors of the script go to standard error: they are part of what the
     /// script says, like its `console`.
     pub fn run(mut self, start: Start, listeners: Vec<Listener>) -> i32 {
         let Worker { engine, options } = &mut self;
-        engine.with_scope(|scope| lifecycle::run(scope, &start, listeners, options))
+        let status = engine.with_scope(|scope| lifecycle::run(scope, &start, listeners, options));
+        std::mem::forget(self.engine);
+        status
     }
 
     /// Runs a program and returns its completion value as text: `aworker eval`.

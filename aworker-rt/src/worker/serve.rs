@@ -25,8 +25,8 @@ const HARD_END_SECONDS: u16 = 9;
 
 /// What the loop knows of the end.
 struct Termination {
-    /// Readable once a signal has come; open as long as the worker serves.
-    _signal_fd: OwnedFd,
+    /// Readable once a signal has come.
+    signal_fd: OwnedFd,
     phase: Phase,
 }
 
@@ -81,24 +81,22 @@ fn set_phase(scope: &mut v8::PinScope<'_, '_>, phase: Phase) {
 
 fn watch_signals(scope: &mut v8::PinScope<'_, '_>) -> std::io::Result<()> {
     let fd = signals::catch_termination(HARD_END_SECONDS)?;
-    event_loop::get(scope).reactor().register(
-        fd.as_fd(),
-        Interest::READ.and(Interest::EDGE),
-        Life::Background,
-        on_signal,
-        0,
-    )?;
-    scope.set_slot(Termination { _signal_fd: fd, phase: Phase::Serving });
+    // Keeps the loop alive also while the listeners rest for want of descriptors.
+    event_loop::get(scope).reactor().register(fd.as_fd(), Interest::READ, Life::KeepsAlive, on_signal, 0)?;
+    scope.set_slot(Termination { signal_fd: fd, phase: Phase::Serving });
     Ok(())
 }
 
 /// The first termination signal: no further connections, finish what runs.
-fn on_signal(scope: &mut v8::PinScope<'_, '_>, _: Ready) -> Checkpoint {
-    if phase(scope) == Phase::Serving {
-        set_phase(scope, Phase::Draining);
-        event_loop::get(scope).timers().arm(DRAIN_TIMEOUT, Action { run: on_timeout, key: 0 });
-        http::drain(scope);
+/// (The second one never comes here.)
+fn on_signal(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
+    if let Some(Termination { signal_fd, .. }) = scope.remove_slot::<Termination>() {
+        event_loop::get(scope).reactor().deregister(ready.token, signal_fd.as_fd());
+        // The descriptor stays open: the handler of a second signal may write to it.
+        scope.set_slot(Termination { signal_fd, phase: Phase::Draining });
     }
+    event_loop::get(scope).timers().arm(DRAIN_TIMEOUT, Action { run: on_timeout, key: 0 });
+    http::drain(scope);
     Checkpoint::Due
 }
 
