@@ -142,7 +142,10 @@ impl Server {
             self.log_refusal(&refusal);
             Reply::Refused(refusal)
         });
-        if let Err(error) = send(connection, &reply) {
+        let refused = matches!(reply, Reply::Refused(_));
+        if let Err(error) = send(connection, &reply)
+            && !refused
+        {
             self.log_refusal(&Refusal::from_io("reply", "send a reply", &error));
         }
         next
@@ -188,6 +191,7 @@ impl Server {
         let numbers: Vec<RawFd> = fds.iter().chain([connection]).map(AsRawFd::as_raw_fd).collect();
         let fds = request.claim(fds).map_err(|error| protocol_refusal(&error))?;
         self.forkable.check_again(&numbers)?;
+        refuse_if_gone(connection)?;
         let mut timeline = Timeline {
             requested_ns,
             fork_called_ns: nanoseconds(ClockId::CLOCK_MONOTONIC),
@@ -247,6 +251,17 @@ enum Next {
 enum Forked {
     Seed { pid: i32 },
     Worker(Box<ForkedWorker>),
+}
+
+/// A start that was killed while its request waited is as if it had not been: nobody would report its worker.
+fn refuse_if_gone(connection: &OwnedFd) -> Result<(), Refusal> {
+    let mut polled = [PollFd::new(connection.as_fd(), PollFlags::empty())];
+    match poll(&mut polled, PollTimeout::ZERO) {
+        Ok(0) => Ok(()),
+        Ok(_) | Err(_) => {
+            Err(Refusal::new("check client", "the client has gone before its worker was forked"))
+        }
+    }
 }
 
 fn listen(control: &Path) -> Result<OwnedFd> {

@@ -34,6 +34,7 @@ fn main() {
         ("a_dead_init_is_refused_and_the_seed_lives_on", a_dead_init_is_refused),
         ("packets_that_are_not_understood_are_refused_and_the_seed_lives_on", bad_packets_are_refused),
         ("a_silent_client_does_not_block_the_others_for_long", a_silent_client_does_not_block),
+        ("a_client_that_is_gone_gets_no_worker", a_client_that_is_gone_gets_no_worker),
         ("a_relay_tells_init_how_the_worker_ended", a_relay_tells_init_how_the_worker_ended),
         ("a_relay_kills_the_worker_when_init_is_gone", a_relay_kills_the_worker_when_init_is_gone),
         ("a_userland_seed_starts_workers_at_deserialize", a_userland_seed_starts_at_deserialize),
@@ -198,6 +199,19 @@ fn a_silent_client_does_not_block() {
     assert_eq!(world.seeds.stat().refusals, 1, "the silent client's time ran out");
     assert!(asked.elapsed() < Duration::from_secs(5));
     drop(silent);
+}
+
+fn a_client_that_is_gone_gets_no_worker() {
+    let mut world = World::new();
+    let script = world.script("x.js", "console.log('ran')");
+    let seed = world.seeds.stat().pid;
+    // Stopped, the seed finds the request when its sender has gone.
+    let stop = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(seed), signal).unwrap();
+    stop(nix::sys::signal::Signal::SIGSTOP);
+    let output = world.send_and_go(&["aworker", &script]);
+    stop(nix::sys::signal::Signal::SIGCONT);
+    assert_eq!(output_of(&mut { output }), "");
+    assert_eq!((world.seeds.stat().forks, world.seeds.stat().refusals), (0, 1));
 }
 
 fn a_relay_tells_init_how_the_worker_ended() {

@@ -18,7 +18,6 @@
 //! half's, out of the assembly, so that it continues on the seed's main stack, where V8 expects to be.
 //!
 //! The process must have one thread; these functions check it and refuse otherwise.
-#![allow(clippy::multiple_unsafe_ops_per_block)]
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the fork of a seed is written for x86-64, the only architecture of the V8 archive");
@@ -247,8 +246,9 @@ unsafe extern "C" fn inner(shared: *mut Shared) {
     // SAFETY: the outer half, whose argument this is, is suspended and does not touch it.
     let shared = unsafe { &mut *shared };
     for index in 0..shared.cgroup_count {
+        let file = shared.cgroups.wrapping_add(index);
         // SAFETY: `cgroups` points to `cgroup_count` descriptors in the seed's frame.
-        let file = unsafe { shared.cgroups.add(index).read() };
+        let file = unsafe { file.read() };
         // SAFETY: one byte of a static string is written.
         if unsafe { libc::write(file, c"0".as_ptr().cast(), 1) } != 1 {
             fail(shared, Step::EnterCgroup(index));
@@ -288,11 +288,10 @@ impl SignalMask {
     fn block_all() -> SignalMask {
         // SAFETY: sigset_t is plain data for which all zeroes are valid.
         let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
-        // SAFETY: both point to writable sets.
-        unsafe {
-            libc::sigfillset(&raw mut all);
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
-        }
+        // SAFETY: the set is writable.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: one set is readable, the other writable.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut old) };
         SignalMask(old)
     }
 
@@ -317,18 +316,18 @@ const RSEQ_MIN_LEN: u32 = 32;
 impl RestartableSequences {
     fn of_this_thread() -> RestartableSequences {
         let none = RestartableSequences { area: std::ptr::null_mut(), len: 0 };
-        // SAFETY: dlsym with a C string; a libc before 2.35 has no such symbols.
-        let (offset, size) = unsafe {
-            (
-                libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()).cast::<isize>(),
-                libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()).cast::<u32>(),
-            )
-        };
+        // SAFETY: dlsym with a C string.
+        let offset = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()) }.cast::<isize>();
+        // SAFETY: dlsym with a C string.
+        let size = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()) }.cast::<u32>();
+        // A libc before 2.35 has no such symbols, and no registration.
         if offset.is_null() || size.is_null() {
             return none;
         }
-        // SAFETY: libc exports both as constants of these types.
-        let (offset, size) = unsafe { (offset.read(), size.read()) };
+        // SAFETY: libc exports a constant of this type.
+        let offset = unsafe { offset.read() };
+        // SAFETY: libc exports a constant of this type.
+        let size = unsafe { size.read() };
         if size == 0 {
             return none;
         }

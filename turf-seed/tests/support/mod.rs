@@ -15,7 +15,9 @@ use turf_core::root::StateRoot;
 use turf_core::sandbox::plan::ProcessPlan;
 use turf_core::seed::client::{ClientError, Fork, SeedClient, receive_report, report_channel};
 use turf_core::seed::plan::WorkerPlan;
-use turf_core::seed::protocol::{ForkFds, Namespaces, Reaper, Report, SeedStat};
+use turf_core::seed::protocol::{
+    self, ForkFds, ForkRequest, Namespaces, PlanBytes, Reaper, Report, Request, SeedStat,
+};
 use turf_core::seed::registry::{Registry, SeedName, SeedSource, SeedState};
 use turf_core::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use turf_core::sys::socket;
@@ -213,37 +215,84 @@ impl World {
     }
 
     pub fn try_fork(&mut self, arguments: &[&str], reaper: Reaper) -> Result<Worker, ClientError> {
-        let process = ProcessPlan {
-            args: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-            env: vec!["GREETING=hello".into(), "PATH=/bin".into()],
-            cwd: "/".into(),
-            umask: 0o022,
-            ..ProcessPlan::default()
-        };
-        let plan = WorkerPlan { process, listen: Vec::new() }.encode().unwrap();
+        let ends = Ends::new();
+        let plan = plan(arguments);
+        let client: SeedClient = self.seeds.registry.connect(&self.seeds.name).unwrap();
+        let pid = client.fork(&self.fork(&ends, &plan, reaper))?;
+        let Ends { output, output_end, report, report_end, gate, gate_end, .. } = ends;
+        drop((report_end, gate_end, output_end));
+        let report = receive_report(report, PATIENCE)?;
+        Ok(Worker { pid, report, output, gate: Some(gate) })
+    }
+
+    /// Sends a request and is gone before it can be answered; what a worker would write.
+    pub fn send_and_go(&mut self, arguments: &[&str]) -> File {
+        let ends = Ends::new();
+        let plan = plan(arguments);
+        let fork = self.fork(&ends, &plan, Reaper::Init);
+        let (names, fds): (Vec<_>, Vec<_>) = fork.fds.named().into_iter().unzip();
+        let request = Request::Fork(ForkRequest {
+            container: fork.container.to_owned(),
+            namespaces: fork.namespaces,
+            reaper: fork.reaper,
+            plan: PlanBytes::Inline(plan.clone()),
+            fds: names,
+        });
+        let connection = socket::seqpacket().unwrap();
+        socket::connect_long(connection.as_fd(), &self.seeds.control()).unwrap();
+        socket::send_packet(connection.as_fd(), &protocol::encode(&request).unwrap(), &fds).unwrap();
+        ends.output
+    }
+
+    fn fork<'a>(&'a self, ends: &'a Ends, plan: &'a [u8], reaper: Reaper) -> Fork<'a> {
+        Fork {
+            container: "test",
+            namespaces: Namespaces::from_bits(self.sandbox.namespaces.bits() as u32).unwrap(),
+            reaper,
+            plan,
+            fds: ForkFds {
+                init: self.sandbox.init.as_fd(),
+                cgroups: Vec::new(),
+                stdio: [ends.null.as_fd(), ends.output_end.as_fd(), ends.output_end.as_fd()],
+                listeners: Vec::new(),
+                report: ends.report_end.as_fd(),
+                gate: ends.gate_end.as_fd(),
+            },
+        }
+    }
+}
+
+/// Both ends of everything that a worker is given.
+struct Ends {
+    null: File,
+    output: File,
+    output_end: OwnedFd,
+    report: OwnedFd,
+    report_end: OwnedFd,
+    gate: OwnedFd,
+    gate_end: OwnedFd,
+}
+
+impl Ends {
+    fn new() -> Ends {
         let null = File::open("/dev/null").unwrap();
         let (output, output_end) = std::io::pipe().unwrap();
         let (report, report_end) = report_channel().unwrap();
         let (gate, gate_end) = socket::seqpacket_pair().unwrap();
-        let client: SeedClient = self.seeds.registry.connect(&self.seeds.name).unwrap();
-        let pid = client.fork(&Fork {
-            container: "test",
-            namespaces: Namespaces::from_bits(self.sandbox.namespaces.bits() as u32).unwrap(),
-            reaper,
-            plan: &plan,
-            fds: ForkFds {
-                init: self.sandbox.init.as_fd(),
-                cgroups: Vec::new(),
-                stdio: [null.as_fd(), output_end.as_fd(), output_end.as_fd()],
-                listeners: Vec::new(),
-                report: report_end.as_fd(),
-                gate: gate_end.as_fd(),
-            },
-        })?;
-        drop((report_end, gate_end, output_end));
-        let report = receive_report(report, PATIENCE)?;
-        Ok(Worker { pid, report, output: File::from(OwnedFd::from(output)), gate: Some(gate) })
+        let output = File::from(OwnedFd::from(output));
+        Ends { null, output, output_end: output_end.into(), report, report_end, gate, gate_end }
     }
+}
+
+fn plan(arguments: &[&str]) -> Vec<u8> {
+    let process = ProcessPlan {
+        args: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+        env: vec!["GREETING=hello".into(), "PATH=/bin".into()],
+        cwd: "/".into(),
+        umask: 0o022,
+        ..ProcessPlan::default()
+    };
+    WorkerPlan { process, listen: Vec::new() }.encode().unwrap()
 }
 
 impl Worker {
