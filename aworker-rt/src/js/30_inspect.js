@@ -229,8 +229,15 @@ function describeKind(context, value, kind, label, level) {
     case KIND_GENERATOR:
       return objectShape('Object [Generator]');
     default:
-      return objectShape(label === 'Object' ? '' : label);
+      return describePlain(context, value, label);
   }
+}
+
+function describePlain(context, value, label) {
+  if (label === 'Object') return objectShape('');
+  const inspection = inspectionOf(value);
+  if (inspection === undefined) return objectShape(label);
+  return objectShape(label, (items, inner) => fillInspection(context, value, inspection, items, inner));
 }
 
 const unboxers = [
@@ -251,6 +258,31 @@ function unbox(value) {
     }
   }
   return undefined;
+}
+
+/** How instances of the platform's interfaces are shown: prototype -> function. */
+const inspections = new Map();
+
+/** The function for the nearest prototype of `value` that has one. */
+function inspectionOf(value) {
+  for (let object = ops.prototype_of(value); object !== null; object = ops.prototype_of(object)) {
+    const inspection = MapPrototypeGet(inspections, object);
+    if (inspection !== undefined) return inspection;
+  }
+  return undefined;
+}
+
+/** Adds what an inspection tells of a platform object: keys and values in turn. */
+function fillInspection(context, value, inspection, items, level) {
+  let pairs;
+  try {
+    pairs = inspection(value);
+  } catch {
+    return; // An object with the prototype, but not of the interface.
+  }
+  for (let i = 0; i < pairs.length; i += 2) {
+    ArrayPrototypePush(items, `${formatKey(pairs[i], true)}: ${format(context, pairs[i + 1], level)}`);
+  }
 }
 
 /** A value whose text stands for itself; braces appear only if it has properties. */
@@ -458,3 +490,7 @@ function indentLines(text, level) {
 }
 
 internals.inspect = inspect;
+/** `inspection(value)` answers an array of keys and values in turn, and runs no user code. */
+internals.setInspection = (constructor, inspection) => {
+  MapPrototypeSet(inspections, constructor.prototype, inspection);
+};

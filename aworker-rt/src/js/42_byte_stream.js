@@ -215,6 +215,8 @@ class ByteControllerRecord {
     }
     this.clearAlgorithms();
     readableStreamClose(stream);
+    // A user's source answers its BYOB request itself; for a built-in's, closing does.
+    if (this.shell === undefined && this.pendingPullIntos.length > 0) this.respond(0);
   }
 
   /** ReadableByteStreamControllerError */

@@ -88,6 +88,7 @@ const { Crypto, crypto } = internals.crypto;
 const { URL, URLSearchParams } = internals.url;
 const { TextEncoder, TextDecoder } = internals.encoding;
 const { streams } = internals;
+const { Blob, File } = internals.blob;
 
 exposeAll({
   DOMException: internals.DOMException,
@@ -121,6 +122,8 @@ exposeAll({
   TransformStreamDefaultController: streams.TransformStreamDefaultController,
   ByteLengthQueuingStrategy: streams.ByteLengthQueuingStrategy,
   CountQueuingStrategy: streams.CountQueuingStrategy,
+  Blob,
+  File,
   TextEncoderStream: streams.TextEncoderStream,
   TextDecoderStream: streams.TextDecoderStream,
   WorkerGlobalScope,

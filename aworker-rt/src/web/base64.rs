@@ -26,7 +26,7 @@ fn latin1(scope: &v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<V
 /// Decodes as `atob` must: white space is skipped, padding may be missing.
 fn decode(mut text: Vec<u8>) -> Option<Vec<u8>> {
     text.retain(|byte| !matches!(byte, b'\t' | b'\n' | b'\x0c' | b'\r' | b' '));
-    if text.len() % 4 == 0 {
+    if text.len().is_multiple_of(4) {
         for _ in 0..2 {
             if text.last() == Some(&b'=') {
                 text.pop();

@@ -36,7 +36,7 @@ impl Decoders {
     }
 }
 
-fn decoders<'a>(isolate: &'a mut v8::Isolate) -> &'a mut Decoders {
+fn decoders(isolate: &mut v8::Isolate) -> &mut Decoders {
     if isolate.get_slot::<Decoders>().is_none() {
         isolate.set_slot(Decoders::default());
     }

@@ -25,7 +25,7 @@ pub fn reset_time_origin(isolate: &mut v8::Isolate) {
 }
 
 /// The isolate's time origin, set on first use.
-fn time_origin<'a>(isolate: &'a mut v8::Isolate) -> &'a TimeOrigin {
+fn time_origin(isolate: &mut v8::Isolate) -> &TimeOrigin {
     if isolate.get_slot::<TimeOrigin>().is_none() {
         reset_time_origin(isolate);
     }

@@ -136,6 +136,19 @@ fact('a tee copies the bytes', async () => {
   const right = await second.getReader({ mode: 'byob' }).read(new Uint8Array(4));
   alike([...right.value], [1, 2]);
 });
+fact('the end of a tee ends BYOB reads too', async () => {
+  let controller;
+  const [first, second] = new ReadableStream({ type: 'bytes', start(c) { controller = c; } }).tee();
+  const read = first.getReader({ mode: 'byob' }).read(new Uint8Array(1));
+  controller.close();
+  same((await read).done, true);
+  same((await second.getReader().read()).done, true);
+});
+fact('a body can be read by a BYOB reader to its end', async () => {
+  const reader = new Response('ab').body.getReader({ mode: 'byob' });
+  alike([...(await reader.read(new Uint8Array(4))).value], [97, 98]);
+  same((await reader.read(new Uint8Array(4))).done, true);
+});
 fact('arguments are checked', async () => {
   const stream = new ReadableStream({
     type: 'bytes',
