@@ -304,7 +304,8 @@ impl Connection {
         date: &[u8; DATE_LEN],
     ) -> Result<Framing, BadField> {
         assert!(self.may_respond(), "a response has already begun");
-        if self.must_close() {
+        // A stream's source may still read the body: that is decided at its end.
+        if head.body != BodySize::Stream && self.must_close() {
             self.traits.keep_alive = false;
         }
         let Promise { framing, keep_alive } = response::write_head(out, head, self.traits, date)?;
@@ -317,7 +318,7 @@ impl Connection {
     /// asked for with `100 Continue`, or it is too long to drop.
     fn must_close(&self) -> bool {
         let too_long = self.body_left().is_some_and(|left| left > MAX_DISCARD_BYTES);
-        !matches!(self.body, BodyDecoder::Done) && (self.awaits_continue || (too_long && !self.body_wanted))
+        !matches!(self.body, BodyDecoder::Done) && (self.awaits_continue || too_long)
     }
 
     /// Writes a piece of the response's body in the promised framing.
@@ -362,7 +363,7 @@ impl Connection {
                 self.phase = Phase::Idle;
                 Fate::Open
             }
-            (true, false) if self.body_left().is_none_or(|left| left <= MAX_DISCARD_BYTES) => {
+            (true, false) if !self.must_close() => {
                 self.phase = Phase::Discard(MAX_DISCARD_BYTES);
                 Fate::Open
             }
@@ -396,6 +397,13 @@ impl Connection {
         self.response = Response::Ended;
         self.body = BodyDecoder::Done;
         self.close(Fate::Linger)
+    }
+
+    /// Gives up in the middle of a response: the connection is closed after the
+    /// output so far, and the client sees an incomplete message.
+    pub fn cut(&mut self) -> Fate {
+        self.response = Response::Ended;
+        self.close(Fate::Close)
     }
 
     /// `true` once [`Self::advance`] or a response has decided to close.
@@ -632,10 +640,17 @@ mod tests {
         out.clear();
         let length = MAX_DISCARD_BYTES + 1;
         let mut large = begin(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
-        large.respond(&mut out, &stream(), DATE).unwrap();
+        let empty = ResponseHead { body: BodySize::Known(0), ..stream() };
+        large.respond(&mut out, &empty, DATE).unwrap();
         assert!(String::from_utf8_lossy(&out).contains("connection: close"));
         assert_eq!(large.end_response(&mut out), Ok(Fate::Linger));
         assert_eq!(large.advance(b"x", &mut Vec::new(), 9).event, Event::Ignore);
+
+        out.clear();
+        let mut piped = begin(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+        piped.respond(&mut out, &stream(), DATE).unwrap();
+        assert!(!String::from_utf8_lossy(&out).contains("connection: close"));
+        assert_eq!(piped.end_response(&mut out), Ok(Fate::Linger));
 
         let mut endless = begin("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         endless.respond(&mut out, &stream(), DATE).unwrap();

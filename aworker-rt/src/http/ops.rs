@@ -248,7 +248,7 @@ pub(super) fn fail_request(scope: Scope<'_, '_, '_>, id: RequestId, status: u16)
     server.out(id.place);
     let Some(client) = server.exchange(id) else { return };
     if !client.machine.may_respond() {
-        client.broken = true;
+        client.fate = client.machine.cut();
         return server.kick(id.place);
     }
     let text = super::response::reason_phrase(status).as_bytes();
@@ -415,9 +415,7 @@ pub(crate) fn http_end(
                 2,
                 b"Uncaught (in response) TypeError: the body is shorter than its content-length\n",
             );
-            client.fate = Fate::Close;
-            client.machine.forbid_keep_alive();
-            client.broken = true;
+            client.fate = client.machine.cut();
         }
     }
     server.kick(id.place);

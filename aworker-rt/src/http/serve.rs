@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::{Advance, Event};
 use super::head::Head;
@@ -36,6 +36,9 @@ pub fn serve(
     set_up(scope);
     let server = server::get(scope);
     server.options = options;
+    // A seed's warm-up may have used another clock.
+    server.epoch = Instant::now();
+    server.tick();
     server.date.reset();
     for listener in listeners {
         set_no_delay(&listener);
@@ -274,7 +277,8 @@ fn process(scope: &mut v8::PinScope<'_, '_>, place: usize, len: usize, most: usi
         client.leftover = server.read_buffer[at..len].to_vec();
         if is_partial && client.machine.is_idle() {
             // The first bytes of a head start its time; later ones do not renew it.
-            client.deadline_ms = client.deadline_ms.min(server.now_ms + HEAD_TIMEOUT_MS);
+            let patience = HEAD_TIMEOUT_MS.min(server.options.request_timeout_ms);
+            client.deadline_ms = client.deadline_ms.min(server.now_ms + patience);
         }
     }
     if client.demand == Demand::Chunk && !client.body.is_empty() {

@@ -12,9 +12,8 @@ use super::connection::{Connection, Fate};
 use super::date::DateCache;
 use super::head::{Head, HeaderSpans};
 use super::limits::{
-    DEFAULT_MAX_BODY_BYTES, DEFAULT_REQUEST_TIMEOUT_MS, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS, LINGER_TIMEOUT_MS,
-    MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_LEFTOVER_BYTES, MIN_PROGRESS_BYTES, STALL_TIMEOUT_MS,
-    WRITE_HIGH_WATER_BYTES,
+    DEFAULT_MAX_BODY_BYTES, DEFAULT_REQUEST_TIMEOUT_MS, IDLE_TIMEOUT_MS, LINGER_TIMEOUT_MS, MAX_CONNECTIONS,
+    MAX_HEAD_BYTES, MAX_LEFTOVER_BYTES, MIN_PROGRESS_BYTES, STALL_TIMEOUT_MS, WRITE_HIGH_WATER_BYTES,
 };
 use super::target::OriginCache;
 use crate::event_loop::{TimerId, Token};
@@ -25,7 +24,8 @@ use crate::worker::Listener;
 pub struct ServerOptions {
     /// Longest request body in bytes; longer ones get 413.
     pub max_body_bytes: u64,
-    /// Time a handler has for the head of its response, in milliseconds; then 504.
+    /// Time a handler has for the head of its response, in milliseconds; then
+    /// 504. Also bounds the time a client has for the head of its request.
     pub request_timeout_ms: u64,
 }
 
@@ -430,8 +430,6 @@ impl Server {
             client.deadline_ms = u64::MAX;
         } else if client.machine.is_idle() && client.leftover.is_empty() {
             client.deadline_ms = now + IDLE_TIMEOUT_MS;
-        } else if client.machine.is_idle() {
-            client.deadline_ms = client.deadline_ms.min(now + HEAD_TIMEOUT_MS);
         }
     }
 
