@@ -602,6 +602,7 @@ fn a_client_that_leaves_aborts_its_request() {
     client.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc");
     drop(client);
     assert_eq!(line(&mut server), "upload AbortError");
+    assert_eq!(server.get("/none").status, 500, "the handler gives no response");
     server.stop();
 }
 

@@ -209,16 +209,18 @@ fn pump(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     let has_input = client.readable || (!client.leftover.is_empty() && !client.leftover_is_partial);
     let again = has_input && client.machine.is_hungry() && !client.lingering;
     let gone = client.broken || client.peer_closed;
-    if client.lingering && client.readable {
-        client.leftover = Vec::new();
-    }
+    // A client that has shut down its side may still read an answer that comes
+    // whole; but a stream to nobody would never end, and its body never comes.
+    let hopeless = client.broken || client.machine.is_responding() || client.machine.is_hungry();
     if gone && client.machine.in_exchange() {
         tell_gone(scope, place);
+        if hopeless {
+            return close(scope, place);
+        }
     }
     let server = server::get(scope);
     let Some(client) = server.client(place) else { return };
-    if client.is_over() || (client.peer_closed && client.machine.in_exchange() && client.machine.is_hungry())
-    {
+    if client.is_over() {
         return close(scope, place);
     }
     if again {
