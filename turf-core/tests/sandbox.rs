@@ -176,8 +176,7 @@ impl Case {
         let bundle = self.dir.path().join("bundle");
         fs::write(bundle.join("config.json"), self.config.to_string()).unwrap();
         let bundle = Bundle::load(&bundle).unwrap();
-        let container = self.container();
-        compile(&bundle, Context { id: "box", container_dir: &container, keyring: Keyring::New }).unwrap()
+        compile(&bundle, Context { id: "box", keyring: Keyring::New }).unwrap()
     }
 
     fn create(&self) -> Result<Created> {

@@ -12,7 +12,7 @@ use super::worker::HELLO;
 use crate::bundle::Bundle;
 use crate::case::{Case, text};
 use crate::suite::tests;
-use crate::{host, http};
+use crate::{host, http, wait};
 
 tests! { "seed";
     Turf:
@@ -171,7 +171,7 @@ fn a_thousand_forks_are_unique_and_leak_nothing(case: &mut Case) -> Result<()> {
             );
         }
         origins.insert(answer["origin"].to_string());
-        ensure!(host::command_line(pid).is_empty(), "init {pid} of clone {number} outlived delete");
+        wait::child(pid, wait::STEP).with_context(|| format!("init of clone {number}"))?;
         let age = answer["date"].as_f64().unwrap_or_default() - answer["origin"].as_f64().unwrap_or_default();
         ensure!((0.0..10_000.0).contains(&age), "clone {number} believes to be {age} ms old: {answer}");
     }

@@ -14,7 +14,7 @@ use crate::command::Create;
 
 /// Creates the container, or prints its plan.
 pub fn run(root: &StateRoot, create: Create) -> Result<()> {
-    if create.dry_run { dry_run(root, &create) } else { create_container(root, &create).map(drop) }
+    if create.dry_run { dry_run(&create) } else { create_container(root, &create).map(drop) }
 }
 
 /// Creates the container; shared with `turf run`.
@@ -24,9 +24,9 @@ pub fn create_container(root: &StateRoot, create: &Create) -> Result<Created> {
 }
 
 /// Prints the plan; shared with `turf run`.
-pub fn dry_run(root: &StateRoot, create: &Create) -> Result<()> {
+pub fn dry_run(create: &Create) -> Result<()> {
     let id: ContainerId = create.id.parse()?;
-    let plan = container::plan(root, &id, &options(create)?)?;
+    let plan = container::plan(&id, &options(create)?)?;
     super::print(&format!("{}\n", serde_json::to_string_pretty(&plan)?))
 }
 

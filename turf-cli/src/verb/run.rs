@@ -12,7 +12,7 @@ use crate::log::Log;
 /// Runs the container and returns its exit status, or 0 for a detached one.
 pub fn run(root: &StateRoot, run: Run, log: &Log) -> Result<u8> {
     if run.create.dry_run {
-        dry_run(root, &run.create)?;
+        dry_run(&run.create)?;
         return Ok(0);
     }
     let id: ContainerId = run.create.id.parse()?;

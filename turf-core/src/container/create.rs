@@ -36,13 +36,13 @@ pub struct CreateOptions<'a> {
 }
 
 /// Compiles the bundle to the plan that `create` would follow; changes nothing.
-pub fn plan(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Result<Plan> {
-    load(root, id, options).map(|(_, plan)| plan)
+pub fn plan(id: &ContainerId, options: &CreateOptions<'_>) -> Result<Plan> {
+    load(id, options).map(|(_, plan)| plan)
 }
 
 /// Creates a container, and returns init, which is a child of the caller.
 pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) -> Result<init::Created> {
-    let (bundle, plan) = load(root, id, &options)?;
+    let (bundle, plan) = load(id, &options)?;
     let dir = root.container(id);
     // First of all the id: whoever has it has the control group of that name too.
     let lock = dir.create()?;
@@ -54,10 +54,9 @@ pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) ->
         .map_err(|error| error.and_clean_up(undo(&dir, &lock, &state, &plan)))
 }
 
-fn load(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {
+fn load(id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {
     let bundle = Bundle::load(options.bundle)?;
-    let container_dir = root.container(id);
-    let context = Context { id: id.as_str(), container_dir: container_dir.path(), keyring: options.keyring };
+    let context = Context { id: id.as_str(), keyring: options.keyring };
     let mut plan = compile(&bundle, context)?;
     if plan.process.terminal.is_some() && options.console_socket.is_none() {
         return Err(Error::invalid(

@@ -27,8 +27,6 @@ const EMPTY_ROOT_BYTES: u64 = 1 << 20;
 pub struct Context<'a> {
     /// The container's id.
     pub id: &'a str,
-    /// The container's own directory (absolute).
-    pub container_dir: &'a Path,
     /// Whether the workload gets a session keyring of its own (`--no-new-keyring` says no).
     pub keyring: Keyring,
 }
@@ -52,7 +50,7 @@ pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
         linux.seccomp().as_ref().map(|profile| seccomp::compile(profile, "$.linux.seccomp")).transpose()?;
     let namespaces: Vec<NamespacePlan> = linux.namespaces().iter().flatten().map(namespace).collect();
     let mut builder = Builder { bundle, linux: &linux, namespaces: &namespaces, steps: Vec::new() };
-    builder.build(&hooks, context);
+    builder.build(&hooks);
     if bundle.workload == Workload::Exec {
         let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).map(str::to_owned);
         builder.steps.push(Step::FindProgram {
@@ -97,12 +95,12 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(&mut self, hooks: &HooksPlan, context: Context<'_>) {
+    fn build(&mut self, hooks: &HooksPlan) {
         self.steps.push(Step::NewSession);
         self.system();
         let own_mounts = self.namespace(NamespaceKind::Mount).is_some();
         if own_mounts {
-            self.root(context);
+            self.root();
             self.mounts();
             self.devices();
         } else if let Some(path) = self.bundle.rootfs.clone() {
@@ -151,7 +149,7 @@ impl Builder<'_> {
         );
     }
 
-    fn root(&mut self, context: Context<'_>) {
+    fn root(&mut self) {
         let asked = self.linux.rootfs_propagation().as_deref().and_then(mounts::propagation);
         // Events of the host come in by default, none go out. What is asked for the root is asked for
         // its surroundings too, as with runc: a shared root needs shared mounts around it.
@@ -162,7 +160,7 @@ impl Builder<'_> {
         self.steps.push(Step::Propagation(Propagation { kind, recursive: true }));
         self.steps.push(match &self.bundle.rootfs {
             Some(path) => Step::BindRoot { path: path.clone() },
-            None => Step::TmpfsRoot { at: context.container_dir.to_owned(), size: EMPTY_ROOT_BYTES },
+            None => Step::TmpfsRoot { size: EMPTY_ROOT_BYTES },
         });
     }
 

@@ -36,10 +36,8 @@ pub enum Step {
         /// The directory, absolute, free of symbolic links.
         path: PathBuf,
     },
-    /// Makes an empty tmpfs the root, mounted on a directory nobody else looks at.
+    /// Makes an empty tmpfs the root.
     TmpfsRoot {
-        /// Where it is mounted.
-        at: PathBuf,
         /// Its size in bytes.
         size: u64,
     },

@@ -7,7 +7,7 @@ use crate::bundle::{Bundle, default};
 use crate::sandbox::step::{MountAttributes, Parameter};
 
 fn context() -> Context<'static> {
-    Context { id: "c1", container_dir: Path::new("/run/turf/containers/c1"), keyring: Keyring::New }
+    Context { id: "c1", keyring: Keyring::New }
 }
 
 /// Loads a default bundle after changes to its JSON.
@@ -33,7 +33,7 @@ fn refusal(config: &str, change: impl FnOnce(&mut serde_json::Value)) -> String 
 fn a_worker_without_root_gets_an_empty_read_only_one_with_its_mounts() {
     let (plan, bundle) = plan(default::WORKER, |_| {}).unwrap();
     let steps = &plan.init.steps;
-    assert!(steps.contains(&Step::TmpfsRoot { at: "/run/turf/containers/c1".into(), size: 1 << 20 }));
+    assert!(steps.contains(&Step::TmpfsRoot { size: 1 << 20 }));
     assert!(steps.contains(&Step::ReadonlyRoot));
     let app = position(steps, |step| matches!(step, Step::Mount(mount) if mount.target == Path::new("/app")));
     let Step::Mount(app) = &steps[app] else { unreachable!() };

@@ -72,7 +72,7 @@ impl<'a> Sandbox<'a> {
             }
             Step::Propagation(propagation) => set_propagation_of_all(*propagation),
             Step::BindRoot { path } => self.bind_root(path),
-            Step::TmpfsRoot { at, size } => self.tmpfs_root(at, *size),
+            Step::TmpfsRoot { size } => self.tmpfs_root(*size),
             Step::PlainRoot { path } => {
                 self.plain = true;
                 self.root = Root::new(path_fd(path).at(|| format!("open the root {}", path.display()))?);
@@ -119,13 +119,16 @@ impl<'a> Sandbox<'a> {
         self.attach_root(tree, target).at(step)
     }
 
-    fn tmpfs_root(&mut self, at: &Path, size: u64) -> Result<(), StepError> {
+    /// Mounted on top of `/`, which hides nothing: lookups begin at the mount below until the root is entered. Every
+    /// other place could be out of reach for the root user of a user namespace, or be the source of a mount.
+    fn tmpfs_root(&mut self, size: u64) -> Result<(), StepError> {
         let step = || "mount a tmpfs as the root".to_owned();
-        make_parent_private(at).at(step)?;
+        let top = Path::new("/");
+        make_parent_private(top).at(step)?;
         let parameters = [("mode", "755".to_owned()), ("size", size.to_string())];
         let parameters = parameters.map(|(key, value)| Parameter { key: key.to_owned(), value: Some(value) });
         let tree = new_filesystem(&step(), "tmpfs", "tmpfs", &parameters, MOUNT_ATTR_NOSUID)?;
-        self.attach_root(tree, path_fd(at).at(step)?).at(step)
+        self.attach_root(tree, path_fd(top).at(step)?).at(step)
     }
 
     /// A root must be private for pivot_root(2); what is asked for is set once it is entered.
