@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn the_program_or_the_annotation_makes_a_worker() {
-        let table: [(&str, &[(&str, &str)], bool); 7] = [
+        type Annotations = &'static [(&'static str, &'static str)];
+        let table: [(&str, Annotations, bool); 7] = [
             ("aworker", &[], true),
             ("/usr/bin/aworker", &[], true),
             ("sh", &[], false),

@@ -118,8 +118,9 @@ pub fn fs_context_message(context: BorrowedFd<'_>) -> Option<String> {
     let mut text = [0; 512];
     let length = nix::unistd::read(context, &mut text).ok()?;
     let text = String::from_utf8_lossy(&text[..length]);
-    let text = text.trim_start_matches(|c: char| matches!(c, 'e' | 'w' | 'i')).trim();
-    (!text.is_empty()).then(|| text.to_owned())
+    // The first word is the kind of message: e, w or i.
+    let (_, text) = text.trim().split_once(' ')?;
+    Some(text.to_owned())
 }
 
 /// Makes a detached copy of the mount at `path` below `directory`; an empty path names the

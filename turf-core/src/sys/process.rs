@@ -176,9 +176,8 @@ fn take_control(message: &libc::msghdr) -> i32 {
     // SAFETY: the message was filled by recvmsg and its buffers live.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
-        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a whole header in the buffer.
-        let (level, kind, length) =
-            unsafe { ((*header).cmsg_level, (*header).cmsg_type, (*header).cmsg_len as usize) };
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a whole header in the aligned buffer.
+        let libc::cmsghdr { cmsg_len: length, cmsg_level: level, cmsg_type: kind } = unsafe { *header };
         // SAFETY: the header is whole, so its data starts right after it.
         let data = unsafe { libc::CMSG_DATA(header) };
         if level == libc::SOL_SOCKET && kind == libc::SCM_CREDENTIALS {
@@ -189,7 +188,9 @@ fn take_control(message: &libc::msghdr) -> i32 {
             let head = unsafe { libc::CMSG_LEN(0) } as usize;
             for index in 0..length.saturating_sub(head) / size_of::<RawFd>() {
                 // SAFETY: the index is below the number of descriptors in the message.
-                let fd = unsafe { std::ptr::read_unaligned(data.cast::<RawFd>().add(index)) };
+                let place = unsafe { data.cast::<RawFd>().add(index) };
+                // SAFETY: a whole descriptor stands there.
+                let fd = unsafe { std::ptr::read_unaligned(place) };
                 // SAFETY: recvmsg just made this descriptor, so nothing else owns it.
                 drop(unsafe { OwnedFd::from_raw_fd(fd) });
             }

@@ -15,6 +15,7 @@
 //! `create` leaves no init behind. This file is the creator's side; `inside` is init's.
 
 mod inside;
+mod mounting;
 mod program;
 mod root;
 mod spawn;

@@ -11,23 +11,20 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat, makedev, mknodat, umask};
 use nix::unistd::{Gid, Uid, fchdir, fchownat, pivot_root, symlinkat};
 
+use super::mounting::{new_filesystem, own_cgroups};
 use super::root::Root;
 use super::{HOOKS_DUE, inside, program};
-use crate::sandbox::enter::{At, c_string};
+use crate::sandbox::enter::At;
 use crate::sandbox::hooks;
 use crate::sandbox::plan::{HookPlan, Plan, TerminalPlan};
 use crate::sandbox::step::{
-    DeviceKind, DeviceStep, MountSource, MountStep, Parameter, Propagation, PropagationKind, Step, StepError,
+    DeviceKind, DeviceStep, MountSource, Parameter, Propagation, PropagationKind, Step, StepError,
 };
 use crate::sys::mount::{
     Depth, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
-    fs_context_message, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen, mount_setattr,
-    move_mount, open_tree_clone,
+    mount_setattr, move_mount, open_tree_clone,
 };
 use crate::sys::{namespace, terminal};
-
-/// Longest value that fsconfig(2) takes, in bytes.
-const PARAMETER_BYTES: usize = 255;
 
 /// Init while it builds its sandbox.
 pub(super) struct Sandbox<'a> {
@@ -35,11 +32,11 @@ pub(super) struct Sandbox<'a> {
     setup: BorrowedFd<'a>,
     console: Option<&'a OwnedFd>,
     /// The root, until it is entered; then init's `/`.
-    root: Root,
+    pub(super) root: Root,
     /// The host's /dev/null, to mask files with: the container's may be anything (CVE-2025-31133).
     null: OwnedFd,
     /// Where this process's control groups are mounted, with their names in the container.
-    cgroups: Vec<(String, PathBuf)>,
+    pub(super) cgroups: Vec<(String, PathBuf)>,
     /// Whether the root was only chosen, not mounted.
     plain: bool,
 }
@@ -140,165 +137,6 @@ impl<'a> Sandbox<'a> {
         Ok(())
     }
 
-    fn mount(&self, step: &MountStep) -> Result<(), StepError> {
-        let target = step.target.display();
-        let tree = match &step.source {
-            MountSource::Bind { path, recursive } => {
-                let name = format!("bind {} on {target}", path.display());
-                let depth = if *recursive { Depth::All } else { Depth::One };
-                let source = c_string(&name, &path.to_string_lossy())?;
-                let tree = open_tree_clone(nix::fcntl::AT_FDCWD, &source, depth).at(|| name.clone())?;
-                self.dress_and_attach(tree, step, &name)?
-            }
-            MountSource::Filesystem { kind, source, parameters } => {
-                let name = format!("mount {kind} on {target}");
-                self.mount_filesystem(step, kind, source, parameters, &name)?
-            }
-            MountSource::Cgroups => {
-                let name = format!("mount the control groups on {target}");
-                return self.mount_cgroups(step, &name);
-            }
-        };
-        let Some(tree) = tree else { return Ok(()) };
-        for propagation in &step.propagation {
-            let depth = if propagation.recursive { Depth::All } else { Depth::One };
-            let propagation = propagation_bits(propagation.kind).bits();
-            mount_setattr(tree.as_fd(), depth, &MountAttr { propagation, ..MountAttr::default() })
-                .at(|| format!("set the propagation of {target}"))?;
-        }
-        Ok(())
-    }
-
-    /// Sets the attributes of a detached mount and attaches it to its target, which is made if it is
-    /// missing.
-    fn dress_and_attach(
-        &self,
-        tree: OwnedFd,
-        step: &MountStep,
-        name: &str,
-    ) -> Result<Option<OwnedFd>, StepError> {
-        let dress = |depth, attributes: crate::sandbox::step::MountAttributes| {
-            if attributes == crate::sandbox::step::MountAttributes::default() {
-                return Ok(());
-            }
-            let attr =
-                MountAttr { attr_set: attributes.set, attr_clr: attributes.clear, ..MountAttr::default() };
-            mount_setattr(tree.as_fd(), depth, &attr)
-        };
-        dress(Depth::One, step.attributes).at(|| format!("set the attributes: {name}"))?;
-        dress(Depth::All, step.recursive_attributes)
-            .at(|| format!("set the recursive attributes: {name}"))?;
-        let is_directory = is_directory(tree.as_fd()).at(|| name)?;
-        let target = match is_directory {
-            true => self.root.directory(&step.target),
-            false => self.root.file(&step.target),
-        };
-        let target = target.at(|| name)?;
-        self.refuse_proc(target.as_fd(), step, name)?;
-        move_mount(tree.as_fd(), target.as_fd()).at(|| name)?;
-        Ok(Some(tree))
-    }
-
-    fn mount_filesystem(
-        &self,
-        step: &MountStep,
-        kind: &str,
-        source: &str,
-        parameters: &[Parameter],
-        name: &str,
-    ) -> Result<Option<OwnedFd>, StepError> {
-        let existing = self.root.resolve(&step.target).ok();
-        let target = self.root.directory(&step.target).at(|| name)?;
-        if matches!(kind, "proc" | "sysfs") {
-            // A link on the way could make the runtime write into another file system (CVE-2019-19921).
-            self.root.resolve_plain(&step.target).at(|| format!("{name}: resolve without links"))?;
-        }
-        if parameters
-            .iter()
-            .any(|parameter| parameter.value.as_ref().is_some_and(|v| v.len() > PARAMETER_BYTES))
-        {
-            return self.mount_with_long_parameters(step, kind, source, parameters, name);
-        }
-        let mut parameters = parameters.to_vec();
-        if kind == "tmpfs"
-            && !parameters.iter().any(|parameter| parameter.key == "mode")
-            && let Some(existing) = existing
-        {
-            // A tmpfs keeps the permissions of the directory it covers, as runc does.
-            let mode = fstat(&existing).at(|| name)?.st_mode & 0o7777;
-            parameters.push(Parameter { key: "mode".to_owned(), value: Some(format!("{mode:o}")) });
-        }
-        drop(target);
-        let tree = new_filesystem(name, kind, source, &parameters, 0)?;
-        self.dress_and_attach(tree, step, name)
-    }
-
-    /// mount(2) takes a page of parameters, fsconfig(2) 255 bytes for each: layers of an overlay need more.
-    fn mount_with_long_parameters(
-        &self,
-        step: &MountStep,
-        kind: &str,
-        source: &str,
-        parameters: &[Parameter],
-        name: &str,
-    ) -> Result<Option<OwnedFd>, StepError> {
-        use std::os::fd::AsRawFd;
-        let text = |parameter: &Parameter| match &parameter.value {
-            Some(value) => format!("{}={value}", parameter.key),
-            None => parameter.key.clone(),
-        };
-        let data = parameters.iter().map(text).collect::<Vec<_>>().join(",");
-        let target = self.root.directory(&step.target).at(|| name)?;
-        self.refuse_proc(target.as_fd(), step, name)?;
-        let path = format!("/proc/self/fd/{}", target.as_raw_fd());
-        mount(Some(source), path.as_str(), Some(kind), MsFlags::empty(), Some(data.as_str())).at(|| name)?;
-        let mounted = self.root.resolve(&step.target).at(|| name)?;
-        let attributes = step.attributes;
-        let attr = MountAttr { attr_set: attributes.set, attr_clr: attributes.clear, ..MountAttr::default() };
-        mount_setattr(mounted.as_fd(), Depth::One, &attr).at(|| format!("set the attributes: {name}"))?;
-        Ok(Some(mounted))
-    }
-
-    /// Refuses to mount on a file of a proc file system that the target's name does not show: some link
-    /// leads there, and the runtime writes to files below /proc.
-    fn refuse_proc(&self, target: BorrowedFd<'_>, step: &MountStep, name: &str) -> Result<(), StepError> {
-        let kind = nix::sys::statfs::fstatfs(target).at(|| name)?.filesystem_type();
-        if kind == nix::sys::statfs::PROC_SUPER_MAGIC && !step.target.starts_with("/proc") {
-            return Err(StepError::refused(name, "the target leads into a proc file system"));
-        }
-        Ok(())
-    }
-
-    /// Binds each of this process's control groups into a small tmpfs, or the one of version 2 at once.
-    fn mount_cgroups(&self, step: &MountStep, name: &str) -> Result<(), StepError> {
-        let bind = |path: &Path, target: &Path| -> Result<(), StepError> {
-            let source = path_fd(path).at(|| format!("{name}: open {}", path.display()))?;
-            let tree = open_tree_clone(source.as_fd(), c"", Depth::One).at(|| name)?;
-            let step = MountStep { target: target.to_owned(), ..step.clone() };
-            self.dress_and_attach(tree, &step, name).map(drop)
-        };
-        if let [(group, path)] = self.cgroups.as_slice()
-            && group.is_empty()
-        {
-            return bind(path, &step.target);
-        }
-        let mode = Parameter { key: "mode".to_owned(), value: Some("755".to_owned()) };
-        let top = new_filesystem(name, "tmpfs", "tmpfs", &[mode], 0)?;
-        let target = self.root.directory(&step.target).at(|| name)?;
-        self.refuse_proc(target.as_fd(), step, name)?;
-        move_mount(top.as_fd(), target.as_fd()).at(|| name)?;
-        for (group, path) in self.cgroups.iter().filter(|(group, _)| !group.is_empty()) {
-            bind(path, &step.target.join(group))?;
-            // Controllers that are mounted together are found by each of their names.
-            for alias in group.split(',').filter(|alias| group.contains(',') && !alias.is_empty()) {
-                self.symlink(Path::new(group), &step.target.join(alias))?;
-            }
-        }
-        let attributes = step.attributes;
-        let attr = MountAttr { attr_set: attributes.set, attr_clr: attributes.clear, ..MountAttr::default() };
-        mount_setattr(top.as_fd(), Depth::One, &attr).at(|| format!("set the attributes: {name}"))
-    }
-
     fn device(&self, device: &DeviceStep) -> io::Result<()> {
         if device.bind {
             let source = path_fd(&device.path)?;
@@ -335,7 +173,7 @@ impl<'a> Sandbox<'a> {
         }
     }
 
-    fn symlink(&self, content: &Path, target: &Path) -> Result<(), StepError> {
+    pub(super) fn symlink(&self, content: &Path, target: &Path) -> Result<(), StepError> {
         let step = || format!("link {} to {}", target.display(), content.display());
         let (parent, name) = self.root.parent(target).at(step)?;
         match symlinkat(content, &parent, name) {
@@ -419,41 +257,7 @@ impl<'a> Sandbox<'a> {
     }
 }
 
-/// Makes a detached mount of a new file system.
-fn new_filesystem(
-    name: &str,
-    kind: &str,
-    source: &str,
-    parameters: &[Parameter],
-    attributes: u64,
-) -> Result<OwnedFd, StepError> {
-    let context = fsopen(&c_string(name, kind)?).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENODEV) => StepError::refused(name, format!("the kernel has no file system {kind:?}")),
-        _ => StepError::new(name, error),
-    })?;
-    let configure = || -> Result<OwnedFd, StepError> {
-        fsconfig_string(context.as_fd(), c"source", &c_string(name, source)?).at(|| name)?;
-        for Parameter { key, value } in parameters {
-            let key_text = c_string(name, key)?;
-            let result = match value {
-                Some(value) => fsconfig_string(context.as_fd(), &key_text, &c_string(name, value)?),
-                None => fsconfig_flag(context.as_fd(), &key_text),
-            };
-            result.at(|| format!("{name}: option {key}"))?;
-        }
-        fsconfig_create(context.as_fd()).at(|| name)?;
-        fsmount(context.as_fd(), attributes).at(|| name)
-    };
-    configure().map_err(|mut error| {
-        // The kernel says what it did not like, if the file system is of the talkative kind.
-        if let Some(reason) = fs_context_message(context.as_fd()) {
-            error.text = format!("{} ({reason})", error.text);
-        }
-        error
-    })
-}
-
-fn propagation_bits(kind: PropagationKind) -> MsFlags {
+pub(super) fn propagation_bits(kind: PropagationKind) -> MsFlags {
     match kind {
         PropagationKind::Shared => MsFlags::MS_SHARED,
         PropagationKind::Slave => MsFlags::MS_SLAVE,
@@ -504,22 +308,6 @@ fn unescape(text: &str) -> PathBuf {
     codes.into_iter().fold(text.to_owned(), decode).into()
 }
 
-/// The directories of this process's control groups, each with the name it gets in the container; an
-/// empty name for the only hierarchy of version 2.
-fn own_cgroups() -> Result<Vec<(String, PathBuf)>, StepError> {
-    let layout = crate::cgroup::layout::Layout::read()
-        .map_err(|error| StepError::refused("find the control groups", error.to_string()))?;
-    if layout.is_unified() {
-        return Ok(layout.v2.iter().map(|group| (String::new(), group.mount.join(&group.own))).collect());
-    }
-    let named = |group: &crate::cgroup::layout::Hierarchy| {
-        let name = group.controllers.join(",");
-        let name = name.strip_prefix("name=").map(str::to_owned).unwrap_or(name);
-        (name, group.mount.join(&group.own))
-    };
-    Ok(layout.v1.iter().map(named).collect())
-}
-
 fn host_null() -> Result<OwnedFd, StepError> {
     let step = || "open /dev/null";
     let null = path_fd(Path::new("/dev/null")).at(step)?;
@@ -530,11 +318,11 @@ fn host_null() -> Result<OwnedFd, StepError> {
     Ok(null)
 }
 
-fn path_fd(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn path_fd(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub(super) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(fstat(fd)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
 }
 
