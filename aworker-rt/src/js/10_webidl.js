@@ -18,6 +18,7 @@ const {
   ReflectGetOwnPropertyDescriptor,
   ReflectOwnKeys,
   RegExpPrototypeExec,
+  SafeSet,
   StringPrototypeToWellFormed,
   SymbolIterator,
   SymbolToStringTag,
@@ -253,9 +254,21 @@ function makeEnumerable(target, key) {
   ObjectDefineProperty(target, key, descriptor);
 }
 
+/** The prototypes of all interfaces. */
+const interfacePrototypes = new SafeSet();
+
+/** Whether an object is an instance of an interface, by its prototypes; no trap of a proxy runs. */
+function isPlatformObject(object) {
+  for (let link = ops.prototype_of(object); link !== null; link = ops.prototype_of(link)) {
+    if (interfacePrototypes.has(link)) return true;
+  }
+  return false;
+}
+
 /** Gives a class the property attributes of a Web IDL interface. */
 function defineInterface(constructor, name = constructor.name) {
   const prototype = constructor.prototype;
+  interfacePrototypes.add(prototype);
   const keys = ReflectOwnKeys(prototype);
   for (let i = 0; i < keys.length; i++) {
     if (typeof keys[i] === 'string' && keys[i] !== 'constructor') makeEnumerable(prototype, keys[i]);
@@ -294,6 +307,7 @@ internals.webidl = {
   kConstruct,
   requiredArguments,
   isObject,
+  isPlatformObject,
   isArrayBuffer,
   isSharedArrayBuffer,
   conversionError,

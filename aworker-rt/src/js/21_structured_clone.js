@@ -2,7 +2,7 @@
 //! https://html.spec.whatwg.org/#structured-cloning
 
 const { ArrayPrototypeIndexOf, TypeError } = primordials;
-const { converters, requiredArguments, isObject, isArrayBuffer, sequenceConverter } = internals.webidl;
+const { converters, requiredArguments, isObject, isArrayBuffer, isPlatformObject, sequenceConverter } = internals.webidl;
 const { DOMException } = internals;
 
 const toTransferList = sequenceConverter(converters.object);
@@ -10,6 +10,16 @@ const toTransferList = sequenceConverter(converters.object);
 function dataCloneError(message) {
   return new DOMException(message, 'DataCloneError');
 }
+
+/** Clones a platform object; most cannot be. */
+function cloneHost(object) {
+  const { isBlob, cloneBlob } = internals.blob;
+  if (isBlob(object)) return cloneBlob(object);
+  throw dataCloneError('An instance of a platform interface could not be cloned');
+}
+
+/** What the serialiser calls back. */
+const hooks = [dataCloneError, isPlatformObject, cloneHost];
 
 /** The buffers to transfer; anything else cannot be transferred yet. */
 function checkTransferList(list) {
@@ -30,11 +40,11 @@ function structuredClone(value, options = undefined) {
   const transfer = options?.transfer;
   if (transfer === undefined) {
     if (!isObject(value) && typeof value !== 'symbol') return value;
-    return ops.structured_clone(value, undefined, dataCloneError);
+    return ops.structured_clone(value, undefined, hooks);
   }
   const list = toTransferList(transfer, prefix, "'transfer'");
   checkTransferList(list);
-  return ops.structured_clone(value, list, dataCloneError);
+  return ops.structured_clone(value, list, hooks);
 }
 
 internals.structuredClone = structuredClone;

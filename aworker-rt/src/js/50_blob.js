@@ -7,6 +7,7 @@ const {
   PromiseReject,
   PromiseResolve,
   RegExpPrototypeExec,
+  SafeArrayIterator,
   StringPrototypeReplace,
   StringPrototypeToLowerCase,
   SymbolIterator,
@@ -25,7 +26,7 @@ const notPrintable = /[^\x20-\x7e]/;
 const lineEnding = /\r\n|\r|\n/g;
 const toEndings = enumConverter('EndingType', ['transparent', 'native']);
 
-let bytesOf, isBlob, makeBlob;
+let bytesOf, isBlob, makeBlob, typeOf, cloneFile;
 
 /** One element of a Blob's parts: bytes, or text to encode. */
 function toPart(value) {
@@ -85,6 +86,7 @@ class Blob {
   static {
     isBlob = (value) => isObject(value) && #bytes in value;
     bytesOf = (blob) => blob.#bytes;
+    typeOf = (blob) => blob.#type;
     makeBlob = (bytes, type) => {
       const blob = new Blob();
       blob.#bytes = bytes;
@@ -168,6 +170,13 @@ class File extends Blob {
     this.#lastModified = lastModified === undefined ? DateNow() : converters.longLong(lastModified, prefix, "'lastModified'");
   }
 
+  static {
+    cloneFile = (file) => {
+      if (!(#name in file)) return undefined;
+      return new File(new SafeArrayIterator([file]), file.#name, { __proto__: null, lastModified: file.#lastModified, type: typeOf(file) });
+    };
+  }
+
   get name() {
     return this.#name;
   }
@@ -184,6 +193,7 @@ internals.blob = {
   Blob,
   File,
   isBlob,
+  cloneBlob: (blob) => cloneFile(blob) ?? makeBlob(bytesOf(blob), typeOf(blob)),
   /** The bytes, which nobody may change. */
   bytesOf,
 };

@@ -4,20 +4,59 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+/// JavaScript's part: `[make_error, is_platform_object, clone_host]`.
+#[derive(Clone)]
+struct Hooks {
+    /// (message) -> a DataCloneError.
+    make_error: v8::Global<v8::Function>,
+    /// (object) -> whether it is an instance of a platform interface.
+    is_platform_object: v8::Global<v8::Function>,
+    /// (object) -> its clone; throws if it has none.
+    clone_host: v8::Global<v8::Function>,
+}
+
+impl Hooks {
+    fn new(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<Hooks> {
+        let list = value.try_cast::<v8::Array>().ok()?;
+        let mut function = |index| {
+            let function = list.get_index(scope, index)?.try_cast::<v8::Function>().ok()?;
+            Some(v8::Global::new(scope, function))
+        };
+        Some(Hooks { make_error: function(0)?, is_platform_object: function(1)?, clone_host: function(2)? })
+    }
+}
+
 /// What passes from the serialiser to the deserialiser beside the bytes.
 #[derive(Clone)]
 struct Delegate {
-    /// JavaScript's maker of DataCloneErrors.
-    make_error: v8::Global<v8::Function>,
+    hooks: Hooks,
+    /// `Object.prototype`: what hangs on it directly is no platform object.
+    object_prototype: v8::Global<v8::Value>,
     /// Shared buffers met on the way; their index is their id.
     shared: Rc<RefCell<Vec<v8::Global<v8::SharedArrayBuffer>>>>,
+    /// Clones of platform objects; their index is written.
+    hosts: Rc<RefCell<Vec<v8::Global<v8::Object>>>>,
 }
 
 impl Delegate {
-    fn throw(&self, scope: &mut v8::PinScope<'_, '_>, message: v8::Local<v8::String>) {
-        let make_error = v8::Local::new(scope, &self.make_error);
+    fn new(scope: &mut v8::PinScope<'_, '_>, hooks: Hooks) -> Option<Delegate> {
+        let object_prototype = v8::Object::new(scope).get_prototype(scope)?;
+        let object_prototype = v8::Global::new(scope, object_prototype);
+        Some(Delegate { hooks, object_prototype, shared: Rc::default(), hosts: Rc::default() })
+    }
+
+    fn call<'s>(
+        scope: &mut v8::PinScope<'s, '_>,
+        function: &v8::Global<v8::Function>,
+        argument: v8::Local<'s, v8::Value>,
+    ) -> Option<v8::Local<'s, v8::Value>> {
+        let function = v8::Local::new(scope, function);
         let receiver = v8::undefined(scope).into();
-        if let Some(error) = make_error.call(scope, receiver, &[message.into()]) {
+        function.call(scope, receiver, &[argument])
+    }
+
+    fn throw<'s>(&self, scope: &mut v8::PinScope<'s, '_>, message: v8::Local<'s, v8::String>) {
+        if let Some(error) = Self::call(scope, &self.hooks.make_error, message.into()) {
             scope.throw_exception(error);
         }
     }
@@ -35,6 +74,36 @@ impl v8::ValueSerializerImpl for Delegate {
         message: v8::Local<'s, v8::String>,
     ) {
         self.throw(scope, message);
+    }
+
+    fn has_custom_host_object(&self, _: &v8::Isolate) -> bool {
+        true
+    }
+
+    fn is_host_object<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        object: v8::Local<'s, v8::Object>,
+    ) -> Option<bool> {
+        let prototype = object.get_prototype(scope)?;
+        if prototype.is_null() || self.object_prototype == prototype {
+            return Some(false);
+        }
+        let answer = Self::call(scope, &self.hooks.is_platform_object, object.into())?;
+        Some(answer.is_true())
+    }
+
+    fn write_host_object<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        object: v8::Local<'s, v8::Object>,
+        serializer: &dyn v8::ValueSerializerHelper,
+    ) -> Option<bool> {
+        let clone = Self::call(scope, &self.hooks.clone_host, object.into())?.try_cast::<v8::Object>().ok()?;
+        let mut hosts = self.hosts.borrow_mut();
+        serializer.write_uint32(u32::try_from(hosts.len()).ok()?);
+        hosts.push(v8::Global::new(scope, clone));
+        Some(true)
     }
 
     fn get_shared_array_buffer_id<'s>(
@@ -62,6 +131,17 @@ impl v8::ValueSerializerImpl for Delegate {
 }
 
 impl v8::ValueDeserializerImpl for Delegate {
+    fn read_host_object<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        deserializer: &dyn v8::ValueDeserializerHelper,
+    ) -> Option<v8::Local<'s, v8::Object>> {
+        let mut index = 0;
+        deserializer.read_uint32(&mut index).then_some(())?;
+        let hosts = self.hosts.borrow();
+        hosts.get(usize::try_from(index).ok()?).map(|host| v8::Local::new(scope, host))
+    }
+
     fn get_shared_array_buffer_from_id<'s>(
         &self,
         scope: &mut v8::PinScope<'s, '_>,
@@ -98,17 +178,16 @@ fn transfer_list<'s>(
     Some(buffers)
 }
 
-/// `ops.structured_clone(value, transfer, make_error)`: a clone. `transfer` is an
-/// array of ArrayBuffers or undefined; `make_error(message)` makes a DataCloneError.
+/// `ops.structured_clone(value, transfer, hooks)`: a clone. `transfer` is an array
+/// of ArrayBuffers or undefined, `hooks` the functions of [`Hooks`].
 pub(crate) fn structured_clone<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     arguments: v8::FunctionCallbackArguments<'s>,
     mut result: v8::ReturnValue,
 ) {
-    let Ok(make_error) = arguments.get(2).try_cast::<v8::Function>() else {
+    let Some(delegate) = Hooks::new(scope, arguments.get(2)).and_then(|hooks| Delegate::new(scope, hooks)) else {
         return;
     };
-    let delegate = Delegate { make_error: v8::Global::new(scope, make_error), shared: Rc::default() };
     let Some(buffers) = transfer_list(scope, arguments.get(1), &delegate) else {
         return;
     };

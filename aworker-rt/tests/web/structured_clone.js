@@ -79,6 +79,15 @@ fact('a transfer list is checked', () => {
   throws('DataCloneError', () => structuredClone(() => {}, { transfer: [other] }));
   same(other.detached, false);
 });
+fact('platform objects are refused, but blobs and files', async () => {
+  class Mine extends EventTarget {}
+  for (const value of [new URL('http://a'), new Event('x'), new Mine(), new ReadableStream(), new AbortController(), new Headers()]) {
+    throws('DataCloneError', () => structuredClone({ value }), value.constructor.name);
+  }
+  const { blob, file } = structuredClone({ blob: new Blob(['abc'], { type: 'x/y' }), file: new File(['de'], 'n', { lastModified: 3, type: 'f/g' }) });
+  alike([await blob.text(), blob.type, blob instanceof File], ['abc', 'x/y', false]);
+  alike([await file.text(), file.name, file.lastModified, file.type], ['de', 'n', 3, 'f/g']);
+});
 fact('shared memory stays shared', () => {
   const shared = new SharedArrayBuffer(4);
   const clone = structuredClone({ a: shared, b: new Uint8Array(shared) });
