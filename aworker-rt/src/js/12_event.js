@@ -9,7 +9,7 @@ const {
   ObjectDefineProperty,
   TypeError,
 } = primordials;
-const { converters, requiredArguments, isObject, defineInterface, defineConstants } = internals.webidl;
+const { converters, requiredArguments, isObject, defineInterface, defineConstants, kConstruct } = internals.webidl;
 
 const kInitialized = 1;
 const kDispatch = 2;
@@ -36,7 +36,7 @@ class Event {
   #flags = kInitialized;
   #target = null;
   #phase = 0;
-  #timeStamp;
+  #timeStamp = undefined;
 
   static {
     isEvent = (value) => isObject(value) && #flags in value;
@@ -59,6 +59,8 @@ class Event {
   constructor(type, eventInitDict = undefined) {
     if (arguments.length === 0) requiredArguments(0, 1, "Failed to construct 'Event'");
     this.#type = typeof type === 'string' ? type : converters.DOMString(type, "Failed to construct 'Event'", 'Argument 1');
+    // A built-in's event on a hot path: its time is taken when it is first asked for.
+    if (eventInitDict === kConstruct) return;
     if (eventInitDict !== undefined && eventInitDict !== null) this.#init(eventInitDict);
     this.#timeStamp = ops.performance_now();
   }
@@ -149,7 +151,7 @@ class Event {
   }
 
   get timeStamp() {
-    return this.#timeStamp;
+    return (this.#timeStamp ??= ops.performance_now());
   }
 
   initEvent(type, bubbles = false, cancelable = false) {

@@ -202,7 +202,7 @@ class FetchEvent extends ExtendableEvent {
 
   constructor(type, eventInitDict) {
     if (type === kConstruct) {
-      super('fetch');
+      super('fetch', kConstruct);
       this.#id = eventInitDict;
       return;
     }

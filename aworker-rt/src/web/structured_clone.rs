@@ -99,7 +99,8 @@ impl v8::ValueSerializerImpl for Delegate {
         object: v8::Local<'s, v8::Object>,
         serializer: &dyn v8::ValueSerializerHelper,
     ) -> Option<bool> {
-        let clone = Self::call(scope, &self.hooks.clone_host, object.into())?.try_cast::<v8::Object>().ok()?;
+        let clone =
+            Self::call(scope, &self.hooks.clone_host, object.into())?.try_cast::<v8::Object>().ok()?;
         let mut hosts = self.hosts.borrow_mut();
         serializer.write_uint32(u32::try_from(hosts.len()).ok()?);
         hosts.push(v8::Global::new(scope, clone));
@@ -185,7 +186,8 @@ pub(crate) fn structured_clone<'s>(
     arguments: v8::FunctionCallbackArguments<'s>,
     mut result: v8::ReturnValue,
 ) {
-    let Some(delegate) = Hooks::new(scope, arguments.get(2)).and_then(|hooks| Delegate::new(scope, hooks)) else {
+    let Some(delegate) = Hooks::new(scope, arguments.get(2)).and_then(|hooks| Delegate::new(scope, hooks))
+    else {
         return;
     };
     let Some(buffers) = transfer_list(scope, arguments.get(1), &delegate) else {
