@@ -83,6 +83,9 @@ impl Run {
 #[test]
 fn eval_prints_the_value_of_the_code() {
     Run::eval("6 * 7").prints("42\n");
+    Run::eval("'text'").prints("text\n");
+    Run::eval("({ a: [1] })").prints("{ a: [ 1 ] }\n");
+    Run::eval("Symbol('x')").prints("Symbol(x)\n");
     Run::eval("undefined").prints("");
     Run::eval("const x = await 1; console.log(x)").prints("1\n");
 }
@@ -191,6 +194,8 @@ fn uncaught_errors_show_place_line_and_stack() {
             ),
             ("microtask.js", "queueMicrotask(() => { throw new Error('micro') });"),
             ("primitive.js", "throw 'just text';"),
+            ("symbol.js", "throw Symbol('s');"),
+            ("hostile.js", "throw { toString() { throw 1 }, get x() { throw 2 }, get stack() { throw 3 } };"),
             ("object.js", "throw { code: [7] };"),
             ("cause.js", "throw new Error('outer', { cause: new Error('inner') });"),
         ],
@@ -208,6 +213,8 @@ fn uncaught_errors_show_place_line_and_stack() {
     timer.fails_with(&["Uncaught Error: late", "timer.js:1"]);
     assert_eq!(timer.stdout, "");
     directory.run(&["microtask.js"]).fails_with(&["Uncaught Error: micro"]);
+    directory.run(&["symbol.js"]).fails_with(&["Uncaught Symbol(s)"]);
+    directory.run(&["hostile.js"]).fails_with(&["hostile.js:1:1", "Uncaught "]);
     directory.run(&["object.js"]).fails_with(&["Uncaught { code: [ 7 ] }"]);
     directory.run(&["cause.js"]).fails_with(&["Uncaught Error: outer", "[cause]: Error: inner"]);
     directory.run(&["primitive.js"]).fails_with(&["primitive.js:1:1", "Uncaught just text"]);

@@ -105,10 +105,10 @@ fn excerpt(scope: &v8::PinScope<'_, '_>, message: v8::Local<v8::Message>) -> Opt
 }
 
 /// The exception as `console` would show it: an error with its stack and cause,
-/// any other object with its properties.
+/// any other object with its properties; a string as it is.
 fn value_text(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> String {
     v8::tc_scope!(let scope, scope);
-    if value.is_object()
+    if !value.is_string()
         && let Some(text) = super::isolate::inspect(scope, value)
     {
         return without_builtins(&text);

@@ -90,7 +90,7 @@ pub fn callback(scope: &mut v8::PinScope<'_, '_>, name: &str) -> Option<v8::Glob
 }
 
 /// A value as `console` formats it, if that does not throw.
-pub(super) fn inspect(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<String> {
+pub fn inspect(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<String> {
     let internals = scope.get_slot::<Internals>()?.0.clone();
     let internals = v8::Local::new(scope, internals);
     let function = conversions::get(scope, internals, "inspect")?.try_cast::<v8::Function>().ok()?;

@@ -24,7 +24,7 @@ pub(crate) mod uncaught;
 pub use accept::accept;
 pub use exceptions::ScriptError;
 pub use inherited::listen_fds;
-pub use isolate::{Engine, callback};
+pub use isolate::{Engine, callback, inspect};
 pub use platform::{V8Flags, initialize, run_platform_task, v8_version};
 pub use script::{Loaded, Script, load};
 pub use uncaught::{call_or_fail, fail, take_failure};

@@ -180,7 +180,8 @@ pub(super) fn tell_environment(
     call(scope, &function, &[arguments, environment.into()]).map(drop)
 }
 
-/// Runs a program and its loop; the completion value of a classic script.
+/// Runs a program and its loop; the completion value of a classic script as
+/// `console` would show it.
 pub(super) fn evaluate(
     scope: &mut v8::PinScope<'_, '_>,
     script: &Script,
@@ -195,8 +196,8 @@ pub(super) fn evaluate(
     if value.is_undefined() {
         return Ok(None);
     }
-    match value.to_string(scope) {
-        Some(text) => Ok(Some(text.to_rust_string_lossy(scope))),
-        None => Err(exceptions::caught(scope)),
+    if value.is_string() {
+        return Ok(Some(value.to_rust_string_lossy(scope)));
     }
+    engine::inspect(scope, value).map(Some).ok_or_else(|| exceptions::caught(scope))
 }
