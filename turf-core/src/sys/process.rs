@@ -145,7 +145,7 @@ pub fn close_stdio() {
     unsafe { libc::syscall(libc::SYS_close_range, 0, 2, 0) };
 }
 
-/// Receives one packet and the pid of its sender, translated to this pid namespace (recvmsg(2),
+/// Receives one packet without waiting, and the pid of its sender, translated to this pid namespace (recvmsg(2),
 /// `SCM_CREDENTIALS`); the socket has `SO_PASSCRED`. Descriptors that came along are closed.
 pub fn receive_with_pid(socket: BorrowedFd<'_>, packet: &mut [u8]) -> io::Result<(usize, i32)> {
     let mut vector = libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() };
@@ -156,8 +156,9 @@ pub fn receive_with_pid(socket: BorrowedFd<'_>, packet: &mut [u8]) -> io::Result
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
     message.msg_controllen = size_of::<ControlBuffer>() as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
     // SAFETY: the message points to a live packet buffer and a live, aligned control buffer.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
     if length < 0 {
         return Err(io::Error::last_os_error());
     }

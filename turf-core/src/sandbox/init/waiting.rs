@@ -67,22 +67,20 @@ struct Waiting<'a> {
 impl Waiting<'_> {
     fn run(&mut self) -> i32 {
         loop {
-            // A worker's words come before its end: messages first, so that its death finds it known.
             let ready = match self.poll() {
                 Ok(ready) => ready,
                 Err(_) => return FAILURE_STATUS,
             };
-            if ready.connection
-                && let Some(status) = self.hear()
-            {
-                return status;
-            }
             if ready.listener {
                 self.accept();
             }
             if ready.signals
                 && let Some(status) = self.take_signals()
             {
+                return status;
+            }
+            // A worker's words come before its end: once it has been reaped, all of them are here.
+            if let Some(status) = self.hear_all() {
                 return status;
             }
             if let Some(status) = self.ended {
@@ -110,11 +108,7 @@ impl Waiting<'_> {
             }
         }
         let happened = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        Ok(Ready {
-            signals: happened(&fds[0]),
-            listener: listens && happened(&fds[1]),
-            connection: self.connection.is_some() && happened(&fds[2]),
-        })
+        Ok(Ready { signals: happened(&fds[0]), listener: listens && happened(&fds[1]) })
     }
 
     /// Accepts whoever may: the user that made the container. The directory's permissions keep others
@@ -131,16 +125,28 @@ impl Waiting<'_> {
         }
     }
 
+    /// Handles the messages that are there; `Some` is init's exit status.
+    fn hear_all(&mut self) -> Option<i32> {
+        while let Some(connection) = &self.connection {
+            let mut packet = [0; 8];
+            let (length, sender) = match process::receive_with_pid(connection.as_fd(), &mut packet) {
+                Ok(received) => received,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return None,
+                    Some(libc::EINTR) => continue,
+                    Some(_) | None => (0, 0),
+                },
+            };
+            if let Some(status) = self.hear(packet.get(..length).unwrap_or_default(), sender) {
+                return Some(status);
+            }
+        }
+        None
+    }
+
     /// Handles one message; `Some` is init's exit status.
-    fn hear(&mut self) -> Option<i32> {
-        let connection = self.connection.as_ref()?;
-        let mut packet = [0; 8];
-        let (length, sender) = match process::receive_with_pid(connection.as_fd(), &mut packet) {
-            Ok(received) => received,
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => return None,
-            Err(_) => (0, 0),
-        };
-        match packet.get(..length)? {
+    fn hear(&mut self, packet: &[u8], sender: i32) -> Option<i32> {
+        match packet {
             [] => self.connection_ended(),
             [gate::START_PROGRAM] if self.is_exec() => return Some(self.start_program()),
             [gate::START_WORKER] if !self.is_exec() => return self.expect_worker(),
@@ -307,7 +313,6 @@ impl Waiting<'_> {
 struct Ready {
     signals: bool,
     listener: bool,
-    connection: bool,
 }
 
 /// Whether the default action of a signal is to end the process (signal(7)).
