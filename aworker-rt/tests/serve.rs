@@ -231,3 +231,29 @@ fn a_second_signal_ends_a_worker_that_never_yields() {
     // Two signals that are pending together are handled in the kernel's order.
     assert!(matches!(status.code(), Some(143 | 130)) && status.signal().is_none(), "{status:?}");
 }
+
+/// Takes as long as the drain's limit: both kinds of hanging side by side.
+#[test]
+fn a_drain_that_cannot_finish_ends_by_its_deadline() {
+    const NEVER: &str = "export default { fetch(request) {
+        console.log('in');
+        if (request.url.endsWith('/spin')) for (;;);
+        return new Promise(() => {});
+    } }";
+    let mut servers: Vec<(Server, TcpStream)> = ["/hang", "/spin"]
+        .into_iter()
+        .map(|path| {
+            let server = Server::start(&format!("never-{}", &path[1..]), NEVER);
+            let mut stream = server.connect();
+            request(&mut stream, path);
+            (server, stream)
+        })
+        .collect();
+    for (server, _) in &mut servers {
+        assert_eq!(server.line(), "in");
+        server.signal(Signal::SIGTERM);
+    }
+    for (server, _stream) in servers {
+        assert_eq!(server.end().0.code(), Some(143));
+    }
+}
