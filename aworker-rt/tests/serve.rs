@@ -183,22 +183,21 @@ fn sigterm_ends_an_idle_worker_with_status_0() {
     }
 }
 
-/// Answers `/slow` when `/go` has been asked for; says when `/slow` is there.
-const SLOW: &str = "
-    let go;
-    export default { fetch(request) {
-        if (request.url.endsWith('/go')) { go(); return new Response('went'); }
-        console.log('in flight');
-        return new Promise((resolve) => { go = () => resolve(new Response('slow')); setTimeout(go, 300); });
-    } }";
-
 #[test]
 fn sigterm_lets_a_request_in_flight_finish_and_accepts_no_other() {
-    let mut server = Server::start("drain", SLOW);
+    let mut server = Server::start(
+        "drain",
+        "export default { fetch() {
+            console.log('in flight');
+            return new Promise((resolve) => setTimeout(() => resolve(new Response('slow')), 500));
+         } }",
+    );
     let mut slow = server.connect();
-    request(&mut slow, "/slow");
+    request(&mut slow, "/");
     assert_eq!(server.line(), "in flight");
     server.signal(Signal::SIGTERM);
+    while TcpStream::connect(&server.address).is_ok() {}
+    assert!(server.child.try_wait().expect("a child").is_none(), "refuses while it still works");
     assert_answer(&read_all(&mut slow), 200, "slow");
     assert_eq!(server.end().0.code(), Some(0));
 }
