@@ -98,6 +98,7 @@ tests![
     a_relay_that_dies_takes_the_worker_along,
     a_bundle_without_an_image_has_a_root,
     control_groups_are_mounted,
+    a_terminal_is_made_and_given_away,
 ];
 
 /// What a test could leave behind.
@@ -133,6 +134,7 @@ struct Case {
     dir: tempfile::TempDir,
     config: Value,
     preserve_fds: u32,
+    console: Option<OwnedFd>,
 }
 
 impl Case {
@@ -157,11 +159,12 @@ impl Case {
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         for name in [
             "sh", "cat", "ls", "echo", "grep", "id", "mount", "touch", "true", "sleep", "test", "stat",
-            "hostname", "chmod", "mkdir", "head", "ulimit", "umask", "pwd", "ps", "kill", "readlink",
+            "hostname", "chmod", "mkdir", "head", "ulimit", "umask", "pwd", "ps", "kill", "readlink", "tty",
+            "stty",
         ] {
             symlink("busybox", bin.join(name)).unwrap();
         }
-        Case { dir, config, preserve_fds: 0 }
+        Case { dir, config, preserve_fds: 0, console: None }
     }
 
     fn rootfs(&self) -> PathBuf {
@@ -192,7 +195,7 @@ impl Case {
             container_dir: &self.container(),
             cgroup: &[],
             preserve_fds: self.preserve_fds,
-            console_socket: None,
+            console_socket: self.console.as_ref().map(|console| console.try_clone().unwrap()),
         };
         spawn(options)?.wait_created(runtime_hooks)
     }
@@ -861,4 +864,24 @@ fn control_groups_are_mounted() {
     let groups = Command::new("grep").args(["-c", " - cgroup ", "/proc/self/mountinfo"]).output().unwrap();
     let groups: usize = String::from_utf8_lossy(&groups.stdout).trim().parse().unwrap();
     assert_eq!(out.lines().filter(|line| line.contains(" - cgroup ")).count(), groups, "{out}");
+}
+
+fn a_terminal_is_made_and_given_away() {
+    let mut case =
+        Case::program("{ tty; stty size; ls -l /dev/console; readlink /proc/self/fd/0; } >/out; echo said");
+    case.config["process"]["terminal"] = true.into();
+    case.config["process"]["consoleSize"] = json!({"height": 33, "width": 99});
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    case.console = Some(theirs.into());
+    let created = case.create().unwrap();
+    let packet = turf_core::sys::socket::recv_packet(ours.as_fd(), &mut [0; 64]).unwrap();
+    let mut master = fs::File::from(packet.fds.into_iter().next().unwrap());
+    Gate::connect(&case.container()).unwrap().start_program().unwrap();
+    assert_eq!(exited(wait_for(created.pid).unwrap()), Some(0));
+    let mut said = [0; 64];
+    let length = std::io::Read::read(&mut master, &mut said).unwrap();
+    assert_eq!(&said[..length], b"said\r\n");
+    let out = fs::read_to_string(case.rootfs().join("out")).unwrap();
+    assert!(out.contains("33 99\n") && out.contains("/dev/console"), "{out}");
+    assert!(out.ends_with("/dev/pts/0\n") || out.ends_with("/0\n"), "{out}");
 }
