@@ -45,4 +45,4 @@ mod server;
 pub mod target;
 
 pub use serve::{drain, serve, warm_up};
-pub use server::ServerOptions;
+pub use server::{ServerOptions, attach};

@@ -6,11 +6,11 @@
 //! (`http_head`), and the same operations take that string.
 
 use super::connection::Fate;
-use super::head::{self, BodyFraming, Head, HeaderSpans, Parsed};
+use super::head::{self, BodyFraming, Head, HeaderSpans, Parsed, Span};
 use super::limits::{STALL_TIMEOUT_MS, WRITE_HIGH_WATER_BYTES};
 use super::response::{BodySize, DefaultType, FieldBlock, Framing, ResponseHead};
 use super::server::{self, BodyKind, Demand, RequestId};
-use super::target;
+use super::target::{self, OriginCache};
 use crate::engine::conversions::throw_type_error;
 use crate::engine::stdio;
 
@@ -64,22 +64,35 @@ fn id_of(scope: Scope<'_, '_, '_>, value: v8::Local<v8::Value>) -> RequestId {
     RequestId::from_number(value.number_value(scope).unwrap_or(-1.0))
 }
 
-/// Calls `read` with the head that `source`, a number or a string, stands for.
+/// Calls `read` with the head that `source`, a number or a string, stands for,
+/// and with an empty buffer that is kept for the next call.
 fn with_head<R>(
     scope: Scope<'_, '_, '_>,
     source: v8::Local<v8::Value>,
-    read: impl FnOnce(&Head, &[u8], &HeaderSpans) -> R,
+    read: impl FnOnce(&Head, &[u8], &HeaderSpans, &mut OriginCache, &mut Vec<u8>) -> R,
 ) -> Option<R> {
     if source.is_string() {
         let bytes = latin1_bytes(scope, source.cast());
         let mut headers = Vec::new();
         let Parsed::Complete(head) = head::parse(&bytes, &mut headers) else { return None };
-        return Some(read(&head, &bytes, &headers));
+        let server = server::get(scope);
+        server.scratch.clear();
+        return Some(read(&head, &bytes, &headers, &mut server.origins, &mut server.scratch));
     }
     let id = id_of(scope, source);
     let server = server::get(scope);
-    let (head, bytes) = server.current_head(id)?;
-    Some(read(head, bytes, &server.headers))
+    let current = server.current.as_ref().filter(|current| current.id == id)?;
+    let bytes = &server.read_buffer[current.start..current.start + current.head.len];
+    server.scratch.clear();
+    Some(read(&current.head, bytes, &server.headers, &mut server.origins, &mut server.scratch))
+}
+
+/// Makes a string of what [`with_head`] left in the shared buffer.
+fn take_scratch<'s>(scope: Scope<'_, 's, '_>) -> v8::Local<'s, v8::String> {
+    let scratch = std::mem::take(&mut server::get(scope).scratch);
+    let text = latin1(scope, &scratch);
+    server::get(scope).scratch = scratch;
+    text
 }
 
 /// `ops.http_head(id)`: the head as a string, for a request that outlives its dispatch.
@@ -88,8 +101,9 @@ pub(crate) fn http_head(
     arguments: v8::FunctionCallbackArguments,
     mut result: v8::ReturnValue,
 ) {
-    if let Some(bytes) = with_head(scope, arguments.get(0), |_, bytes, _| bytes.to_vec()) {
-        result.set(latin1(scope, &bytes).into());
+    let found = with_head(scope, arguments.get(0), |_, bytes, _, _, out| out.extend_from_slice(bytes));
+    if found.is_some() {
+        result.set(take_scratch(scope).into());
     }
 }
 
@@ -99,9 +113,15 @@ pub(crate) fn http_method(
     arguments: v8::FunctionCallbackArguments,
     mut result: v8::ReturnValue,
 ) {
-    let method = with_head(scope, arguments.get(0), |head, bytes, _| head.method.get(bytes).to_vec());
-    let text = method
-        .and_then(|method| v8::String::new_from_one_byte(scope, &method, v8::NewStringType::Internalized));
+    let method = with_head(scope, arguments.get(0), |head, bytes, _, _, out| {
+        out.extend_from_slice(head.method.get(bytes));
+    });
+    if method.is_none() {
+        return;
+    }
+    let scratch = std::mem::take(&mut server::get(scope).scratch);
+    let text = v8::String::new_from_one_byte(scope, &scratch, v8::NewStringType::Internalized);
+    server::get(scope).scratch = scratch;
     if let Some(text) = text {
         result.set(text.into());
     }
@@ -113,17 +133,19 @@ pub(crate) fn http_url(
     arguments: v8::FunctionCallbackArguments,
     mut result: v8::ReturnValue,
 ) {
-    let parts = with_head(scope, arguments.get(0), |head, bytes, _| {
+    let found = with_head(scope, arguments.get(0), |head, bytes, _, origins, out| {
         let (host, path) = target::host_and_path(head, bytes);
-        (host.to_vec(), path.to_vec())
+        // The host was valid when the request was dispatched.
+        let origin = origins.get(host).unwrap_or("http://localhost");
+        target::write_url(out, origin, path);
     });
-    let Some((host, path)) = parts else { return };
-    let mut url = Vec::with_capacity(host.len() + path.len() + 16);
-    // The host was valid when the request was dispatched.
-    let origin = server::get(scope).origins.get(&host).unwrap_or("http://localhost");
-    target::write_url(&mut url, origin, &path);
-    result.set(latin1(scope, &url).into());
+    if found.is_some() {
+        result.set(take_scratch(scope).into());
+    }
 }
+
+/// Fields of a request that need no allocation.
+const INLINE_FIELDS: usize = 32;
 
 /// `ops.http_headers(source)`: an array of names, in lower case, and values in turn.
 pub(crate) fn http_headers(
@@ -131,23 +153,45 @@ pub(crate) fn http_headers(
     arguments: v8::FunctionCallbackArguments,
     mut result: v8::ReturnValue,
 ) {
-    let fields = with_head(scope, arguments.get(0), |_, bytes, headers| {
-        let mut text = bytes.to_vec();
-        let spans = headers.clone();
-        for (name, _) in &spans {
-            name.get_mut(&mut text).make_ascii_lowercase();
+    let mut inline = [(Span::default(), Span::default()); INLINE_FIELDS];
+    let fields = with_head(scope, arguments.get(0), |_, bytes, headers, _, out| {
+        out.extend_from_slice(bytes);
+        for (name, _) in headers {
+            name.get_mut(out).make_ascii_lowercase();
         }
-        (text, spans)
+        match inline.get_mut(..headers.len()) {
+            Some(room) => {
+                room.copy_from_slice(headers);
+                None
+            }
+            None => Some(headers.clone()),
+        }
+        .ok_or(headers.len())
     });
-    let Some((text, spans)) = fields else { return };
-    let mut list: Vec<v8::Local<v8::Value>> = Vec::with_capacity(2 * spans.len());
-    for (name, value) in spans {
+    let Some(fields) = fields else { return };
+    let spans = match &fields {
+        Ok(many) => &many[..],
+        Err(few) => &inline[..*few],
+    };
+    let text = std::mem::take(&mut server::get(scope).scratch);
+    let undefined: v8::Local<v8::Value> = v8::undefined(scope).into();
+    let mut few = [undefined; 2 * INLINE_FIELDS];
+    let mut many = Vec::new();
+    let list = match few.get_mut(..2 * spans.len()) {
+        Some(room) => room,
+        None => {
+            many.resize(2 * spans.len(), undefined);
+            &mut many[..]
+        }
+    };
+    for ((name, value), pair) in spans.iter().zip(list.chunks_exact_mut(2)) {
         let kind = v8::NewStringType::Internalized;
-        let name = v8::String::new_from_one_byte(scope, name.get(&text), kind).expect("heads are short");
-        list.push(name.into());
-        list.push(latin1(scope, value.get(&text)).into());
+        pair[0] =
+            v8::String::new_from_one_byte(scope, name.get(&text), kind).expect("heads are short").into();
+        pair[1] = latin1(scope, value.get(&text)).into();
     }
-    result.set(v8::Array::new_with_elements(scope, &list).into());
+    server::get(scope).scratch = text;
+    result.set(v8::Array::new_with_elements(scope, list).into());
 }
 
 /// `ops.http_has_body(source)`: whether the request's framing announces a body.
@@ -156,7 +200,7 @@ pub(crate) fn http_has_body(
     arguments: v8::FunctionCallbackArguments,
     mut result: v8::ReturnValue,
 ) {
-    let has = with_head(scope, arguments.get(0), |head, bytes, _| {
+    let has = with_head(scope, arguments.get(0), |head, bytes, _, _, _| {
         // A request whose method is GET or HEAD has no body in the Fetch standard.
         head.framing != BodyFraming::None && !matches!(head.method.get(bytes), b"GET" | b"HEAD")
     });
@@ -281,7 +325,12 @@ fn head_arguments(
         _ => Vec::new(),
     };
     let fields = match arguments.get(3).try_cast::<v8::String>() {
-        Ok(text) => text.contains_only_onebyte().then(|| latin1_bytes(scope, text))?,
+        Ok(text) => {
+            let mut fields = std::mem::take(&mut server::get(scope).scratch);
+            fields.clear();
+            text.contains_only_onebyte().then(|| append_latin1(scope, &mut fields, text))?;
+            fields
+        }
         Err(_) => Vec::new(),
     };
     let count = arguments.get(4).uint32_value(scope)? as usize;
@@ -313,10 +362,14 @@ pub(crate) fn http_respond(
     let Some((status, reason, fields, count, default_type)) = head_arguments(scope, &arguments) else {
         return refuse_head(scope, id);
     };
-    let fields = FieldBlock { bytes: &fields, count };
-    let head = ResponseHead { status, reason: &reason, fields, default_type, body: BodySize::Known(0) };
+    let block = FieldBlock { bytes: &fields, count };
+    let head =
+        ResponseHead { status, reason: &reason, fields: block, default_type, body: BodySize::Known(0) };
     if !respond(scope, id, &head, &Body::of(arguments.get(6))) {
         refuse_head(scope, id);
+    }
+    if fields.capacity() > 0 {
+        server::get(scope).scratch = fields;
     }
 }
 

@@ -199,6 +199,8 @@ pub(super) struct Server {
     pub read_buffer: Vec<u8>,
     /// An empty buffer with capacity, lent to whichever client writes.
     pub spare: Vec<u8>,
+    /// A buffer of operations, empty between them; kept for its capacity.
+    pub scratch: Vec<u8>,
     pub headers: HeaderSpans,
     pub current: Option<Current>,
     pub origins: OriginCache,
@@ -227,6 +229,7 @@ impl Default for Server {
             open: 0,
             read_buffer: Vec::new(),
             spare: Vec::new(),
+            scratch: Vec::new(),
             headers: Vec::new(),
             current: None,
             origins: OriginCache::default(),
@@ -244,12 +247,14 @@ impl Default for Server {
     }
 }
 
+/// Gives an isolate its server.
+pub fn attach(isolate: &mut v8::Isolate) {
+    isolate.set_slot(Server::default());
+}
+
 /// The isolate's server.
 pub(super) fn get<'a>(isolate: &'a mut v8::Isolate) -> &'a mut Server {
-    if isolate.get_slot::<Server>().is_none() {
-        isolate.set_slot(Server::default());
-    }
-    isolate.get_slot_mut::<Server>().expect("set above")
+    isolate.get_slot_mut::<Server>().expect("the runtime attached a server")
 }
 
 impl Server {
@@ -441,12 +446,6 @@ impl Server {
             .map(|client| client.deadline_ms)
             .min()
             .filter(|deadline| *deadline != u64::MAX)
-    }
-
-    /// The head of a request: in the read buffer while it is current.
-    pub fn current_head(&self, id: RequestId) -> Option<(&Head, &[u8])> {
-        let current = self.current.as_ref().filter(|current| current.id == id)?;
-        Some((&current.head, &self.read_buffer[current.start..current.start + current.head.len]))
     }
 }
 

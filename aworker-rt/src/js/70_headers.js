@@ -11,6 +11,8 @@ const {
   IteratorPrototype,
   ObjectCreate,
   ObjectDefineProperty,
+  ObjectGetOwnPropertySymbols,
+  ObjectKeys,
   RegExpPrototypeExec,
   RegExpPrototypeSymbolReplace,
   StringPrototypeToLowerCase,
@@ -158,6 +160,15 @@ class Headers {
   }
 
   static #fillRecord(list, init, prefix) {
+    // The record conversion of Web IDL, for objects on which nobody can watch it.
+    if (!ops.is_proxy(init) && ObjectGetOwnPropertySymbols(init).length === 0) {
+      const names = ObjectKeys(init);
+      for (let i = 0; i < names.length; i++) {
+        const name = toName(names[i], prefix);
+        ArrayPrototypePush(list, name, toValue(init[names[i]], prefix));
+      }
+      return;
+    }
     const entries = toByteStringRecord(init, prefix, 'The headers');
     for (let i = 0; i < entries.length; i += 2) {
       ArrayPrototypePush(list, toName(entries[i], prefix), toValue(entries[i + 1], prefix));

@@ -29,6 +29,7 @@ const { converters, isObject, isArrayBuffer } = internals.webidl;
 const { isURLSearchParams, serialize } = internals.urlSearchParams;
 const { encodeUtf8, decodeUtf8 } = internals.encoding;
 const { streams, DOMException } = internals;
+const { Blob, isBlob, bytesOf: bytesOfBlob } = internals.blob;
 const { acquireDefaultReader, readerRead, readerCancel, readerRelease } = streams.readable;
 
 const noType = 0;
@@ -93,6 +94,10 @@ function extract(object, made, prefix) {
     if (isURLSearchParams(object)) {
       made.body = serialize(object);
       return 'application/x-www-form-urlencoded;charset=UTF-8';
+    }
+    if (isBlob(object)) {
+      made.body = new Body(bytesOfBlob(object), undefined, undefined);
+      return object.type === '' ? null : object.type;
     }
   }
   made.body = converters.USVString(object, prefix, 'The body');
@@ -273,6 +278,11 @@ function cloneBody(body) {
  * undefined.
  */
 function defineMixin(constructor, bodyOf) {
+  /** The content type its headers give, or ''. */
+  const typeOf = (object) => {
+    bodyOf(object);
+    return internals.headers.getCombined(internals.headers.listOf(object.headers), 'content-type') ?? '';
+  };
   const take = (object, name, asText) => {
     const body = bodyOf(object);
     if (body === undefined) return PromiseResolve(asText ? '' : new Uint8Array(0));
@@ -292,6 +302,10 @@ function defineMixin(constructor, bodyOf) {
     },
     async arrayBuffer() {
       return TypedArrayPrototypeGetBuffer(await take(this, 'arrayBuffer', false));
+    },
+    async blob() {
+      const type = typeOf(this);
+      return new Blob([await take(this, 'blob', false)], { type });
     },
     async bytes() {
       return await take(this, 'bytes', false);

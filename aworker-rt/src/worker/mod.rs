@@ -20,7 +20,7 @@ pub use listener::{ListenAddress, Listener};
 
 use crate::engine::{Engine, Script, ScriptError};
 use crate::event_loop;
-use crate::http::ServerOptions;
+use crate::http::{self, ServerOptions};
 
 /// JavaScript, ready to load a script: in a seed, or in a process that becomes
 /// a worker at once.
@@ -58,7 +58,10 @@ impl Runtime {
     /// [`crate::initialize`].
     pub fn new() -> Runtime {
         let mut engine = Engine::new();
-        engine.with_scope(event_loop::attach);
+        engine.with_scope(|scope| {
+            event_loop::attach(scope);
+            http::attach(scope);
+        });
         Runtime { engine }
     }
 
