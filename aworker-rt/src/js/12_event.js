@@ -296,6 +296,7 @@ function addListener(target, listener) {
     }
     ArrayPrototypePush(listeners, listener);
   }
+  if (type === 'abort') internals.abort.listenersChanged(target);
   if (signal !== undefined) {
     internals.abort.addAlgorithm(signal, () => removeRecord(target, listener));
   }
@@ -320,6 +321,7 @@ function removeRecord(target, listener) {
   for (let i = 0; i < listeners.length; i++) {
     if (listeners[i] !== listener) continue;
     ArrayPrototypeSplice(listeners, i, 1);
+    if (listener.type === 'abort') internals.abort.listenersChanged(target);
     return;
   }
 }
@@ -440,6 +442,7 @@ function defineEventHandler(prototype, type) {
         const listeners = listenersOf(target);
         if (listeners === undefined) setListeners(target, [listener]);
         else ArrayPrototypePush(listeners, listener);
+        if (type === 'abort') internals.abort.listenersChanged(target);
       }
     },
   };
@@ -447,11 +450,17 @@ function defineEventHandler(prototype, type) {
   ObjectDefineProperty(prototype, `on${type}`, descriptor);
 }
 
+/** Whether a target has a listener for `type`. */
+function hasListener(target, type) {
+  const listeners = listenersOf(target);
+  if (listeners === undefined) return false;
+  for (let i = 0; i < listeners.length; i++) if (listeners[i].type === type) return true;
+  return false;
+}
+
 /** Whether the global object has a listener for `type`. */
 function hasGlobalListener(type) {
-  if (globalListeners === undefined) return false;
-  for (let i = 0; i < globalListeners.length; i++) if (globalListeners[i].type === type) return true;
-  return false;
+  return globalListeners !== undefined && hasListener(globalThis, type);
 }
 
 internals.events = {
@@ -461,6 +470,7 @@ internals.events = {
   isEvent,
   isEventTarget,
   defineEventHandler,
+  hasListener,
   hasGlobalListener,
   /** Dispatches a trusted event; false if it was cancelled. */
   dispatchTrusted: (target, event) => dispatch(target, event, kTrusted),

@@ -4,16 +4,17 @@ const {
   ArrayPrototypeIndexOf,
   ArrayPrototypePush,
   ArrayPrototypeSplice,
+  SafeSet,
   TypeError,
   WeakRef,
   WeakRefPrototypeDeref,
 } = primordials;
 const { converters, requiredArguments, isObject, defineInterface, sequenceConverter, kConstruct } = internals.webidl;
-const { Event, EventTarget, dispatchTrusted, defineEventHandler } = internals.events;
+const { Event, EventTarget, dispatchTrusted, defineEventHandler, hasListener } = internals.events;
 const { DOMException } = internals;
 
 // Set by AbortSignal's static block.
-let isAbortSignal, isAborted, abortReason, addAlgorithm, removeAlgorithm, signalAbort, createDependentSignal;
+let isAbortSignal, isAborted, abortReason, addAlgorithm, removeAlgorithm, signalAbort, createDependentSignal, listenersChanged;
 
 class AbortSignal extends EventTarget {
   #aborted = false;
@@ -26,6 +27,8 @@ class AbortSignal extends EventTarget {
   #sources = undefined;
   /** Weak references to the signals that follow this one. */
   #dependents = undefined;
+  /** Those of them that somebody listens to: they must not be collected. */
+  #kept = undefined;
 
   static {
     isAbortSignal = (value) => isObject(value) && #aborted in value;
@@ -35,11 +38,16 @@ class AbortSignal extends EventTarget {
       if (signal.#aborted) return;
       if (signal.#algorithms === undefined) signal.#algorithms = [algorithm];
       else ArrayPrototypePush(signal.#algorithms, algorithm);
+      if (signal.#dependent) signal.#keep();
     };
     removeAlgorithm = (signal, algorithm) => {
       if (signal.#algorithms === undefined) return;
       const index = ArrayPrototypeIndexOf(signal.#algorithms, algorithm);
       if (index !== -1) ArrayPrototypeSplice(signal.#algorithms, index, 1);
+      if (signal.#dependent) signal.#keep();
+    };
+    listenersChanged = (target) => {
+      if (isAbortSignal(target) && target.#dependent) target.#keep();
     };
     signalAbort = (signal, reason) => {
       if (signal.#aborted) return;
@@ -55,6 +63,16 @@ class AbortSignal extends EventTarget {
     super();
   }
 
+  /** Lets the sources hold this signal while it has listeners or steps, and no longer. */
+  #keep() {
+    const isHeard = !this.#aborted && (this.#algorithms?.length > 0 || hasListener(this, 'abort'));
+    for (let i = 0; i < this.#sources.length; i++) {
+      const source = this.#sources[i];
+      if (isHeard) (source.#kept ??= new SafeSet()).add(this);
+      else source.#kept?.delete(this);
+    }
+  }
+
   /** Marks this signal and those that follow it; returns the latter. */
   #setAborted(reason) {
     this.#aborted = true;
@@ -62,6 +80,7 @@ class AbortSignal extends EventTarget {
     const toAbort = [];
     const dependents = this.#dependents;
     this.#dependents = undefined;
+    this.#kept = undefined;
     for (let i = 0; dependents !== undefined && i < dependents.length; i++) {
       const dependent = WeakRefPrototypeDeref(dependents[i]);
       if (dependent === undefined || dependent.#aborted) continue;
@@ -204,6 +223,8 @@ internals.abort = {
   removeAlgorithm,
   /** Aborts a signal; `reason` undefined means an AbortError. */
   signalAbort,
+  /** Told by EventTarget when listeners for `abort` come or go. */
+  listenersChanged,
   createSignal: () => new AbortSignal(kConstruct),
   /** A signal that is aborted when one of `signals` (an array) is. */
   createDependentSignal,

@@ -18,7 +18,7 @@ struct Hooks {
 impl Hooks {
     fn new(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<Hooks> {
         let list = value.try_cast::<v8::Array>().ok()?;
-        let mut function = |index| {
+        let function = |index| {
             let function = list.get_index(scope, index)?.try_cast::<v8::Function>().ok()?;
             Some(v8::Global::new(scope, function))
         };

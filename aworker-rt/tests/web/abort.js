@@ -76,6 +76,20 @@ fact('any of any is aborted with its source, after the source', () => {
   controller.abort();
   alike(order, ['source', true, true, 'inner', true, 'outer', true]);
 });
+fact('a signal of any lives as long as somebody listens to it', async () => {
+  const source = new AbortController();
+  let heard = 0;
+  for (let i = 0; i < 100; i++) AbortSignal.any([source.signal]).addEventListener('abort', () => heard++);
+  AbortSignal.any([source.signal]).onabort = () => heard++;
+  const unheard = new WeakRef(AbortSignal.any([source.signal]));
+  // A turn of its own lets go of what WeakRefs held in this one.
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  gc();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  same(unheard.deref(), undefined);
+  source.abort();
+  same(heard, 101);
+});
 fact('any refuses what is no signal', () => {
   throws(TypeError, () => AbortSignal.any([{}]));
   throws(TypeError, () => AbortSignal.any(1));
