@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -79,6 +80,11 @@ impl Client {
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).context("send a request")
+    }
+
+    /// Whether nothing comes for this long.
+    pub fn silent_for(&self, limit: Duration) -> bool {
+        self.buffer.is_empty() && !wait::readable_within(&self.stream, limit)
     }
 
     /// Reads one response.

@@ -61,6 +61,11 @@ pub fn line(source: &mut (impl Read + AsFd), limit: Duration) -> Result<String> 
     }
 }
 
+/// Whether something can be read, or the end has come, within the limit.
+pub fn readable_within(source: &impl AsFd, limit: Duration) -> bool {
+    readable(source, Instant::now() + limit).is_ok()
+}
+
 fn readable(source: &impl AsFd, end: Instant) -> Result<()> {
     let left = end.saturating_duration_since(Instant::now()).as_millis();
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);

@@ -2,15 +2,19 @@
 //! (config.md of the OCI runtime specification, section "Process").
 
 use std::fs::{self, File};
+use std::io::{IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::json;
 
 use crate::bundle::DEFAULT_CAPABILITIES;
 use crate::case::{Case, text};
-use crate::host;
 use crate::suite::tests;
+use crate::{host, wait};
 
 tests! { "process";
     Exec:
@@ -29,7 +33,9 @@ tests! { "process";
         no_capability_is_left_without_a_list,
         no_new_privileges_is_set_and_can_be_left_out,
         a_seccomp_profile_is_in_force,
-        the_program_is_pid_1_and_leads_its_session;
+        the_program_is_pid_1_and_leads_its_session,
+        a_terminal_goes_to_the_console_socket,
+        a_terminal_without_a_console_socket_is_refused;
 }
 
 fn arguments_arrive_unchanged(case: &mut Case) -> Result<()> {
@@ -196,6 +202,52 @@ fn a_seccomp_profile_is_in_force(case: &mut Case) -> Result<()> {
     ensure!(!finished.stdout.contains("made") && finished.stdout.contains("alive"), "{finished}");
     ensure!(finished.stderr.contains("Function not implemented"), "errnoRet was ignored: {finished}");
     Ok(())
+}
+
+/// Accepts one connection and takes the descriptor that it brings.
+fn receive_descriptor(listener: &UnixListener) -> Result<File> {
+    let (stream, _) = listener.accept().context("accept on the console socket")?;
+    let (mut text, mut space) = ([0; 4096], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut text)];
+    recvmsg(&stream, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).context("receive the terminal")?;
+    let mut rights = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok(File::from(rights.next().context("no descriptor came")?))
+}
+
+fn a_terminal_goes_to_the_console_socket(case: &mut Case) -> Result<()> {
+    let mut bundle = case.shell(
+        "test -t 0 && test -t 1 && test -t 2 && readlink /proc/self/fd/0; read word; echo \"got $word\"",
+    )?;
+    bundle.set("/process/terminal", json!(true)).write()?;
+    let (path, id) = (case.directory().join("console"), case.id("terminal"));
+    let listener = UnixListener::bind(&path)?;
+    let create = ["create", "--bundle", text(&bundle.path)?, "--console-socket", text(&path)?, &id];
+    let creating = case.runtime.spawn(&create, None)?;
+    let mut master = receive_descriptor(&listener)?;
+    creating.finish()?.success()?;
+    case.runtime.ok(&["start", &id])?;
+    let mut lines = vec![wait::line(&mut master, wait::STEP)?];
+    master.write_all(b"word\n")?;
+    // The terminal echoes what is typed.
+    for _ in 0..2 {
+        lines.push(wait::line(&mut master, wait::STEP)?);
+    }
+    let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+    ensure!(lines[0].starts_with("/dev/") && lines[1..] == ["word", "got word"], "{lines:?}");
+    Ok(())
+}
+
+fn a_terminal_without_a_console_socket_is_refused(case: &mut Case) -> Result<()> {
+    let mut bundle = case.shell("exit 0")?;
+    bundle.set("/process/terminal", json!(true)).write()?;
+    let id = case.id("terminal");
+    case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, &id], &["console"])?;
+    bundle.set("/process/terminal", json!(false));
+    case.create_as(&bundle, &id).map(drop)
 }
 
 fn the_program_is_pid_1_and_leads_its_session(case: &mut Case) -> Result<()> {

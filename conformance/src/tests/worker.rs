@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -27,6 +28,9 @@ tests! { "worker";
         a_worker_listens_in_its_own_network_namespace,
         the_listen_annotation_names_the_address,
         listeners_of_socket_activation_are_inherited,
+        a_worker_listens_on_several_addresses_and_unix_sockets,
+        a_plan_that_fits_no_packet_arrives_whole,
+        a_paused_worker_answers_after_it_is_resumed,
         a_listen_annotation_that_makes_no_sense_is_refused,
         a_root_that_is_left_out_is_empty_and_read_only,
         a_worker_runs_on_a_root_of_its_own,
@@ -152,8 +156,13 @@ fn run_serves_until_it_is_killed(case: &mut Case) -> Result<()> {
 
 /// What curl gets from inside the network namespace of a container.
 fn curl_inside(container: &Container, url: &str) -> Result<String> {
+    curl_with(container, &[url])
+}
+
+fn curl_with(container: &Container, arguments: &[&str]) -> Result<String> {
     let net = format!("--net=/proc/{}/ns/net", container.pid);
-    let arguments = [net.as_str(), "curl", "--silent", "--show-error", "--max-time", "10", url];
+    let curl = [net.as_str(), "curl", "--silent", "--show-error", "--max-time", "10"];
+    let arguments = [&curl, arguments].concat();
     let output = Command::new("nsenter").args(arguments).output().context("run nsenter and curl")?;
     ensure!(output.status.success(), "curl: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
@@ -197,6 +206,46 @@ fn listeners_of_socket_activation_are_inherited(case: &mut Case) -> Result<()> {
     let mut client = http::Client::connect(address)?;
     case.runtime.ok(&["start", &container.id])?;
     ensure!(client.get("/")?.text()? == "hello from a service worker");
+    case.remove(&container)
+}
+
+fn a_worker_listens_on_several_addresses_and_unix_sockets(case: &mut Case) -> Result<()> {
+    let mut bundle = case.worker(HELLO)?;
+    let addresses = "tcp://127.0.0.1:9001,tcp://[::1]:9002,unix:///tmp/worker.sock";
+    bundle.set("/annotations", json!({"io.turf.listen": addresses}));
+    let container = case.start(&bundle)?;
+    let socket = format!("/proc/{}/root/tmp/worker.sock", worker_of(&container)?);
+    let ways: [&[&str]; 3] =
+        [&["http://127.0.0.1:9001/"], &["http://[::1]:9002/"], &["--unix-socket", &socket, "http://unix/"]];
+    for way in ways {
+        let answer = curl_with(&container, way).with_context(|| format!("{way:?}"))?;
+        ensure!(answer == "hello from a service worker", "{way:?}: {answer}");
+    }
+    case.remove(&container)
+}
+
+fn a_plan_that_fits_no_packet_arrives_whole(case: &mut Case) -> Result<()> {
+    let source = "export default { fetch: (request, env) => new Response(`${Object.keys(env).length} ${env.V7.length}`) };\n";
+    let mut bundle = Bundle::worker(case.bundle_path(), "worker.mjs", source)?;
+    // 800 kB of environment: more than a packet of the seed's socket holds.
+    let environment: Vec<String> = (0..20).map(|index| format!("V{index}={}", "x".repeat(40_000))).collect();
+    bundle.set("/process/env", json!(environment));
+    let (container, address) = case.serve(&bundle)?;
+    let response = http::get(address, "/")?;
+    ensure!(response.text()? == "20 40000", "{response:?}");
+    case.remove(&container)
+}
+
+fn a_paused_worker_answers_after_it_is_resumed(case: &mut Case) -> Result<()> {
+    let bundle = case.worker(HELLO)?;
+    let (container, address) = case.serve(&bundle)?;
+    case.runtime.ok(&["pause", &container.id])?;
+    ensure!(case.runtime.status(&container.id)? == "paused");
+    let mut client = http::Client::connect(address)?;
+    client.send(b"GET / HTTP/1.1\r\nHost: conformance\r\n\r\n")?;
+    ensure!(client.silent_for(Duration::from_millis(200)), "a paused worker answered");
+    case.runtime.ok(&["resume", &container.id])?;
+    ensure!(client.receive()?.status == 200);
     case.remove(&container)
 }
 
