@@ -48,11 +48,6 @@ pub fn command_line(pid: i32) -> String {
     String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
 }
 
-/// Whether a process exists and has not ended; one that only waits for its parent to notice has ended.
-pub fn lives(pid: i32) -> bool {
-    field(pid, "status", "State").is_ok_and(|state| !state.starts_with('Z') && !state.starts_with('X'))
-}
-
 /// The value of `field` in `/proc/PID/FILE` (`status`, `smaps_rollup`), in its own unit.
 pub fn field(pid: i32, file: &str, field: &str) -> Result<String> {
     let path = format!("/proc/{pid}/{file}");
