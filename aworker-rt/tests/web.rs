@@ -8,8 +8,11 @@ use std::process::Command;
 #[track_caller]
 fn passes(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/web").join(format!("{name}.js"));
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_aworker")).arg("run").arg(path).output().expect("aworker starts");
+    let output = Command::new(env!("CARGO_BIN_EXE_aworker"))
+        .args(["run", "--v8-flag=--expose-gc"])
+        .arg(path)
+        .output()
+        .expect("aworker starts");
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{stdout}\n{stderr}", output.status);
