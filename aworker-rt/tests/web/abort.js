@@ -1,3 +1,5 @@
+// AbortController and AbortSignal. https://dom.spec.whatwg.org/#aborting-ongoing-activities
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 fact('a new signal is not aborted', () => {

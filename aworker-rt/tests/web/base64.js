@@ -1,3 +1,5 @@
+// atob and btoa. https://infra.spec.whatwg.org/#forgiving-base64
+
 import { fact, end, same, throws } from './facts.js';
 
 fact('btoa encodes Latin-1', () => {

@@ -1,3 +1,5 @@
+// Blob and File. https://w3c.github.io/FileAPI/
+
 import { fact, end, same, alike, holds, throws, rejects } from './facts.js';
 
 fact('parts are joined', async () => {

@@ -1,7 +1,8 @@
+// console as an object, and that it runs no user code; what it prints is in tests/web.rs.
+// https://console.spec.whatwg.org/
+
 import { fact, end, same, holds } from './facts.js';
 
-// What console prints goes to the runtime's output; here its formatter is seen through
-// reportError-free means: console.log writes to stdout, which the test's last line does not mind.
 const { toStringTag } = Symbol;
 
 fact('console is a namespace object', () => {

@@ -1,3 +1,5 @@
+// Random values. https://w3c.github.io/webcrypto/#Crypto-interface
+
 import { fact, end, same, holds, throws } from './facts.js';
 
 fact('getRandomValues fills and returns its argument', () => {

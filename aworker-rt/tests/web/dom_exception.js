@@ -1,3 +1,5 @@
+// DOMException. https://webidl.spec.whatwg.org/#idl-DOMException
+
 import { fact, end, same, holds, throws } from './facts.js';
 
 fact('message and name have defaults', () => {

@@ -1,3 +1,5 @@
+// TextEncoder and TextDecoder. https://encoding.spec.whatwg.org/
+
 import { fact, end, same, alike, throws } from './facts.js';
 
 fact('encode gives UTF-8', () => {

@@ -1,3 +1,5 @@
+// Event and its kinds. https://dom.spec.whatwg.org/#interface-event
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 fact('an event has the attributes of its init', () => {

@@ -1,3 +1,5 @@
+// EventTarget and dispatch. https://dom.spec.whatwg.org/#interface-eventtarget
+
 import { fact, end, same, alike, throws } from './facts.js';
 
 const dispatch = (target, type = 'x', init) => {

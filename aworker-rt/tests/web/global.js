@@ -1,3 +1,5 @@
+// The global object. https://html.spec.whatwg.org/#the-workerglobalscope-common-interface
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 fact('the global object is a ServiceWorkerGlobalScope', () => {

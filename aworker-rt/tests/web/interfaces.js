@@ -1,3 +1,5 @@
+// The shape of every interface. https://webidl.spec.whatwg.org/#javascript-binding
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 const names = [

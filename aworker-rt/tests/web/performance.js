@@ -1,3 +1,5 @@
+// The clock, marks and measures. https://w3c.github.io/user-timing/
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 fact('now goes forward from the time origin', () => {

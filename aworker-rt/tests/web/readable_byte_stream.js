@@ -1,3 +1,5 @@
+// Byte streams and BYOB readers. https://streams.spec.whatwg.org/#rbs-controller-class
+
 import { fact, end, same, alike, holds, throws, rejects } from './facts.js';
 
 const bytes = (...values) => new Uint8Array(values);

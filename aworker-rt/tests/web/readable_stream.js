@@ -1,3 +1,5 @@
+// ReadableStream, its readers, tees and pipes. https://streams.spec.whatwg.org/#rs
+
 import { fact, end, same, alike, holds, throws, rejects } from './facts.js';
 
 const all = async (stream) => {

@@ -1,3 +1,5 @@
+// Errors and rejections that nobody handles. https://html.spec.whatwg.org/#runtime-script-errors
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 function nextError() {

@@ -1,3 +1,5 @@
+// structuredClone. https://html.spec.whatwg.org/#structured-cloning
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 fact('primitives are themselves', () => {

@@ -1,3 +1,5 @@
+// Built-ins keep working when user code replaces the language's own functions.
+
 import { fact, end, same, alike, holds } from './facts.js';
 
 // What user code replaces must not reach the built-ins. The originals come back before a fact ends.

@@ -1,3 +1,5 @@
+// TextEncoderStream and TextDecoderStream. https://encoding.spec.whatwg.org/#interface-textdecoderstream
+
 import { fact, end, same, alike, throws, rejects } from './facts.js';
 
 const all = async (stream) => {

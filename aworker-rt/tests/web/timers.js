@@ -1,3 +1,5 @@
+// Timers and microtasks. https://html.spec.whatwg.org/#timers
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 fact('timers fire in the order of their times', async () => {

@@ -1,3 +1,5 @@
+// TransformStream. https://streams.spec.whatwg.org/#ts
+
 import { fact, end, same, alike, throws, rejects } from './facts.js';
 
 const all = async (stream) => {

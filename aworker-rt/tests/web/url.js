@@ -1,3 +1,5 @@
+// URL. https://url.spec.whatwg.org/#url-class
+
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 const parts = (url) => [

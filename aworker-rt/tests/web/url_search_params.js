@@ -1,3 +1,5 @@
+// URLSearchParams. https://url.spec.whatwg.org/#interface-urlsearchparams
+
 import { fact, end, same, alike, throws } from './facts.js';
 
 fact('text is parsed as a form', () => {

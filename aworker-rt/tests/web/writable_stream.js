@@ -1,3 +1,5 @@
+// WritableStream and the queuing strategies. https://streams.spec.whatwg.org/#ws
+
 import { fact, end, same, alike, holds, throws, rejects } from './facts.js';
 
 const tick = () => new Promise((resolve) => setTimeout(resolve, 0));
