@@ -211,11 +211,7 @@ impl Connection {
 
     fn advance_discard(&mut self, input: &[u8], budget: u64) -> Advance {
         let mut consumed = 0;
-        loop {
-            let (used, _, done) = match self.decode_body(&input[consumed..]) {
-                Ok(step) => step,
-                Err(_) => break,
-            };
+        while let Ok((used, _, done)) = self.decode_body(&input[consumed..]) {
             consumed += used;
             if done {
                 self.body = BodyDecoder::Done;

@@ -239,7 +239,8 @@ impl FieldFold {
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                if self.content_length.replace(parse_length(value).ok_or(400u16)?).is_some() {
+                let length = parse_length(value).ok_or(400u16)?;
+                if self.content_length.replace(length).is_some() {
                     return Err(400);
                 }
             }

@@ -27,7 +27,13 @@ pub(super) fn uint8_array<'s>(scope: Scope<'_, 's, '_>, bytes: Vec<u8>) -> v8::L
 /// "UTF-8 decode" of the Encoding standard; undefined if no string is that long.
 pub(super) fn decode_utf8<'s>(scope: Scope<'_, 's, '_>, bytes: &[u8]) -> v8::Local<'s, v8::Value> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    match v8::String::new_from_utf8(scope, bytes, v8::NewStringType::Normal) {
+    // V8 decodes byte by byte; plain ASCII, the usual case, is told apart by words.
+    let kind = v8::NewStringType::Normal;
+    let text = match bytes.is_ascii() {
+        true => v8::String::new_from_one_byte(scope, bytes, kind),
+        false => v8::String::new_from_utf8(scope, bytes, kind),
+    };
+    match text {
         Some(text) => text.into(),
         None => v8::undefined(scope).into(),
     }
@@ -314,32 +320,59 @@ pub(super) fn fail_request(scope: Scope<'_, '_, '_>, id: RequestId, status: u16)
     server.kick(id.place);
 }
 
-/// Status, reason, fields and default type from arguments 1 to 5 of an operation.
-fn head_arguments(
-    scope: Scope<'_, '_, '_>,
-    arguments: &v8::FunctionCallbackArguments,
-) -> Option<(u16, Vec<u8>, Vec<u8>, usize, DefaultType)> {
-    let status = u16::try_from(arguments.get(1).uint32_value(scope)?).ok()?;
-    let reason = match arguments.get(2).try_cast::<v8::String>() {
-        Ok(text) if text.length() > 0 => text.contains_only_onebyte().then(|| latin1_bytes(scope, text))?,
-        _ => Vec::new(),
-    };
-    let fields = match arguments.get(3).try_cast::<v8::String>() {
-        Ok(text) => {
-            let mut fields = std::mem::take(&mut server::get(scope).scratch);
-            fields.clear();
-            text.contains_only_onebyte().then(|| append_latin1(scope, &mut fields, text))?;
-            fields
+/// The head of a response as the built-ins describe it.
+struct HeadArguments {
+    status: u16,
+    reason: Vec<u8>,
+    fields: Vec<u8>,
+    count: usize,
+    default_type: DefaultType,
+}
+
+impl HeadArguments {
+    /// From arguments 1 to 5 of an operation; none if they cannot be sent.
+    fn read(scope: Scope<'_, '_, '_>, arguments: &v8::FunctionCallbackArguments) -> Option<HeadArguments> {
+        let status = u16::try_from(arguments.get(1).uint32_value(scope)?).ok()?;
+        let reason = match arguments.get(2).try_cast::<v8::String>() {
+            Ok(text) if text.length() > 0 => {
+                text.contains_only_onebyte().then(|| latin1_bytes(scope, text))?
+            }
+            _ => Vec::new(),
+        };
+        let fields = match arguments.get(3).try_cast::<v8::String>() {
+            Ok(text) => {
+                let mut fields = std::mem::take(&mut server::get(scope).scratch);
+                fields.clear();
+                text.contains_only_onebyte().then(|| append_latin1(scope, &mut fields, text))?;
+                fields
+            }
+            Err(_) => Vec::new(),
+        };
+        let count = arguments.get(4).uint32_value(scope)? as usize;
+        let default_type = match arguments.get(5).uint32_value(scope)? {
+            1 => DefaultType::Text,
+            2 => DefaultType::Json,
+            _ => DefaultType::None,
+        };
+        Some(HeadArguments { status, reason, fields, count, default_type })
+    }
+
+    fn head(&self, body: BodySize) -> ResponseHead<'_> {
+        ResponseHead {
+            status: self.status,
+            reason: &self.reason,
+            fields: FieldBlock { bytes: &self.fields, count: self.count },
+            default_type: self.default_type,
+            body,
         }
-        Err(_) => Vec::new(),
-    };
-    let count = arguments.get(4).uint32_value(scope)? as usize;
-    let default_type = match arguments.get(5).uint32_value(scope)? {
-        1 => DefaultType::Text,
-        2 => DefaultType::Json,
-        _ => DefaultType::None,
-    };
-    Some((status, reason, fields, count, default_type))
+    }
+
+    /// Gives the buffer of the fields back.
+    fn recycle(self, scope: Scope<'_, '_, '_>) {
+        if self.fields.capacity() > 0 {
+            server::get(scope).scratch = self.fields;
+        }
+    }
 }
 
 /// The handler's response cannot be sent as it is.
@@ -359,18 +392,13 @@ pub(crate) fn http_respond(
     _: v8::ReturnValue,
 ) {
     let id = id_of(scope, arguments.get(0));
-    let Some((status, reason, fields, count, default_type)) = head_arguments(scope, &arguments) else {
+    let Some(given) = HeadArguments::read(scope, &arguments) else {
         return refuse_head(scope, id);
     };
-    let block = FieldBlock { bytes: &fields, count };
-    let head =
-        ResponseHead { status, reason: &reason, fields: block, default_type, body: BodySize::Known(0) };
-    if !respond(scope, id, &head, &Body::of(arguments.get(6))) {
+    if !respond(scope, id, &given.head(BodySize::Known(0)), &Body::of(arguments.get(6))) {
         refuse_head(scope, id);
     }
-    if fields.capacity() > 0 {
-        server::get(scope).scratch = fields;
-    }
+    given.recycle(scope);
 }
 
 /// `ops.http_start(id, status, reason, fields, count, type)`: the head of a
@@ -382,11 +410,10 @@ pub(crate) fn http_start(
 ) {
     let id = id_of(scope, arguments.get(0));
     result.set_bool(false);
-    let Some((status, reason, fields, count, default_type)) = head_arguments(scope, &arguments) else {
+    let Some(given) = HeadArguments::read(scope, &arguments) else {
         return refuse_head(scope, id);
     };
-    let fields = FieldBlock { bytes: &fields, count };
-    let head = ResponseHead { status, reason: &reason, fields, default_type, body: BodySize::Stream };
+    let head = given.head(BodySize::Stream);
     let server = server::get(scope);
     let now = server.now_ms;
     let date = *server.date.get(now);

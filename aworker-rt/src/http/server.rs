@@ -253,7 +253,7 @@ pub fn attach(isolate: &mut v8::Isolate) {
 }
 
 /// The isolate's server.
-pub(super) fn get<'a>(isolate: &'a mut v8::Isolate) -> &'a mut Server {
+pub(super) fn get(isolate: &mut v8::Isolate) -> &mut Server {
     isolate.get_slot_mut::<Server>().expect("the runtime attached a server")
 }
 
