@@ -9,6 +9,9 @@ pub(super) fn settle(isolate: &mut v8::Isolate) {
     // The first collection may leave objects that only finalisers of it free.
     isolate.low_memory_notification();
     isolate.low_memory_notification();
+    // Counting needs a heap that is swept: without this every clone would sweep, and so copy, the
+    // same pages for itself.
+    isolate.get_heap_code_and_metadata_statistics();
     // SAFETY: malloc_trim has no precondition.
     unsafe { libc::malloc_trim(0) };
 }
