@@ -32,6 +32,21 @@
 //!
 //! After each refusal the connection is closed, once the client has had time
 //! to read the answer.
+//!
+//! # Other answers
+//!
+//! | event | answer |
+//! |---|---|
+//! | no listener calls `respondWith` | 404 |
+//! | a handler throws, rejects or gives no Response | 500 and the stack on stderr; the worker lives |
+//! | a handler gives no response head in time | 504; `request.signal` is aborted |
+//! | the head, or a body that is wanted, does not come in time | 408 |
+//! | a new request while the worker drains | 503 |
+//! | the response's stream fails, or breaks its `content-length` | the connection is cut after what was sent |
+//! | the client shuts down its sending side | `request.signal` is aborted; an answer that comes whole is still sent, a stream ends |
+//! | a response ends before the request's body was read | up to 256 KiB are dropped, else the connection is closed |
+//! | trailers, chunk extensions | checked, dropped |
+//! | a body of GET or HEAD | dropped, `request.body` is null |
 
 pub mod chunked;
 pub mod connection;

@@ -184,6 +184,7 @@ fn run_kicked(scope: &mut v8::PinScope<'_, '_>, _: u64) {
     server::get(scope).tick();
     // What is kicked by these turns has its turn after the next look at the sockets.
     for place in std::mem::take(&mut server::get(scope).kicked) {
+        server::get(scope).places[place].is_kicked = false;
         flush(scope, place);
         pump(scope, place);
     }
@@ -595,10 +596,8 @@ pub fn warm_up(scope: &mut v8::PinScope<'_, '_>, rounds: usize) {
         }
     }
     call_toggle(scope, &toggle, -1);
-    let server = server::get(scope);
-    server.kicked.clear();
-    server.read_buffer = Vec::new();
-    server.spare = Vec::new();
+    // Empties the list of clients that were kicked after their end.
+    run_kicked(scope, 0);
 }
 
 fn call_toggle(scope: &mut v8::PinScope<'_, '_>, toggle: &v8::Global<v8::Function>, kind: i32) {
@@ -612,9 +611,7 @@ fn send_synthetic(scope: &mut v8::PinScope<'_, '_>, request: &[u8]) {
     let server = server::get(scope);
     let Some(place) = server.take_place() else { return };
     server.places[place].client = Some(Client::new(None, u64::MAX));
-    if server.read_buffer.len() < request.len() {
-        server.read_buffer.resize(request.len(), 0);
-    }
+    server.make_read_buffer();
     server.read_buffer[..request.len()].copy_from_slice(request);
     server.pumping = Some(place);
     process(scope, place, request.len(), 1);

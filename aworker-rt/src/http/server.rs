@@ -160,6 +160,8 @@ impl Client {
 pub(super) struct Place {
     pub sequence: u64,
     pub client: Option<Client>,
+    /// The place is in [`Server::kicked`].
+    pub is_kicked: bool,
 }
 
 /// A listener and its registration; none while it rests.
@@ -302,18 +304,23 @@ impl Server {
 
     /// Asks for a turn of this client after the running callback.
     pub fn kick(&mut self, place: usize) {
-        if self.pumping != Some(place) && !self.kicked.contains(&place) {
+        if self.pumping != Some(place) && !std::mem::replace(&mut self.places[place].is_kicked, true) {
             self.kicked.push(place);
+        }
+    }
+
+    /// Makes the read buffer, once. A seed makes it before the fork: its clones
+    /// then touch only the pages that they receive into.
+    pub fn make_read_buffer(&mut self) {
+        if self.read_buffer.is_empty() {
+            self.read_buffer = vec![0; MAX_LEFTOVER_BYTES];
         }
     }
 
     /// Puts input into the read buffer: what was left over and what the socket
     /// has. `None` when there is nothing to process.
     pub fn fill(&mut self, place: usize) -> Option<usize> {
-        let capacity = MAX_LEFTOVER_BYTES;
-        if self.read_buffer.len() < capacity {
-            self.read_buffer.resize(capacity, 0);
-        }
+        self.make_read_buffer();
         let client = self.places.get_mut(place)?.client.as_mut()?;
         while client.machine.is_hungry() && !client.broken {
             let gap = client.leftover.len();
