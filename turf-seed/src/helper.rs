@@ -113,6 +113,11 @@ fn refusal(error: &ForkError) -> Refusal {
         Step::CloneHelper => ("clone helper", "make the helper of the fork".to_owned()),
         Step::EnterNamespaces => ("enter namespaces", ENTER.to_owned()),
         Step::EnterCgroup(index) => ("enter cgroup", format!("enter the container's cgroup (file {index})")),
+        // init, H and the worker are in the container's cgroup for a moment.
+        Step::ForkChild if error.source.raw_os_error() == Some(Errno::EAGAIN as i32) => (
+            "fork",
+            "fork the worker (a start needs room for 3 processes in linux.resources.pids.limit)".to_owned(),
+        ),
         Step::ForkChild => ("fork", "fork the worker".to_owned()),
         Step::Killed(_) => ("helper", "fork the worker".to_owned()),
     };
