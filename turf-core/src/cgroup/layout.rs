@@ -4,6 +4,7 @@
 //! Read from /proc/self/mountinfo and /proc/self/cgroup; the parsing is pure. cgroups(7).
 
 use std::fs;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -65,7 +66,12 @@ pub struct Layout {
 impl Layout {
     /// The layout that this process sees.
     pub fn read() -> Result<Layout> {
-        let read = |path: &str| fs::read_to_string(path).operation(|| format!("read {path}"));
+        let read = |path: &str| {
+            // Room for a usual table of mounts, so that it is read by few calls.
+            let mut text = String::with_capacity(8192);
+            let read = fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+            read.operation(|| format!("read {path}")).map(|_| text)
+        };
         Ok(Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
     }
 

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::process::ProcessId;
-use super::state::{Phase, State, store_plan, write_atomically};
+use super::state::{State, store_plan, write_atomically};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Operation, Result};
@@ -108,16 +108,14 @@ fn build(
         console_socket: options.console_socket,
     })?;
     let pid = building.pid();
-    state.init = Some(ProcessId::of(pid)?);
-    state.store(dir, lock)?;
+    state.store_init(dir, ProcessId::of(pid)?, lock)?;
     let created = building.wait_created(|| {
         let shown = hooks::state_json(&plan.init.state, "creating", pid);
         hooks::run("prestart", &plan.hooks.prestart, &shown)?;
         hooks::run("createRuntime", &plan.hooks.create_runtime, &shown)?;
         Ok(())
     })?;
-    state.phase = Phase::Created;
-    let finished = state.store(dir, lock).and_then(|()| match options.pid_file {
+    let finished = state.store_created(dir, lock).and_then(|()| match options.pid_file {
         Some(path) => write_atomically(path, pid.to_string().as_bytes()),
         None => Ok(()),
     });

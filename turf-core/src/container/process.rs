@@ -4,7 +4,7 @@
 //! cannot. proc_pid_stat(5).
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
@@ -56,8 +56,12 @@ struct Stat {
 }
 
 fn read_stat(pid: i32) -> io::Result<Option<Stat>> {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => match parse_stat(&text) {
+    // Longer than the file ever is, so that it is read by one call.
+    let mut text = String::with_capacity(1024);
+    let read =
+        fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read_to_string(&mut text));
+    match read {
+        Ok(_) => match parse_stat(&text) {
             Some(stat) => Ok(Some(stat)),
             None => Err(io::Error::other("is not understood")),
         },

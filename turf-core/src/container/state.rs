@@ -1,9 +1,16 @@
 //! state.json: what the later verbs must know of a container, and the status that follows from it.
 //!
-//! The file is small and is written whole, to a temporary name that is renamed: a reader needs no
-//! lock and never sees half of it. It is not forced to the disk: the state directory is volatile
-//! (`/run`), and after a crash of the machine there is no container left to describe. The plan is
-//! beside it in `plan.json`, which only `start` and `delete` read.
+//! ```text
+//! plan.json            what start and delete need besides; written before state.json
+//! state.json           what does not change; where it is, there is a container
+//! init.building.json   init's process id, while create is at work
+//! init.json            the same file, renamed when init stands at the gate
+//! ```
+//!
+//! Every file is written whole, to a temporary name that is renamed: a reader needs no lock and never
+//! sees half of one. None is ever replaced, because ext4 writes a file that replaces another to the disk
+//! at once (mount option `auto_da_alloc`), which takes milliseconds. None is forced to the disk: the state
+//! directory is volatile, and after a crash of the machine there is no container left to describe.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,18 +33,20 @@ use crate::sandbox::plan::Plan;
 const VERSION: u32 = 1;
 
 const PLAN_FILE: &str = "plan.json";
+const INIT_BUILDING_FILE: &str = "init.building.json";
+const INIT_FILE: &str = "init.json";
 
 /// How far `create` came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// `create` is at work, or was interrupted.
+    #[default]
     Creating,
     /// `create` is done.
     Created,
 }
 
-/// What state.json holds.
+/// What state.json and init.json hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     version: u32,
@@ -56,8 +65,10 @@ pub struct State {
     /// The user who called `create`.
     pub owner: u32,
     /// How far `create` came.
-    pub phase: Phase,
+    #[serde(skip)]
+    phase: Phase,
     /// init, once there is one.
+    #[serde(skip)]
     pub init: Option<ProcessId>,
     /// The control groups. They are written down before they are made.
     pub cgroup: Cgroup,
@@ -103,12 +114,33 @@ impl State {
             let reason = format!("is of version {}, this turf knows {VERSION}", version.version);
             return Err(Error::invalid(path.display().to_string(), reason));
         }
-        parse(&path, &text)
+        let mut state: State = parse(&path, &text)?;
+        for (file, phase) in [(INIT_FILE, Phase::Created), (INIT_BUILDING_FILE, Phase::Creating)] {
+            let path = dir.file(file);
+            if let Some(text) = read_bounded(&path)? {
+                (state.phase, state.init) = (phase, Some(parse(&path, &text)?));
+                break;
+            }
+        }
+        Ok(state)
     }
 
-    /// Writes the state, whole or not at all.
+    /// Writes the state of a container that has no init yet: from here on it exists.
     pub fn store(&self, dir: &ContainerDir, _lock: &Lock) -> Result<()> {
         write_atomically(&dir.file(STATE_FILE), &encode(self)?)
+    }
+
+    /// Writes down init, which is at work on its sandbox.
+    pub fn store_init(&mut self, dir: &ContainerDir, init: ProcessId, _lock: &Lock) -> Result<()> {
+        self.init = Some(init);
+        write_atomically(&dir.file(INIT_BUILDING_FILE), &encode(&init)?)
+    }
+
+    /// Writes down that init stands at the gate.
+    pub fn store_created(&mut self, dir: &ContainerDir, _lock: &Lock) -> Result<()> {
+        self.phase = Phase::Created;
+        let path = dir.file(INIT_FILE);
+        fs::rename(dir.file(INIT_BUILDING_FILE), &path).operation(|| format!("write {}", path.display()))
     }
 
     /// The status of the container. `creator` says whether a `create` may still be at work.
@@ -226,7 +258,8 @@ fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.operation(|| format!("open {}", path.display()))?,
     };
-    let mut text = Vec::new();
+    // Room for a usual file, so that it is read by one call.
+    let mut text = Vec::with_capacity(8192);
     let read = file.take(limits::STATE_FILE_BYTES + 1).read_to_end(&mut text);
     read.operation(|| format!("read {}", path.display()))?;
     if text.len() as u64 > limits::STATE_FILE_BYTES {
@@ -291,13 +324,16 @@ mod tests {
     fn what_was_stored_is_loaded() {
         let (_keep, dir, lock, mut state) = container();
         assert!(matches!(State::load(&dir), Err(Error::NoSuchContainer(_))));
-        state.init = myself();
         store_plan(&dir, &plan(), &lock).unwrap();
         state.store(&dir, &lock).unwrap();
         assert_eq!(State::load(&dir).unwrap(), state);
+        state.store_init(&dir, myself().unwrap(), &lock).unwrap();
+        assert_eq!((state.phase, &State::load(&dir).unwrap()), (Phase::Creating, &state));
+        state.store_created(&dir, &lock).unwrap();
+        assert_eq!((state.phase, &State::load(&dir).unwrap()), (Phase::Created, &state));
         assert_eq!(load_plan(&dir).unwrap(), plan());
         let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(names.len(), 3, "no temporary file is left: {names:?}");
+        assert_eq!(names.len(), 4, "no temporary file is left: {names:?}");
     }
 
     #[test]
