@@ -254,7 +254,7 @@ fn respond(scope: Scope<'_, '_, '_>, id: RequestId, head: &ResponseHead<'_>, bod
     let length = body.length(scope);
     let head = ResponseHead { body: BodySize::Known(length as u64), ..*head };
     let server = server::get(scope);
-    let now = server.now_ms;
+    let now = server.now();
     server.out(id.place);
     let date = *server.date.get(now);
     let Some(client) = server.exchange(id).filter(|client| client.machine.may_respond()) else {
@@ -293,7 +293,7 @@ pub(super) fn respond_with_text(scope: Scope<'_, '_, '_>, id: RequestId, text: v
 /// Answers with an error if nothing has been sent, else cuts the connection.
 pub(super) fn fail_request(scope: Scope<'_, '_, '_>, id: RequestId, status: u16) {
     let server = server::get(scope);
-    let now = server.now_ms;
+    let now = server.now();
     let date = *server.date.get(now);
     server.out(id.place);
     let Some(client) = server.exchange(id) else { return };
@@ -415,7 +415,7 @@ pub(crate) fn http_start(
     };
     let head = given.head(BodySize::Stream);
     let server = server::get(scope);
-    let now = server.now_ms;
+    let now = server.now();
     let date = *server.date.get(now);
     server.out(id.place);
     let Some(client) = server.exchange(id).filter(|client| client.machine.may_respond()) else { return };
@@ -463,7 +463,7 @@ pub(crate) fn http_write(
     if client.unsent() >= WRITE_HIGH_WATER_BYTES {
         server.flush(id.place);
     }
-    let now = server.now_ms;
+    let now = server.now();
     let Some(client) = server.client(id.place) else { return };
     if client.broken {
         server.kick(id.place);
@@ -525,7 +525,7 @@ const BODY_GONE: u32 = 2;
 /// Asks for the request's body.
 fn want(scope: Scope<'_, '_, '_>, id: RequestId, demand: Demand) -> u32 {
     let server = server::get(scope);
-    let now = server.now_ms;
+    let now = server.now();
     server.out(id.place);
     let Some(client) = server.exchange(id) else { return BODY_GONE };
     if !client.machine.want_body(&mut client.out) {

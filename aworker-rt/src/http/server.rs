@@ -265,6 +265,15 @@ impl Server {
         self.now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
 
+    /// The time for an operation: the clock is read unless the loop has just
+    /// read it for the client it pumps. A timer or a promise may call long after.
+    pub fn now(&mut self) -> u64 {
+        if self.pumping.is_none() {
+            self.tick();
+        }
+        self.now_ms
+    }
+
     pub fn client(&mut self, place: usize) -> Option<&mut Client> {
         self.places.get_mut(place)?.client.as_mut()
     }
