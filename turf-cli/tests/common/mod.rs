@@ -41,6 +41,16 @@ impl Ended {
     }
 }
 
+impl Drop for Scratch {
+    /// A test that fails half-way leaves no container behind.
+    fn drop(&mut self) {
+        for id in fs::read_dir(self.root().join("containers")).into_iter().flatten().flatten() {
+            let id = id.file_name().to_string_lossy().into_owned();
+            drop(self.command(&["delete", "--force", &id]).stderr(Stdio::null()).status());
+        }
+    }
+}
+
 impl Scratch {
     /// A scratch directory for the test of this name, or nothing, with the reason, without root.
     pub fn new(name: &str) -> Option<Scratch> {
