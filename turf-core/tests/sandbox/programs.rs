@@ -1,240 +1,19 @@
-//! Sandboxes for real: as root, from a bundle to init, gate, program and worker, looked at from inside.
-//!
-//! A program of its own with one thread, because init is cloned from it. Every test has its bundle and its
-//! container's directory below a temporary directory; everything it makes ends with it.
+//! Sandboxes of programs, and what holds for every sandbox.
 
-use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-
-use nix::sched::CloneFlags;
 use serde_json::{Value, json};
-use turf_core::bundle::{Bundle, default};
-use turf_core::sandbox::compile::{Context, Keyring, compile};
-use turf_core::sandbox::gate::{self, Gate, WorkerStart};
-use turf_core::sandbox::init::{Created, SpawnOptions, spawn};
-use turf_core::sandbox::plan::Plan;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use turf_core::Error;
+use turf_core::sandbox::gate::{self, Gate};
 use turf_core::sandbox::{enter, hooks};
-use turf_core::sys::fork::{Destination, Fork, fork_into};
-use turf_core::sys::namespace::{Cloned, clone_process};
 use turf_core::sys::process::{exit_now, wait_for};
-use turf_core::{Error, Result};
 
-/// Longest wait for something that is about to happen.
-const SOON: Duration = Duration::from_secs(20);
+use crate::support::*;
 
-fn main() {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: needs root to make namespaces");
-        return;
-    }
-    // What the tests mount must not reach the machine.
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    use nix::mount::MsFlags;
-    nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .unwrap();
-    let wanted = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
-    let (mut passed, mut failed) = (0, 0);
-    for (name, test) in TESTS {
-        if wanted.as_ref().is_some_and(|wanted| !name.contains(wanted.as_str())) {
-            continue;
-        }
-        let before = Leftovers::count();
-        let outcome = std::panic::catch_unwind(|| {
-            test();
-            assert_eq!(before, Leftovers::count(), "{name} left something behind");
-        });
-        if outcome.is_ok() {
-            println!("test {name} ... ok");
-            passed += 1;
-        } else {
-            println!("test {name} ... FAILED");
-            kill_children();
-            failed += 1;
-        }
-    }
-    println!("{passed} passed, {failed} failed");
-    std::process::exit(i32::from(failed > 0));
-}
-
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        const TESTS: &[(&str, fn())] = &[$((stringify!($name), $name as fn())),*];
-    };
-}
-
-tests![
-    a_program_sees_its_own_sandbox,
-    a_program_has_only_what_its_plan_gives,
-    masked_and_read_only_paths_are,
-    attributes_of_mounts_hold,
-    a_program_that_cannot_be_found_fails_create,
-    a_program_that_the_user_may_not_execute_fails_start,
-    the_status_changes_with_execve,
-    links_in_the_root_do_not_lead_out,
-    a_mount_that_a_link_leads_into_proc_is_refused,
-    a_working_directory_outside_is_refused,
-    a_failing_step_is_named,
-    hooks_run_in_their_order_and_place,
-    a_failing_hook_leaves_nothing,
-    a_created_container_can_be_ended,
-    a_killed_create_leaves_no_init,
-    a_program_runs_without_a_pid_namespace,
-    a_program_runs_in_a_user_namespace,
-    a_program_runs_in_a_joined_namespace,
-    a_program_runs_without_a_mount_namespace,
-    a_time_namespace_has_its_offset,
-    seccomp_returns_its_error_number,
-    a_worker_runs_and_init_exits_with_its_status,
-    a_worker_that_dies_by_a_signal_shows_it,
-    a_worker_that_ends_before_it_runs_is_reported,
-    a_start_that_dies_before_the_worker_leaves_init_waiting,
-    a_worker_is_adopted_when_start_dies,
-    signals_are_passed_on_to_the_worker,
-    a_relayed_worker_ends_init_with_its_status,
-    a_relay_that_dies_takes_the_worker_along,
-    a_bundle_without_an_image_has_a_root,
-    control_groups_are_mounted,
-    a_terminal_is_made_and_given_away,
-];
-
-/// What a test could leave behind.
-#[derive(Debug, PartialEq)]
-struct Leftovers {
-    descriptors: usize,
-    mounts: usize,
-    children: String,
-}
-
-impl Leftovers {
-    fn count() -> Leftovers {
-        let pid = std::process::id();
-        Leftovers {
-            descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
-            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(),
-            children: fs::read_to_string(format!("/proc/self/task/{pid}/children")).unwrap(),
-        }
-    }
-}
-
-/// Ends what a failed test left running.
-fn kill_children() {
-    for child in Leftovers::count().children.split_whitespace() {
-        let pid = child.parse().unwrap();
-        let _ = turf_core::sys::process::kill(pid, libc::SIGKILL);
-        let _ = wait_for(pid);
-    }
-}
-
-/// A bundle with busybox as its image, and the directory of its container.
-struct Case {
-    dir: tempfile::TempDir,
-    config: Value,
-    preserve_fds: u32,
-    console: Option<OwnedFd>,
-}
-
-impl Case {
-    fn program(script: &str) -> Case {
-        let mut config: Value = serde_json::from_str(default::PROGRAM).unwrap();
-        config["process"]["terminal"] = false.into();
-        config["process"]["args"] = json!(["/bin/sh", "-c", script]);
-        config["root"]["readonly"] = false.into();
-        Case::new(config)
-    }
-
-    fn worker() -> Case {
-        Case::new(serde_json::from_str(default::WORKER).unwrap())
-    }
-
-    fn new(config: Value) -> Case {
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let bin = dir.path().join("bundle/rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::create_dir(dir.path().join("container")).unwrap();
-        fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for name in [
-            "sh", "cat", "ls", "echo", "grep", "id", "mount", "touch", "true", "sleep", "test", "stat",
-            "hostname", "chmod", "mkdir", "head", "ulimit", "umask", "pwd", "ps", "kill", "readlink", "tty",
-            "stty",
-        ] {
-            symlink("busybox", bin.join(name)).unwrap();
-        }
-        Case { dir, config, preserve_fds: 0, console: None }
-    }
-
-    fn rootfs(&self) -> PathBuf {
-        self.dir.path().join("bundle/rootfs")
-    }
-
-    fn container(&self) -> PathBuf {
-        self.dir.path().join("container")
-    }
-
-    fn plan(&self) -> Plan {
-        let bundle = self.dir.path().join("bundle");
-        fs::write(bundle.join("config.json"), self.config.to_string()).unwrap();
-        let bundle = Bundle::load(&bundle).unwrap();
-        compile(&bundle, Context { id: "box", keyring: Keyring::New }).unwrap()
-    }
-
-    fn create(&self) -> Result<Created> {
-        self.create_with(|| Ok(()))
-    }
-
-    fn create_with(&self, runtime_hooks: impl FnOnce() -> Result<()>) -> Result<Created> {
-        let plan = self.plan();
-        // A container's directory is made anew for each container.
-        let _ = fs::remove_file(self.container().join(gate::SOCKET_NAME));
-        let options = SpawnOptions {
-            plan: &plan,
-            container_dir: &self.container(),
-            cgroup: &[],
-            preserve_fds: self.preserve_fds,
-            console_socket: self.console.as_ref().map(|console| console.try_clone().unwrap()),
-        };
-        spawn(options)?.wait_created(runtime_hooks)
-    }
-
-    /// Creates, starts and waits: the program's wait status.
-    fn run(&self) -> i32 {
-        let created = self.create().unwrap();
-        assert!(gate::is_waiting(&self.container()).unwrap());
-        Gate::connect(&self.container()).unwrap().start_program().unwrap();
-        assert!(!gate::is_waiting(&self.container()).unwrap());
-        wait_for(created.pid).unwrap()
-    }
-
-    /// Runs a program that succeeds, and returns what it wrote to /out.
-    fn output(&self) -> String {
-        let status = self.run();
-        assert_eq!(status, 0, "the program failed: {:?}", fs::read_to_string(self.rootfs().join("out")));
-        fs::read_to_string(self.rootfs().join("out")).unwrap()
-    }
-
-    fn namespaces(&mut self, kinds: &[&str]) {
-        self.config["linux"]["namespaces"] = kinds.iter().map(|kind| json!({"type": kind})).collect();
-    }
-}
-
-fn error_of(result: Result<Created>) -> String {
-    result.map(|created| kill(&created)).unwrap_err().to_string()
-}
-
-fn kill(created: &Created) {
-    turf_core::sys::process::kill(created.pid, libc::SIGKILL).unwrap();
-    wait_for(created.pid).unwrap();
-}
-
-fn exited(status: i32) -> Option<i32> {
-    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
-}
-
-fn a_program_sees_its_own_sandbox() {
+pub fn a_program_sees_its_own_sandbox() {
     let case = Case::program(
         "{ echo pid $$; hostname; pwd; ls /; ls -l /dev; cat /proc/self/mountinfo; ls /proc/self/fd; cat /proc/net/dev; } >/out 2>&1",
     );
@@ -255,7 +34,7 @@ fn a_program_sees_its_own_sandbox() {
     assert!(!out.contains("\n4\n"), "{out}");
 }
 
-fn a_program_has_only_what_its_plan_gives() {
+pub fn a_program_has_only_what_its_plan_gives() {
     let mut case = Case::program(
         "{ id; umask; ulimit -n; cat /proc/self/status; echo A=$A HOME=$HOME; pwd; } >/tmp/out",
     );
@@ -290,7 +69,7 @@ fn a_program_has_only_what_its_plan_gives() {
     assert_eq!(fs::metadata(case.rootfs().join("tmp/out")).unwrap().mode() & 0o777, 0o640);
 }
 
-fn masked_and_read_only_paths_are() {
+pub fn masked_and_read_only_paths_are() {
     let mut case = Case::program(
         "{ cat /secret; ls /hidden; cat /proc/timer_list; touch /fixed/x || echo refused; touch /proc/sysrq-trigger || echo also; } >/out 2>&1",
     );
@@ -311,7 +90,7 @@ fn masked_and_read_only_paths_are() {
     assert!(!case.rootfs().join("fixed/x").exists());
 }
 
-fn attributes_of_mounts_hold() {
+pub fn attributes_of_mounts_hold() {
     let mut case = Case::program(
         "{ grep -E ' /(a|b|c|file) ' /proc/self/mountinfo; touch /a/x || echo a refused; touch /b/sub/x || echo b refused; cat /file; cat /c/x; } >/out 2>&1",
     );
@@ -334,7 +113,7 @@ fn attributes_of_mounts_hold() {
     assert!(out.contains(",noatime") || out.contains("noatime "), "{out}");
 }
 
-fn a_program_that_cannot_be_found_fails_create() {
+pub fn a_program_that_cannot_be_found_fails_create() {
     let mut case = Case::program("");
     case.config["process"]["args"] = json!(["no-such-program"]);
     assert_eq!(error_of(case.create()), "exec: \"no-such-program\": executable file not found in $PATH");
@@ -345,7 +124,7 @@ fn a_program_that_cannot_be_found_fails_create() {
     assert_eq!(error_of(case.create()), "exec: \"/plain\": stat /plain: permission denied");
 }
 
-fn a_program_that_the_user_may_not_execute_fails_start() {
+pub fn a_program_that_the_user_may_not_execute_fails_start() {
     let mut case = Case::program("");
     fs::copy("/bin/busybox", case.rootfs().join("bin/private")).unwrap();
     fs::set_permissions(case.rootfs().join("bin/private"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -358,7 +137,7 @@ fn a_program_that_the_user_may_not_execute_fails_start() {
     assert_eq!(exited(wait_for(created.pid).unwrap()), Some(1));
 }
 
-fn the_status_changes_with_execve() {
+pub fn the_status_changes_with_execve() {
     let case = Case::program("cat /fifo");
     nix::unistd::mkfifo(&case.rootfs().join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600))
         .unwrap();
@@ -375,7 +154,7 @@ fn the_status_changes_with_execve() {
     assert_eq!(exited(wait_for(created.pid).unwrap()), Some(0));
 }
 
-fn links_in_the_root_do_not_lead_out() {
+pub fn links_in_the_root_do_not_lead_out() {
     let outside = tempfile::tempdir().unwrap();
     let mut case = Case::program("{ ls /inner; ls -d /deep/er; cat /proc/self/mountinfo; } >/out 2>&1");
     symlink(outside.path(), case.rootfs().join("absolute")).unwrap();
@@ -395,7 +174,7 @@ fn links_in_the_root_do_not_lead_out() {
     assert!(!Path::new("/inner").exists());
 }
 
-fn a_mount_that_a_link_leads_into_proc_is_refused() {
+pub fn a_mount_that_a_link_leads_into_proc_is_refused() {
     let mut case = Case::program("");
     symlink("/proc/sys", case.rootfs().join("link")).unwrap();
     let mounts = case.config["mounts"].as_array_mut().unwrap();
@@ -410,7 +189,7 @@ fn a_mount_that_a_link_leads_into_proc_is_refused() {
     assert!(error.contains("resolve without links"), "{error}");
 }
 
-fn a_working_directory_outside_is_refused() {
+pub fn a_working_directory_outside_is_refused() {
     use nix::fcntl::{OFlag, open};
     // A descriptor of a directory outside, which init is even told to keep (CVE-2024-21626).
     let outside = open("/tmp", OFlag::O_RDONLY | OFlag::O_DIRECTORY, nix::sys::stat::Mode::empty()).unwrap();
@@ -432,7 +211,7 @@ fn a_working_directory_outside_is_refused() {
     assert_eq!(exited(wait_for(refused).unwrap()), Some(0));
 }
 
-fn a_failing_step_is_named() {
+pub fn a_failing_step_is_named() {
     let mut case = Case::program("");
     let cases = [
         (
@@ -456,11 +235,11 @@ fn a_failing_step_is_named() {
     }
 }
 
-fn hook(script: &str) -> Value {
+pub fn hook(script: &str) -> Value {
     json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]})
 }
 
-fn hooks_run_in_their_order_and_place() {
+pub fn hooks_run_in_their_order_and_place() {
     let mut case = Case::program("echo program >>/log");
     let log = case.rootfs().join("log");
     let line = |name: &str, place: &Path| hook(&format!("echo {name} $(cat) >>{}", place.display()));
@@ -489,7 +268,7 @@ fn hooks_run_in_their_order_and_place() {
     assert!(log.contains("\"status\":\"created\""));
 }
 
-fn a_failing_hook_leaves_nothing() {
+pub fn a_failing_hook_leaves_nothing() {
     let mut case = Case::program("true");
     case.config["hooks"] = json!({"createContainer": [hook("echo why >&2; exit 3")]});
     assert_eq!(error_of(case.create()), "createContainer hook /bin/sh: exited with status 3: why");
@@ -509,7 +288,7 @@ fn a_failing_hook_leaves_nothing() {
     assert_eq!(exited(wait_for(created.pid).unwrap()), Some(1));
 }
 
-fn a_created_container_can_be_ended() {
+pub fn a_created_container_can_be_ended() {
     let case = Case::program("true");
     let created = case.create().unwrap();
     turf_core::sys::process::kill(created.pid, libc::SIGWINCH).unwrap();
@@ -518,18 +297,7 @@ fn a_created_container_can_be_ended() {
     assert_eq!(exited(wait_for(created.pid).unwrap()), Some(128 + libc::SIGTERM));
 }
 
-/// Runs something in a child with a memory of its own, which may then be killed.
-fn in_child(act: impl FnOnce()) -> i32 {
-    match clone_process(0).unwrap() {
-        Cloned::Parent(pid) => pid,
-        Cloned::Child => {
-            act();
-            exit_now(0)
-        }
-    }
-}
-
-fn a_killed_create_leaves_no_init() {
+pub fn a_killed_create_leaves_no_init() {
     let mut case = Case::program("true");
     case.config["hooks"] = json!({"createRuntime": [hook("true")]});
     // Orphans come to this process, so that their end can be waited for.
@@ -549,7 +317,7 @@ fn a_killed_create_leaves_no_init() {
     nix::sys::prctl::set_child_subreaper(false).unwrap();
 }
 
-fn a_program_runs_without_a_pid_namespace() {
+pub fn a_program_runs_without_a_pid_namespace() {
     let mut case = Case::program("echo $$ >/out; kill -9 $$");
     case.namespaces(&["mount", "uts", "ipc", "network"]);
     let created = case.create().unwrap();
@@ -560,7 +328,7 @@ fn a_program_runs_without_a_pid_namespace() {
     assert_eq!(fs::read_to_string(case.rootfs().join("out")).unwrap(), format!("{pid}\n"));
 }
 
-fn a_program_runs_in_a_user_namespace() {
+pub fn a_program_runs_in_a_user_namespace() {
     let mut case = Case::program(
         "{ id; cat /proc/self/uid_map; cat /proc/self/status; echo x >/dev/null && echo null; } >/out 2>&1",
     );
@@ -579,7 +347,7 @@ fn a_program_runs_in_a_user_namespace() {
     assert_eq!(fs::metadata(case.rootfs().join("out")).unwrap().uid(), 100_000);
 }
 
-fn a_program_runs_in_a_joined_namespace() {
+pub fn a_program_runs_in_a_joined_namespace() {
     let mut first = Case::program("sleep 1000");
     first.config["hostname"] = "first".into();
     let other = first.create().unwrap();
@@ -600,7 +368,7 @@ fn a_program_runs_in_a_joined_namespace() {
     kill(&other);
 }
 
-fn a_program_runs_without_a_mount_namespace() {
+pub fn a_program_runs_without_a_mount_namespace() {
     let mut case = Case::program("{ ls /; pwd; } >/out");
     case.namespaces(&["pid", "uts"]);
     case.config.as_object_mut().unwrap().remove("mounts");
@@ -609,7 +377,7 @@ fn a_program_runs_without_a_mount_namespace() {
     assert_eq!(case.output(), "bin\nout\n/\n");
 }
 
-fn a_time_namespace_has_its_offset() {
+pub fn a_time_namespace_has_its_offset() {
     let mut case = Case::program("cat /proc/uptime >/out");
     case.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
     case.config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000_000}});
@@ -617,7 +385,7 @@ fn a_time_namespace_has_its_offset() {
     assert!(uptime > 1e9, "{uptime}");
 }
 
-fn seccomp_returns_its_error_number() {
+pub fn seccomp_returns_its_error_number() {
     for no_new_privileges in [true, false] {
         let mut case = Case::program("{ mkdir /new; grep Seccomp: /proc/self/status; } >/out 2>&1");
         case.config["process"]["noNewPrivileges"] = no_new_privileges.into();
@@ -628,236 +396,7 @@ fn seccomp_returns_its_error_number() {
     }
 }
 
-/// The namespaces of a sandbox of the default worker bundle that a worker is forked into.
-const WORKERS_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
-    .union(CloneFlags::CLONE_NEWNS)
-    .union(CloneFlags::CLONE_NEWUTS)
-    .union(CloneFlags::CLONE_NEWIPC)
-    .union(CloneFlags::CLONE_NEWNET)
-    .union(CloneFlags::CLONE_NEWCGROUP);
-
-/// Forks this process into the sandbox, as a seed does; the child acts with the gate's connection.
-fn fork_worker(created: &Created, gate: &Gate, act: impl FnOnce(&OwnedFd) -> i32) {
-    let connection = gate.as_fd().try_clone_to_owned().unwrap();
-    let destination = Destination {
-        process: created.pidfd.as_fd(),
-        namespaces: WORKERS_NAMESPACES.bits() as u32,
-        cgroups: &[],
-    };
-    if let Fork::Child = fork_into(&destination).unwrap() {
-        gate::report_born(connection.as_fd()).unwrap();
-        exit_now(act(&connection))
-    }
-}
-
-/// A worker's life: dressed as its plan says, running, then what the test wants.
-fn run_worker(plan: &Plan, connection: &OwnedFd) {
-    if let Err(error) = enter::apply_process(&plan.process) {
-        let _ = fs::write("/dev/stderr", format!("{error}\n"));
-        exit_now(99);
-    }
-    gate::report_running(connection.as_fd()).unwrap();
-}
-
-fn a_worker_runs_and_init_exits_with_its_status() {
-    let case = Case::worker();
-    let plan = case.plan();
-    let created = case.create().unwrap();
-    let gate = Gate::connect(&case.container()).unwrap();
-    gate.prepare_worker().unwrap();
-    let (go, hold) = nix::unistd::pipe().unwrap();
-    fork_worker(&created, &gate, |connection| {
-        nix::unistd::close(hold.as_raw_fd()).unwrap();
-        run_worker(&plan, connection);
-        nix::unistd::read(&go, &mut [0]).unwrap();
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let is_child_of_init = status.contains("\nPPid:\t1\n");
-        let has_nothing =
-            status.contains("\nCapEff:\t0000000000000000\n") && status.contains("\nNoNewPrivs:\t1\n");
-        i32::from(is_child_of_init) + 2 * i32::from(has_nothing)
-    });
-    assert_eq!(gate.wait_running(SOON).unwrap(), WorkerStart::Running);
-    assert!(!gate::is_waiting(&case.container()).unwrap());
-    drop((go, hold));
-    assert_eq!(exited(wait_for(created.pid).unwrap()), Some(3));
-}
-
-fn a_worker_that_dies_by_a_signal_shows_it() {
-    let case = Case::worker();
-    let plan = case.plan();
-    let created = case.create().unwrap();
-    let gate = Gate::connect(&case.container()).unwrap();
-    gate.prepare_worker().unwrap();
-    fork_worker(&created, &gate, |connection| {
-        run_worker(&plan, connection);
-        turf_core::sys::process::kill(nix::unistd::getpid().as_raw(), libc::SIGABRT).unwrap();
-        0
-    });
-    assert_eq!(gate.wait_running(SOON).unwrap(), WorkerStart::Running);
-    assert_eq!(exited(wait_for(created.pid).unwrap()), Some(128 + libc::SIGABRT));
-}
-
-fn a_worker_that_ends_before_it_runs_is_reported() {
-    let case = Case::worker();
-    let created = case.create().unwrap();
-    let gate = Gate::connect(&case.container()).unwrap();
-    gate.prepare_worker().unwrap();
-    fork_worker(&created, &gate, |_| 5);
-    let WorkerStart::Ended(status) = gate.wait_running(SOON).unwrap() else { panic!("the worker runs") };
-    assert_eq!(exited(status), Some(5));
-    assert_eq!(exited(wait_for(created.pid).unwrap()), Some(5));
-}
-
-fn a_start_that_dies_before_the_worker_leaves_init_waiting() {
-    let case = Case::worker();
-    let plan = case.plan();
-    let created = case.create().unwrap();
-    for _ in 0..3 {
-        let gate = Gate::connect(&case.container()).unwrap();
-        gate.prepare_worker().unwrap();
-        drop(gate);
-        assert!(gate::is_waiting(&case.container()).unwrap());
-    }
-    let gate = Gate::connect(&case.container()).unwrap();
-    gate.prepare_worker().unwrap();
-    fork_worker(&created, &gate, |connection| {
-        run_worker(&plan, connection);
-        0
-    });
-    assert_eq!(gate.wait_running(SOON).unwrap(), WorkerStart::Running);
-    assert_eq!(exited(wait_for(created.pid).unwrap()), Some(0));
-}
-
-fn a_worker_is_adopted_when_start_dies() {
-    let case = Case::worker();
-    let plan = case.plan();
-    let created = case.create().unwrap();
-    let gate = Gate::connect(&case.container()).unwrap();
-    gate.prepare_worker().unwrap();
-    let (go, hold) = nix::unistd::pipe().unwrap();
-    fork_worker(&created, &gate, |connection| {
-        // Only this process is left to hold the connection.
-        nix::unistd::close(hold.as_raw_fd()).unwrap();
-        nix::unistd::read(&go, &mut [0]).unwrap();
-        run_worker(&plan, connection);
-        42
-    });
-    drop(gate);
-    assert!(gate::is_waiting(&case.container()).unwrap());
-    drop((go, hold));
-    assert_eq!(exited(wait_for(created.pid).unwrap()), Some(42));
-    assert!(!gate::is_waiting(&case.container()).unwrap());
-}
-
-fn signals_are_passed_on_to_the_worker() {
-    let case = Case::worker();
-    let plan = case.plan();
-    let created = case.create().unwrap();
-    let gate = Gate::connect(&case.container()).unwrap();
-    gate.prepare_worker().unwrap();
-    fork_worker(&created, &gate, |connection| {
-        use nix::sys::signal::{SigSet, Signal};
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGUSR1);
-        set.thread_block().unwrap();
-        run_worker(&plan, connection);
-        if set.wait().unwrap() != Signal::SIGUSR1 {
-            return 1;
-        }
-        // What is not waited for ends the worker: it is not the first process of its namespace.
-        loop {
-            nix::unistd::pause();
-        }
-    });
-    assert_eq!(gate.wait_running(SOON).unwrap(), WorkerStart::Running);
-    turf_core::sys::process::kill(created.pid, libc::SIGUSR1).unwrap();
-    turf_core::sys::process::kill(created.pid, libc::SIGTERM).unwrap();
-    assert_eq!(exited(wait_for(created.pid).unwrap()), Some(128 + libc::SIGTERM));
-}
-
-/// Whether the worker may end by itself.
-#[derive(PartialEq)]
-enum Release {
-    Worker,
-    Nobody,
-}
-
-/// A worker in a sandbox without a pid namespace: H, a child of this process, stays its parent. The
-/// worker's status comes back through `finish`, which H calls with the connection.
-fn relayed(release: Release, finish: impl FnOnce(&OwnedFd, i32)) -> i32 {
-    let mut case = Case::worker();
-    case.namespaces(&["mount", "uts", "ipc"]);
-    let created = case.create().unwrap();
-    let gate = Gate::connect(&case.container()).unwrap();
-    gate.prepare_worker().unwrap();
-    let connection = gate.as_fd().try_clone_to_owned().unwrap();
-    let (go, hold) = nix::unistd::pipe().unwrap();
-    let (runs, tell) = nix::unistd::pipe().unwrap();
-    let helper = in_child(|| {
-        let pid = match clone_process(0).unwrap() {
-            Cloned::Parent(pid) => pid,
-            Cloned::Child => {
-                nix::unistd::close(hold.as_raw_fd()).unwrap();
-                gate::report_born(connection.as_fd()).unwrap();
-                gate::report_running(connection.as_fd()).unwrap();
-                // As a worker does: from here on only H holds the connection.
-                nix::unistd::close(connection.as_raw_fd()).unwrap();
-                nix::unistd::close(gate.as_fd().as_raw_fd()).unwrap();
-                nix::unistd::write(&tell, b"x").unwrap();
-                nix::unistd::read(&go, &mut [0]).unwrap();
-                turf_core::sys::process::kill(nix::unistd::getpid().as_raw(), libc::SIGUSR2).unwrap();
-                exit_now(1)
-            }
-        };
-        nix::unistd::close(hold.as_raw_fd()).unwrap();
-        nix::unistd::read(&runs, &mut [0]).unwrap();
-        finish(&connection, pid);
-    });
-    drop(connection);
-    assert_eq!(gate.wait_running(SOON).unwrap(), WorkerStart::Running);
-    if release == Release::Worker {
-        drop(hold);
-    }
-    let status = wait_for(created.pid).unwrap();
-    wait_for(helper).unwrap();
-    status
-}
-
-fn a_relayed_worker_ends_init_with_its_status() {
-    let status = relayed(Release::Worker, |connection, worker| {
-        gate::report_exit(connection.as_fd(), wait_for(worker).unwrap()).unwrap();
-    });
-    // Init is no first process here, so it can end by the same signal.
-    assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGUSR2, "{status:#x}");
-}
-
-fn a_relay_that_dies_takes_the_worker_along() {
-    nix::sys::prctl::set_child_subreaper(true).unwrap();
-    let status = relayed(Release::Nobody, |_, _| {});
-    assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL, "{status:#x}");
-    let orphan = nix::sys::wait::wait().unwrap();
-    assert!(matches!(orphan, nix::sys::wait::WaitStatus::Signaled(..)), "{orphan:?}");
-    nix::sys::prctl::set_child_subreaper(false).unwrap();
-}
-
-fn a_bundle_without_an_image_has_a_root() {
-    let case = Case::worker();
-    fs::write(case.dir.path().join("bundle/worker.js"), "script words").unwrap();
-    let created = case.create().unwrap();
-    let root = PathBuf::from(format!("/proc/{}/root", created.pid));
-    assert_eq!(fs::read_to_string(root.join("app/worker.js")).unwrap(), "script words");
-    assert!(fs::write(root.join("app/new"), "").is_err());
-    assert!(fs::write(root.join("new"), "").is_err());
-    fs::write(root.join("tmp/new"), "x").unwrap();
-    fs::write(root.join("dev/null"), "x").unwrap();
-    assert!(fs::read_to_string(root.join("proc/1/status")).unwrap().contains("turf:init"));
-    let mut names: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["app", "dev", "proc", "tmp"]);
-    kill(&created);
-}
-
-fn control_groups_are_mounted() {
+pub fn control_groups_are_mounted() {
     let case = Case::program("ls /sys/fs/cgroup >/out; grep cgroup /proc/self/mountinfo >>/out");
     let out = case.output();
     assert!(out.contains(" /sys/fs/cgroup ro,nosuid,nodev,noexec"), "{out}");
@@ -866,7 +405,7 @@ fn control_groups_are_mounted() {
     assert_eq!(out.lines().filter(|line| line.contains(" - cgroup ")).count(), groups, "{out}");
 }
 
-fn a_terminal_is_made_and_given_away() {
+pub fn a_terminal_is_made_and_given_away() {
     let mut case =
         Case::program("{ tty; stty size; ls -l /dev/console; readlink /proc/self/fd/0; } >/out; echo said");
     case.config["process"]["terminal"] = true.into();
