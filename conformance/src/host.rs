@@ -33,6 +33,23 @@ fn parse_stat(stat: &str) -> Option<(char, i32)> {
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
+/// How many units of CPU time the kernel counts per second in `/proc/PID/stat`: a constant of its interface.
+const USER_HZ: f64 = 100.0;
+
+/// The CPU time of all threads of a process so far, in seconds, user and system together.
+pub fn cpu_seconds(pid: i32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let ticks = parse_cpu_ticks(&stat).with_context(|| format!("{path} holds {stat}"))?;
+    Ok(ticks as f64 / USER_HZ)
+}
+
+/// Fields 14 and 15 of a `stat` line, added.
+fn parse_cpu_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
 /// The direct children of a process that are not dead.
 pub fn children_of(pid: i32) -> Vec<i32> {
     let alive = |process: &Process| process.parent == pid && process.state != 'Z';
@@ -112,6 +129,8 @@ mod tests {
     fn stat_survives_parentheses_in_the_name() {
         assert_eq!(parse_stat("7 (a) b) (c) S 3 7 7"), Some(('S', 3)));
         assert_eq!(parse_stat("7 nothing"), None);
+        let stat = "7 (a b) S 1 7 7 0 -1 4194560 10 0 0 0 40 2 0 0 20 0 1 0";
+        assert_eq!(parse_cpu_ticks(stat), Some(42));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +14,7 @@ use nix::unistd::Pid;
 use super::BenchArgs;
 use super::series::Report;
 use crate::case::{Case, text};
+use crate::host;
 use crate::http;
 use crate::tests::worker_of;
 use crate::wait;
@@ -66,15 +68,13 @@ pub fn hello(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Res
     for _ in 0..arguments.rounds {
         for server in &servers {
             let seen = round(case.directory(), server)?;
-            report.add(
-                "Hello over keep-alive",
-                &format!("{}: requests per second", server.name),
-                "1/s",
-                seen.per_second,
-            );
+            let mut add = |what: &str, unit, value| {
+                report.add("Hello over keep-alive", &format!("{}: {what}", server.name), unit, value);
+            };
+            add("requests per second", "1/s", seen.requests / seen.elapsed);
+            add("CPU time per request, user and system", "us", seen.cpu * 1e6 / seen.requests);
             let Some(instructions) = seen.instructions else { continue };
-            let name = format!("{}: user instructions per request", server.name);
-            report.add("Hello over keep-alive", &name, "instructions", instructions / seen.requests);
+            add("user instructions per request", "instructions", instructions / seen.requests);
         }
     }
     Ok(())
@@ -123,7 +123,10 @@ fn pin(pid: i32) -> Result<()> {
 /// What one round has seen.
 struct Seen {
     requests: f64,
-    per_second: f64,
+    /// Seconds of this program's monotonic clock: wrk's own rate follows the wall clock, which may be set meanwhile.
+    elapsed: f64,
+    /// Seconds of CPU time of the server.
+    cpu: f64,
     /// None if perf is not there or may not count.
     instructions: Option<f64>,
 }
@@ -136,15 +139,17 @@ fn round(directory: &Path, server: &Server) -> Result<Seen> {
     let perf = ["perf", "stat", "-x", ",", "-e", "instructions:u", "-o", text(&counted)?, "-p", &pid, "--"];
     let with_perf = [&perf[..], &load[..]].concat();
     let words = if has_perf() { &with_perf[..] } else { &load[..] };
+    let (begun, cpu) = (Instant::now(), host::cpu_seconds(server.pid)?);
     let output = Command::new(words[0]).args(&words[1..]).output().context("run wrk")?;
+    let (elapsed, cpu) = (begun.elapsed().as_secs_f64(), host::cpu_seconds(server.pid)? - cpu);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{words:?}: {printed}{}", String::from_utf8_lossy(&output.stderr));
     for sign in ["Non-2xx", "Socket errors"] {
         ensure!(!printed.contains(sign), "{} failed under load: {printed}", server.name);
     }
-    let (requests, per_second) = parse_wrk(&printed).with_context(|| format!("wrk printed {printed}"))?;
+    let requests = parse_wrk(&printed).with_context(|| format!("wrk printed {printed}"))?;
     let instructions = fs::read_to_string(&counted).ok().and_then(|text| parse_perf(&text));
-    Ok(Seen { requests, per_second, instructions })
+    Ok(Seen { requests, elapsed, cpu, instructions })
 }
 
 fn has_perf() -> bool {
@@ -152,11 +157,10 @@ fn has_perf() -> bool {
     probe.is_ok_and(|output| parse_perf(&String::from_utf8_lossy(&output.stderr)).is_some())
 }
 
-/// Requests and requests per second.
-fn parse_wrk(printed: &str) -> Option<(f64, f64)> {
-    let requests = printed.lines().find(|line| line.contains(" requests in "))?.split_whitespace().next()?;
-    let rate = printed.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"))?;
-    Some((requests.parse().ok()?, rate.trim().parse().ok()?))
+/// How many requests wrk has made.
+fn parse_wrk(printed: &str) -> Option<f64> {
+    let line = printed.lines().find(|line| line.contains(" requests in "))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn parse_perf(printed: &str) -> Option<f64> {
@@ -169,8 +173,8 @@ mod tests {
 
     #[test]
     fn wrk_is_understood() {
-        let printed = "Running 2s test\n  12345 requests in 2.00s, 1MB read\nRequests/sec:   6172.50\n";
-        assert_eq!(parse_wrk(printed), Some((12345.0, 6172.5)));
+        let printed = "Running 2s test\n  12345 requests in 2.00s, 1MB read\n";
+        assert_eq!(parse_wrk(printed), Some(12345.0));
         assert_eq!(parse_wrk("connection refused"), None);
     }
 

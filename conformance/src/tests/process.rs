@@ -6,6 +6,7 @@ use std::io::{IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -204,8 +205,12 @@ fn a_seccomp_profile_is_in_force(case: &mut Case) -> Result<()> {
     Ok(())
 }
 
+/// How long a runtime may take from its call to the terminal's arrival.
+const TERMINAL_LIMIT: Duration = Duration::from_secs(5);
+
 /// Accepts one connection and takes the descriptor that it brings.
 fn receive_descriptor(listener: &UnixListener) -> Result<File> {
+    ensure!(wait::readable_within(listener, TERMINAL_LIMIT), "nobody connected to the console socket");
     let (stream, _) = listener.accept().context("accept on the console socket")?;
     let (mut text, mut space) = ([0; 4096], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
     let mut control = RecvAncillaryBuffer::new(&mut space);
