@@ -697,3 +697,35 @@ fn a_unix_socket_serves_as_well() {
     assert_eq!(client.exchange(GET).text(), "GET http://a/ ");
     server.stop();
 }
+
+#[test]
+fn forms_are_read_however_the_body_is_cut() {
+    let server = Server::start(
+        "forms",
+        "export default {
+           async fetch(request) {
+             const streamed = new URL(request.url).pathname === '/stream' && request.body;
+             const form = await (streamed ? new Response(streamed, { headers: request.headers }) : request).formData();
+             const shown = [];
+             for (const [name, value] of form) shown.push([name, typeof value === 'string' ? value : [value.name, value.type, await value.text()]]);
+             return Response.json(shown);
+           }
+         };",
+    );
+    let body = "--b\r\nContent-Disposition: form-data; name=\"t\"\r\n\r\nx\r\n--c\r\n--b\r\n\
+        Content-Disposition: form-data; name=\"f\"; filename=\"g\"\r\nContent-Type: a/b\r\n\r\n\r\n\r\n--b--\r\n";
+    let expected = r#"[["t","x\r\n--c"],["f",["g","a/b","\r\n"]]]"#;
+    let mut client = server.connect();
+    client.socket.set_nodelay(true).expect("no delay");
+    for path in ["/", "/stream"] {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n");
+        for cut in 1..body.len() {
+            let (first, second) = body.split_at(cut);
+            client.send(&format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{first}\r\n", first.len()));
+            client.send(&format!("{:x}\r\n{second}\r\n0\r\n\r\n", second.len()));
+            assert_eq!(client.receive().text(), expected, "{path} cut at {cut}");
+        }
+    }
+    server.stop();
+}

@@ -54,6 +54,7 @@ scripts! {
     encoding,
     event,
     event_target,
+    form_data,
     global,
     interfaces,
     performance,
@@ -127,6 +128,7 @@ fn console_shows_values_for_people() {
             "new AbortController().signal, new ReadableStream()",
             "AbortSignal { aborted: false, reason: undefined } ReadableStream { locked: false, state: 'readable' }",
         ),
+        ("(() => { const f = new FormData(); f.append('a', 'b'); return f; })()", "FormData { a: 'b' }"),
         (
             "new Blob(['abc'], {type: 'text/plain'}), new Headers({a: 'b'})",
             "Blob { size: 3, type: 'text/plain' } Headers { a: 'b' }",

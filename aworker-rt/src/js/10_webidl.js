@@ -8,12 +8,15 @@ const {
   ArrayPrototypePush,
   BigInt,
   FunctionPrototypeCall,
+  IteratorPrototype,
   MathFloor,
   MathTrunc,
   Number,
   NumberIsFinite,
   NumberMAX_SAFE_INTEGER,
+  ObjectCreate,
   ObjectDefineProperty,
+  ObjectSetPrototypeOf,
   ReflectDefineProperty,
   ReflectGetOwnPropertyDescriptor,
   ReflectOwnKeys,
@@ -303,6 +306,44 @@ function defineHidden(target, key, value) {
   ObjectDefineProperty(target, key, { __proto__: null, value, writable: true, enumerable: false, configurable: true });
 }
 
+/**
+ * Makes the default iterators of an iterable interface whose pairs are a list of names and values
+ * in turn: `(getList, kind)`, where `kind` 0 yields names, 1 values, 2 both. They see changes.
+ * https://webidl.spec.whatwg.org/#js-default-iterator-object
+ */
+function pairIterators(name) {
+  const iteratorPrototype = ObjectCreate(IteratorPrototype);
+  let next;
+  class PairIterator {
+    #getList;
+    #kind;
+    #index = 0;
+
+    constructor(getList, kind) {
+      this.#getList = getList;
+      this.#kind = kind;
+      ObjectSetPrototypeOf(this, iteratorPrototype);
+    }
+
+    static {
+      next = (iterator) => {
+        const getList = iterator.#getList;
+        const list = getList();
+        const i = iterator.#index;
+        if (i >= list.length) return { value: undefined, done: true };
+        iterator.#index = i + 2;
+        const kind = iterator.#kind;
+        return { value: kind === 2 ? [list[i], list[i + 1]] : list[i + kind], done: false };
+      };
+    }
+  }
+  ObjectDefineProperty(iteratorPrototype, 'next', {
+    __proto__: null, value: { next() { return next(this); } }.next, writable: true, enumerable: true, configurable: true,
+  });
+  defineToStringTag(iteratorPrototype, `${name} Iterator`);
+  return (getList, kind) => new PairIterator(getList, kind);
+}
+
 internals.webidl = {
   kConstruct,
   requiredArguments,
@@ -320,6 +361,7 @@ internals.webidl = {
   defineToStringTag,
   defineConstants,
   defineHidden,
+  pairIterators,
   converters: {
     any: (V) => V,
     boolean: (V) => !!V,

@@ -4,9 +4,6 @@ const {
   ArrayPrototypePush,
   ArrayPrototypeSplice,
   FunctionPrototypeCall,
-  IteratorPrototype,
-  ObjectCreate,
-  ObjectDefineProperty,
   StringPrototypeCharCodeAt,
   StringPrototypeSlice,
   SymbolIterator,
@@ -20,11 +17,12 @@ const {
   sequenceFrom,
   recordConverter,
   defineInterface,
-  defineToStringTag,
   defineHidden,
+  pairIterators,
 } = internals.webidl;
 
 const toRecord = recordConverter(converters.USVString, converters.USVString);
+const makeIterator = pairIterators('URLSearchParams');
 const toPair = sequenceConverter(converters.USVString);
 
 // Set by the static block: how URL and Request reach the list.
@@ -150,17 +148,17 @@ class URLSearchParams {
 
   keys() {
     this.#list;
-    return new PairIterator(() => this.#list, 0);
+    return makeIterator(() => this.#list, 0);
   }
 
   values() {
     this.#list;
-    return new PairIterator(() => this.#list, 1);
+    return makeIterator(() => this.#list, 1);
   }
 
   entries() {
     this.#list;
-    return new PairIterator(() => this.#list, 2);
+    return makeIterator(() => this.#list, 2);
   }
 }
 
@@ -209,41 +207,6 @@ function sortedPairs(list) {
   for (let i = 0; i < indices.length; i++) ArrayPrototypePush(sorted, list[indices[i]], list[indices[i] + 1]);
   return sorted;
 }
-
-const iteratorPrototype = ObjectCreate(IteratorPrototype);
-
-/** The default iterator of the pairs: `kind` 0 yields names, 1 values, 2 both. */
-class PairIterator {
-  #getList;
-  #kind;
-  #index = 0;
-
-  constructor(getList, kind) {
-    this.#getList = getList;
-    this.#kind = kind;
-    primordials.ObjectSetPrototypeOf(this, iteratorPrototype);
-  }
-
-  static next(iterator) {
-    const getList = iterator.#getList;
-    const list = getList();
-    const i = iterator.#index;
-    if (i >= list.length) return { value: undefined, done: true };
-    iterator.#index = i + 2;
-    const kind = iterator.#kind;
-    return { value: kind === 2 ? [list[i], list[i + 1]] : list[i + kind], done: false };
-  }
-}
-
-const { next: nextPair } = PairIterator;
-ObjectDefineProperty(iteratorPrototype, 'next', {
-  __proto__: null,
-  value: { next() { return nextPair(this); } }.next,
-  writable: true,
-  enumerable: true,
-  configurable: true,
-});
-defineToStringTag(iteratorPrototype, 'URLSearchParams Iterator');
 
 defineInterface(URLSearchParams);
 defineHidden(URLSearchParams.prototype, SymbolIterator, URLSearchParams.prototype.entries);

@@ -26,7 +26,7 @@ const notPrintable = /[^\x20-\x7e]/;
 const lineEnding = /\r\n|\r|\n/g;
 const toEndings = enumConverter('EndingType', ['transparent', 'native']);
 
-let bytesOf, isBlob, makeBlob, typeOf, cloneFile;
+let bytesOf, isBlob, isFile, makeBlob, setContents, typeOf, nameOf, lastModifiedOf, makeFile, cloneFile;
 
 /** One element of a Blob's parts: bytes, or text to encode. */
 function toPart(value) {
@@ -87,12 +87,12 @@ class Blob {
     isBlob = (value) => isObject(value) && #bytes in value;
     bytesOf = (blob) => blob.#bytes;
     typeOf = (blob) => blob.#type;
-    makeBlob = (bytes, type) => {
-      const blob = new Blob();
+    setContents = (blob, bytes, type) => {
       blob.#bytes = bytes;
       blob.#type = type;
       return blob;
     };
+    makeBlob = (bytes, type) => setContents(new Blob(), bytes, type);
   }
 
   constructor(blobParts = undefined, options = undefined) {
@@ -171,10 +171,15 @@ class File extends Blob {
   }
 
   static {
-    cloneFile = (file) => {
-      if (!(#name in file)) return undefined;
-      return new File(new SafeArrayIterator([file]), file.#name, { __proto__: null, lastModified: file.#lastModified, type: typeOf(file) });
+    isFile = (value) => isObject(value) && #name in value;
+    nameOf = (file) => file.#name;
+    lastModifiedOf = (file) => file.#lastModified;
+    makeFile = (bytes, type, name, lastModified) => {
+      const file = new File(new SafeArrayIterator([]), name, { __proto__: null, lastModified });
+      return setContents(file, bytes, type);
     };
+    cloneFile = (file) =>
+      isFile(file) ? makeFile(bytesOf(file), typeOf(file), file.#name, file.#lastModified) : undefined;
   }
 
   get name() {
@@ -193,7 +198,13 @@ internals.blob = {
   Blob,
   File,
   isBlob,
+  isFile,
+  /** (bytes, type, name, lastModified): a File on bytes that nobody changes; without a time, modified at this moment. */
+  makeFile,
   cloneBlob: (blob) => cloneFile(blob) ?? makeBlob(bytesOf(blob), typeOf(blob)),
   /** The bytes, which nobody may change. */
   bytesOf,
+  typeOf,
+  nameOf,
+  lastModifiedOf,
 };

@@ -89,6 +89,7 @@ const { URL, URLSearchParams } = internals.url;
 const { TextEncoder, TextDecoder } = internals.encoding;
 const { streams } = internals;
 const { Blob, File } = internals.blob;
+const { FormData } = internals.formData;
 
 exposeAll({
   DOMException: internals.DOMException,
@@ -124,6 +125,7 @@ exposeAll({
   CountQueuingStrategy: streams.CountQueuingStrategy,
   Blob,
   File,
+  FormData,
   TextEncoderStream: streams.TextEncoderStream,
   TextDecoderStream: streams.TextDecoderStream,
   WorkerGlobalScope,

@@ -29,6 +29,7 @@ const { converters, isObject, isArrayBuffer } = internals.webidl;
 const { isURLSearchParams, serialize } = internals.urlSearchParams;
 const { encodeUtf8, decodeUtf8 } = internals.encoding;
 const { streams, DOMException } = internals;
+const { isFormData, encodeMultipart, parseForm } = internals.formData;
 const { Blob, isBlob, bytesOf: bytesOfBlob } = internals.blob;
 const { acquireDefaultReader, readerRead, readerCancel, readerRelease } = streams.readable;
 
@@ -94,6 +95,11 @@ function extract(object, made, prefix) {
     if (isURLSearchParams(object)) {
       made.body = serialize(object);
       return 'application/x-www-form-urlencoded;charset=UTF-8';
+    }
+    if (isFormData(object)) {
+      const { bytes, type } = encodeMultipart(object);
+      made.body = new Body(bytes, undefined, undefined);
+      return type;
     }
     if (isBlob(object)) {
       made.body = new Body(bytesOfBlob(object), undefined, undefined);
@@ -309,6 +315,10 @@ function defineMixin(constructor, bodyOf) {
     },
     async bytes() {
       return await take(this, 'bytes', false);
+    },
+    async formData() {
+      const type = typeOf(this);
+      return parseForm(await take(this, 'formData', false), type, `Failed to execute 'formData' on '${constructor.name}'`);
     },
     async json() {
       return JSONParse(await take(this, 'json', true));

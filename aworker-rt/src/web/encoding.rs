@@ -142,7 +142,7 @@ fn with_source<R>(source: v8::Local<v8::Value>, read: impl FnOnce(&[u8]) -> R) -
     bytes::read(source, read)
 }
 
-fn decode_utf8<'s>(
+pub(super) fn decode_utf8<'s>(
     scope: &v8::PinScope<'s, '_>,
     mut bytes: &[u8],
     fatal: bool,

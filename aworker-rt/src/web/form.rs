@@ -1,7 +1,10 @@
-//! application/x-www-form-urlencoded, for URLSearchParams.
+//! application/x-www-form-urlencoded, for URLSearchParams and FormData.
 //! <https://url.spec.whatwg.org/#application/x-www-form-urlencoded>
 
 use url::form_urlencoded;
+
+use super::bytes;
+use super::multipart::MAX_PARTS;
 
 /// `ops.form_parse(text)`: an array of names and values in turn.
 pub(crate) fn form_parse(
@@ -20,6 +23,29 @@ pub(crate) fn form_parse(
         list.push(value.into());
     }
     result.set(v8::Array::new_with_elements(scope, &list).into());
+}
+
+/// `ops.form_parse_bytes(view)`: as `form_parse`, for a request's body; undefined
+/// if it has more than [`MAX_PARTS`] pairs.
+pub(crate) fn form_parse_bytes(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let list = bytes::read(arguments.get(0), |bytes| {
+        let mut list = Vec::new();
+        for (name, value) in form_urlencoded::parse(bytes) {
+            if list.len() == 2 * MAX_PARTS {
+                return None;
+            }
+            list.push(v8::String::new(scope, &name)?.into());
+            list.push(v8::String::new(scope, &value)?.into());
+        }
+        Some(list)
+    });
+    if let Some(Some(list)) = list {
+        result.set(v8::Array::new_with_elements(scope, &list).into());
+    }
 }
 
 /// `ops.form_serialize(list)`: the text of an array of names and values in turn.

@@ -8,6 +8,7 @@ pub(crate) mod console;
 pub(crate) mod crypto;
 pub(crate) mod encoding;
 pub(crate) mod form;
+pub(crate) mod multipart;
 pub mod performance;
 pub(crate) mod structured_clone;
 pub(crate) mod url;

@@ -4,7 +4,7 @@ import { fact, end, same, alike, holds, throws } from './facts.js';
 
 const names = [
   'AbortController', 'AbortSignal', 'Blob', 'ByteLengthQueuingStrategy', 'CountQueuingStrategy', 'Crypto', 'CustomEvent',
-  'DOMException', 'ErrorEvent', 'Event', 'EventTarget', 'File', 'MessageEvent', 'Performance', 'PerformanceEntry', 'PerformanceMark',
+  'DOMException', 'ErrorEvent', 'Event', 'EventTarget', 'File', 'FormData', 'MessageEvent', 'Performance', 'PerformanceEntry', 'PerformanceMark',
   'PerformanceMeasure', 'PromiseRejectionEvent', 'ReadableByteStreamController', 'ReadableStream', 'ReadableStreamBYOBReader',
   'ReadableStreamBYOBRequest', 'ReadableStreamDefaultController', 'ReadableStreamDefaultReader', 'ServiceWorkerGlobalScope',
   'TextDecoder', 'TextDecoderStream', 'TextEncoder', 'TextEncoderStream', 'TransformStream', 'TransformStreamDefaultController',
@@ -12,7 +12,7 @@ const names = [
   'WritableStreamDefaultWriter',
 ];
 const lengths = {
-  AbortController: 0, Blob: 0, File: 2, CustomEvent: 1, DOMException: 0, ErrorEvent: 1, Event: 1, EventTarget: 0, MessageEvent: 1,
+  AbortController: 0, Blob: 0, File: 2, FormData: 0, CustomEvent: 1, DOMException: 0, ErrorEvent: 1, Event: 1, EventTarget: 0, MessageEvent: 1,
   PromiseRejectionEvent: 2, PerformanceMark: 1, ReadableStream: 0, ReadableStreamDefaultReader: 1, ReadableStreamBYOBReader: 1,
   TextDecoder: 0, TextEncoder: 0, TransformStream: 0, URL: 1, URLSearchParams: 0, WritableStream: 0,
   WritableStreamDefaultWriter: 1, AbortSignal: 0, Crypto: 0, ByteLengthQueuingStrategy: 1, CountQueuingStrategy: 1,
