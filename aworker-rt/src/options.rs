@@ -9,12 +9,13 @@ use aworker_rt::ListenAddress;
 pub const HELP: &str = "\
 Aworker runs JavaScript after the Service Worker model.
 
-Usage: aworker [run] [OPTIONS] FILE [ARGUMENTS...]
-       aworker eval [OPTIONS] CODE [ARGUMENTS...]
+Usage: aworker [run] [OPTIONS] FILE [OPTIONS] [--] [ARGUMENTS...]
+       aworker eval [OPTIONS] CODE [OPTIONS] [--] [ARGUMENTS...]
        aworker --help | --version
 
 A script that handles `fetch` serves HTTP until SIGTERM; any other script ends
-when it has nothing left to do. Its arguments are in `Aworker.args`.
+when it has nothing left to do. Its arguments are in `Aworker.args`: what
+follows the options, from the first word on that is none of them.
 
 Options:
   --listen ADDRESS    where to serve: tcp://HOST:PORT, HOST:PORT, PORT (on
@@ -50,59 +51,66 @@ pub struct RunOptions {
     pub arguments: Vec<String>,
 }
 
+/// The words of a command line that are still to be understood.
+type Words<'a> = std::iter::Peekable<&'a mut dyn Iterator<Item = OsString>>;
+
 /// Understands a command line without the program's name.
-pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
-    let mut arguments = arguments.peekable();
-    let eval = match arguments.peek().and_then(|first| first.to_str()) {
+pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut words = (&mut arguments as &mut dyn Iterator<Item = OsString>).peekable();
+    let eval = match words.peek().and_then(|first| first.to_str()) {
         None => return Err("want a file to run".to_owned()),
         Some("--help" | "-h" | "help") => return Ok(Command::Help),
         Some("--version" | "-V") => return Ok(Command::Version),
         Some(verb @ ("run" | "eval")) => {
             let eval = verb == "eval";
-            arguments.next();
+            words.next();
             eval
         }
         Some(_) => false,
     };
     let mut options = RunOptions::default();
-    let subject = loop {
-        let Some(argument) = arguments.next() else {
-            return Err(if eval { "want code to evaluate" } else { "want a file to run" }.to_owned());
-        };
-        let text = argument.to_string_lossy().into_owned();
-        if !text.starts_with('-') {
-            break argument;
-        }
-        if text == "--" {
-            break arguments.next().ok_or("want a file after --")?;
-        }
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (text.as_str(), None),
-        };
-        if matches!(name, "--help" | "-h") {
-            return Ok(Command::Help);
-        }
-        let mut value = || {
-            value
-                .clone()
-                .or_else(|| arguments.next().map(|next| next.to_string_lossy().into_owned()))
-                .ok_or(format!("{name} wants a value"))
-        };
-        match name {
-            "--listen" => options.listen.push(value()?.parse()?),
-            "--max-heap-mb" => options.max_heap_mb = Some(megabytes(&value()?)?),
-            "--max-body-bytes" => options.max_body_bytes = Some(number(name, &value()?)?),
-            "--request-timeout-ms" => options.request_timeout_ms = Some(number(name, &value()?)?),
-            "--v8-flag" => options.v8_flags.push(value()?),
-            _ => return Err(format!("unknown option {name}")),
-        }
-    };
-    options.arguments = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    while take_option(&mut words, &mut options)? {}
+    match words.peek().and_then(|word| word.to_str()) {
+        Some("--help" | "-h") => return Ok(Command::Help),
+        Some("--") => drop(words.next()),
+        Some(word) if word.starts_with('-') => return Err(format!("unknown option {word}")),
+        _ => {}
+    }
+    let subject = words.next().ok_or(if eval { "want code to evaluate" } else { "want a file to run" })?;
+    while take_option(&mut words, &mut options)? {}
+    words.next_if(|word| word == "--");
+    options.arguments = words.map(|argument| argument.to_string_lossy().into_owned()).collect();
     match eval {
         true => Ok(Command::Eval { code: subject.to_string_lossy().into_owned(), options }),
         false => Ok(Command::Run { file: subject.into(), options }),
     }
+}
+
+/// Takes the next word, and its value, if it is an option of ours.
+fn take_option(words: &mut Words<'_>, options: &mut RunOptions) -> Result<bool, String> {
+    let Some(text) = words.peek().map(|word| word.to_string_lossy().into_owned()) else {
+        return Ok(false);
+    };
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (text.as_str(), None),
+    };
+    if !["--listen", "--max-heap-mb", "--max-body-bytes", "--request-timeout-ms", "--v8-flag"].contains(&name)
+    {
+        return Ok(false);
+    }
+    words.next();
+    let value = value
+        .or_else(|| words.next().map(|next| next.to_string_lossy().into_owned()))
+        .ok_or(format!("{name} wants a value"))?;
+    match name {
+        "--listen" => options.listen.push(value.parse()?),
+        "--max-heap-mb" => options.max_heap_mb = Some(megabytes(&value)?),
+        "--max-body-bytes" => options.max_body_bytes = Some(number(name, &value)?),
+        "--request-timeout-ms" => options.request_timeout_ms = Some(number(name, &value)?),
+        _ => options.v8_flags.push(value),
+    }
+    Ok(true)
 }
 
 fn number(name: &str, text: &str) -> Result<u64, String> {
@@ -128,15 +136,30 @@ mod tests {
     }
 
     #[test]
-    fn options_before_the_file_are_ours_and_after_it_the_scripts() {
-        let Ok(Command::Run { file, options }) = words("run --listen 80 --max-heap-mb=64 w.js --listen x")
+    fn options_stand_before_the_file_or_right_after_it() {
+        let Ok(Command::Run { file, options }) =
+            words("run --listen 80 --max-heap-mb=64 w.js --listen 81 a --listen x")
         else {
             panic!("a command");
         };
         assert_eq!(file, PathBuf::from("w.js"));
-        assert_eq!(options.listen, ["tcp://127.0.0.1:80".parse().expect("an address")]);
+        let listen = ["tcp://127.0.0.1:80", "tcp://127.0.0.1:81"];
+        assert_eq!(options.listen, listen.map(|address| address.parse().expect("an address")));
         assert_eq!(options.max_heap_mb, Some(64));
-        assert_eq!(options.arguments, ["--listen", "x"]);
+        assert_eq!(options.arguments, ["a", "--listen", "x"]);
+    }
+
+    #[test]
+    fn the_scripts_arguments_begin_at_the_first_word_that_is_not_ours() {
+        for (line, expected) in [
+            ("run w.js --verbose --listen 80", vec!["--verbose", "--listen", "80"]),
+            ("run w.js -- --listen 80", vec!["--listen", "80"]),
+            ("run -- w.js --help", vec!["--help"]),
+        ] {
+            let Ok(Command::Run { file, options }) = words(line) else { panic!("{line}") };
+            assert_eq!(file, PathBuf::from("w.js"));
+            assert_eq!(options.arguments, expected, "{line}");
+        }
     }
 
     #[test]
