@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod accept;
+mod ascii;
 pub mod conversions;
 pub mod exceptions;
 mod inherited;
@@ -22,6 +23,7 @@ pub(crate) mod stdio;
 pub(crate) mod uncaught;
 
 pub use accept::accept;
+pub use ascii::is_ascii;
 pub use exceptions::ScriptError;
 pub use inherited::listen_fds;
 pub use isolate::{Engine, callback, inspect};

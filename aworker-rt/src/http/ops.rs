@@ -12,7 +12,7 @@ use super::response::{BodySize, DefaultType, FieldBlock, Framing, ResponseHead};
 use super::server::{self, BodyKind, Demand, RequestId};
 use super::target::{self, OriginCache};
 use crate::engine::conversions::throw_type_error;
-use crate::engine::stdio;
+use crate::engine::{is_ascii, stdio};
 
 type Scope<'a, 's, 'i> = &'a mut v8::PinScope<'s, 'i>;
 
@@ -27,9 +27,9 @@ pub(super) fn uint8_array<'s>(scope: Scope<'_, 's, '_>, bytes: Vec<u8>) -> v8::L
 /// "UTF-8 decode" of the Encoding standard; undefined if no string is that long.
 pub(super) fn decode_utf8<'s>(scope: Scope<'_, 's, '_>, bytes: &[u8]) -> v8::Local<'s, v8::Value> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // V8 decodes byte by byte; plain ASCII, the usual case, is told apart by words.
+    // V8 decodes byte by byte; plain ASCII, the usual case, is copied.
     let kind = v8::NewStringType::Normal;
-    let text = match bytes.is_ascii() {
+    let text = match is_ascii(bytes) {
         true => v8::String::new_from_one_byte(scope, bytes, kind),
         false => v8::String::new_from_utf8(scope, bytes, kind),
     };

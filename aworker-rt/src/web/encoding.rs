@@ -4,7 +4,7 @@
 use encoding_rs::{CoderResult, Decoder, DecoderResult, Encoding, REPLACEMENT, UTF_8};
 
 use super::bytes;
-use crate::engine::conversions;
+use crate::engine::{conversions, is_ascii};
 
 /// Most decoders in the middle of a stream at one time.
 const MAX_DECODERS: usize = 65_536;
@@ -151,7 +151,7 @@ pub(super) fn decode_utf8<'s>(
     if !keep_bom {
         bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     }
-    if bytes.is_ascii() {
+    if is_ascii(bytes) {
         return v8::String::new_from_one_byte(scope, bytes, v8::NewStringType::Normal);
     }
     if fatal {
