@@ -173,7 +173,8 @@ fn a_thousand_forks_are_unique_and_leak_nothing(case: &mut Case) -> Result<()> {
         origins.insert(answer["origin"].to_string());
         wait::child(pid, wait::STEP).with_context(|| format!("init of clone {number}"))?;
         let age = answer["date"].as_f64().unwrap_or_default() - answer["origin"].as_f64().unwrap_or_default();
-        ensure!((0.0..10_000.0).contains(&age), "clone {number} believes to be {age} ms old: {answer}");
+        // Date.now() counts whole milliseconds, the origin has fractions.
+        ensure!((-1.0..10_000.0).contains(&age), "clone {number} believes to be {age} ms old: {answer}");
     }
     ensure!(origins.len() == FORKS, "only {} different time origins", origins.len());
     ensure!(seed_pid(case, "default")? == seed, "the seed was replaced on the way");

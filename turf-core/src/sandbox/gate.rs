@@ -92,22 +92,28 @@ impl Gate {
     /// Starts an exec bundle: returns when the program has been executed. Hooks of the bundle may
     /// take as long as they like, so there is no time limit here.
     pub fn start_program(self) -> Result<()> {
-        // A connection that init never accepts: it ends when the gate closes. Init's side of our own
-        // connection may end a moment earlier, for execve(2) closes one after the other.
-        let witness = connect(&self.container_dir, SockFlag::SOCK_NONBLOCK).ok();
         self.send(&[START_PROGRAM])?;
         let mut executing = false;
         loop {
             match self.receive(None)? {
                 Answer::Executing => executing = true,
                 Answer::Failed(error) => return Err(error.into()),
-                Answer::Closed if executing => {
-                    return witness.map_or(Ok(()), |witness| wait_hangup(witness.as_fd()));
-                }
+                Answer::Closed if executing => return self.wait_closed(),
                 answer @ (Answer::Closed | Answer::Ready | Answer::Running | Answer::Ended(_)) => {
                     return Err(unexpected(&answer, "an executed program"));
                 }
             }
+        }
+    }
+
+    /// Returns when nobody listens at the gate. Init's side of a connection may end a moment before the
+    /// gate does, for execve(2) closes one after the other; connecting once more blocks or leads to a
+    /// connection that is never accepted, and both end with the gate.
+    fn wait_closed(&self) -> Result<()> {
+        match connect(&self.container_dir, SockFlag::empty()) {
+            Ok(witness) => wait_hangup(witness.as_fd()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOENT)) => Ok(()),
+            Err(error) => Err(Error::io("wait for the gate to close", error)),
         }
     }
 
