@@ -256,3 +256,76 @@ fn a_drain_that_cannot_finish_ends_by_its_deadline() {
         assert_eq!(server.end().0.code(), Some(143));
     }
 }
+
+#[test]
+fn what_a_request_began_may_fail_later_without_ending_the_worker() {
+    let server = Server::start(
+        "late",
+        "const sleep = () => new Promise((resolve) => setTimeout(resolve, 1));
+         const fail = async (text) => { await sleep(); throw new Error(text); };
+         export default { async fetch(request, env, ctx) {
+           const path = new URL(request.url).pathname;
+           // Nobody awaits these; each later answer comes after them.
+           if (path === '/promise') { fail('lost promise'); }
+           if (path === '/nested') { (async () => { await sleep(); fail('nested promise'); })(); }
+           if (path === '/timer') setTimeout(() => { throw new Error('thrown by a timer'); }, 1);
+           if (path === '/interval') { let n = 0; const i = setInterval(() => { if (++n === 2) clearInterval(i); throw new Error(`interval ${n}`); }, 1); }
+           if (path === '/microtask') setTimeout(() => queueMicrotask(() => { throw new Error('thrown by a microtask'); }), 1);
+           if (path === '/listener') setTimeout(() => {
+             const target = new EventTarget();
+             target.addEventListener('x', () => { throw new Error('thrown by a listener'); });
+             target.dispatchEvent(new Event('x'));
+           }, 1);
+           if (path === '/writer') {
+             const { readable, writable } = new TransformStream({ async transform() { await fail('failed transform'); } });
+             writable.getWriter().write(1);
+             readable.getReader().read();
+           }
+           if (path === '/wait') { ctx.waitUntil(fail('failed waitUntil')); }
+           if (path === '/handler') { await request.text(); await sleep(); throw new Error('late handler'); }
+           for (let i = 0; i < 10; i++) await sleep();
+           return new Response(path);
+         } };",
+    );
+    for path in
+        ["/promise", "/nested", "/timer", "/interval", "/microtask", "/listener", "/writer", "/wait", "/last"]
+    {
+        assert_answer(&server.get(path), 200, path);
+    }
+    assert_answer(&server.get("/handler"), 500, "");
+    assert_answer(&server.get("/last"), 200, "/last");
+    server.signal(Signal::SIGTERM);
+    let (status, stderr) = server.end();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    for text in [
+        "lost promise",
+        "nested promise",
+        "thrown by a timer",
+        "interval 1",
+        "interval 2",
+        "thrown by a microtask",
+        "thrown by a listener",
+        "failed transform",
+        "failed waitUntil",
+        "late handler",
+    ] {
+        assert!(stderr.contains(text), "{text} is not in {stderr}");
+    }
+}
+
+#[test]
+fn what_the_script_began_itself_ends_the_worker_while_requests_are_served() {
+    for failing in ["throw new Error('own work')", "Promise.reject(new Error('own work'))"] {
+        let script = format!(
+            "let go; const asked = new Promise((resolve) => {{ go = resolve; }});
+             asked.then(() => setTimeout(() => {{ {failing}; }}, 1));
+             export default {{ fetch() {{ go(); return new Promise(() => {{}}); }} }};"
+        );
+        let server = Server::start("own", &script);
+        let mut client = server.connect();
+        request(&mut client, "/");
+        let (status, stderr) = server.end();
+        assert_eq!(status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("own work"), "{stderr}");
+    }
+}

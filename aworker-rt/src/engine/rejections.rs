@@ -6,16 +6,24 @@ use std::collections::VecDeque;
 
 use super::exceptions::{self, ScriptError};
 use super::isolate::callback;
-use super::uncaught;
+use super::request_origin::in_request;
+use super::{stdio, uncaught};
 
 /// Reported promises remembered for `rejectionhandled`, the newest; the standard
 /// keeps them weakly, too.
 const MAX_REPORTED: usize = 64;
 
+/// A promise that was rejected without a handler.
+struct Rejection {
+    promise: v8::Global<v8::Promise>,
+    reason: v8::Global<v8::Value>,
+    in_request: bool,
+}
+
 /// Rejections since the last report, and promises reported before.
 #[derive(Default)]
 struct Rejections {
-    pending: Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>,
+    pending: Vec<Rejection>,
     reported: VecDeque<v8::Weak<v8::Promise>>,
 }
 
@@ -30,7 +38,8 @@ pub(super) unsafe extern "C" fn on_promise_reject(message: v8::PromiseRejectMess
         v8::PromiseRejectEvent::PromiseRejectWithNoHandler => {
             let reason = message.get_value().unwrap_or_else(|| v8::undefined(scope).into());
             let reason = v8::Global::new(scope, reason);
-            rejections(scope).pending.push((promise, reason));
+            let in_request = in_request(scope);
+            rejections(scope).pending.push(Rejection { promise, reason, in_request });
         }
         v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject => handled(scope, &promise),
         v8::PromiseRejectEvent::PromiseRejectAfterResolved
@@ -49,7 +58,7 @@ fn rejections<'a>(scope: &'a mut v8::PinScope<'_, '_, ()>) -> &'a mut Rejections
 /// script is told.
 fn handled(scope: &mut v8::PinScope<'_, '_>, promise: &v8::Global<v8::Promise>) {
     let rejections = rejections(scope);
-    if let Some(index) = rejections.pending.iter().position(|(pending, _)| pending == promise) {
+    if let Some(index) = rejections.pending.iter().position(|pending| pending.promise == *promise) {
         rejections.pending.remove(index);
         return;
     }
@@ -67,10 +76,11 @@ fn handled(scope: &mut v8::PinScope<'_, '_>, promise: &v8::Global<v8::Promise>) 
     uncaught::call_or_fail(scope, function, &[promise.into(), reason]);
 }
 
-/// Reports every promise that is still without a handler.
+/// Reports every promise that is still without a handler. What was rejected
+/// where a request began costs a line on stderr.
 ///
 /// # Errors
-/// The first one that no `unhandledrejection` listener took.
+/// The first other one that no `unhandledrejection` listener took.
 pub fn report(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
     let mut first = Ok(());
     loop {
@@ -78,7 +88,7 @@ pub fn report(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
             Some(rejections) if !rejections.pending.is_empty() => std::mem::take(&mut rejections.pending),
             _ => return first,
         };
-        for (promise, reason) in pending {
+        for Rejection { promise, reason, in_request } in pending {
             v8::scope!(let scope, scope);
             let promise = v8::Local::new(scope, promise);
             let reason = v8::Local::new(scope, reason);
@@ -87,8 +97,13 @@ pub fn report(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
             }
             if uncaught::taken_by(scope, "dispatchUnhandledRejection", &[promise.into(), reason]) {
                 remember(scope, promise);
+                continue;
+            }
+            let error = exceptions::rejected(scope, reason);
+            if in_request {
+                stdio::write_all(libc::STDERR_FILENO, format!("{error}\n").as_bytes());
             } else if first.is_ok() {
-                first = Err(exceptions::rejected(scope, reason));
+                first = Err(error);
             }
         }
         // Listeners may have queued microtasks, and those may reject in turn.

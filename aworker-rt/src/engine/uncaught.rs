@@ -3,6 +3,8 @@
 
 use super::exceptions::{self, ScriptError};
 use super::isolate::callback;
+use super::request_origin::in_request;
+use super::stdio;
 
 /// The first failure that nobody has taken yet.
 struct Failure(ScriptError);
@@ -19,6 +21,15 @@ pub fn take_failure(scope: &mut v8::Isolate) -> Option<ScriptError> {
     // Most calls find nothing: look before removing.
     scope.get_slot::<Failure>()?;
     scope.remove_slot::<Failure>().map(|failure| failure.0)
+}
+
+/// As [`fail`], but an error where a request began costs a line on stderr, not the worker.
+fn fail_unless_in_request(scope: &mut v8::PinScope<'_, '_>, error: ScriptError) {
+    if in_request(scope) {
+        stdio::write_all(libc::STDERR_FILENO, format!("{error}\n").as_bytes());
+    } else {
+        fail(scope, error);
+    }
 }
 
 /// Calls a function for the event loop. An exception goes to the script's
@@ -49,13 +60,13 @@ pub(crate) fn report_exception(
     _: v8::ReturnValue,
 ) {
     let error = exceptions::uncaught(scope, arguments.get(0));
-    fail(scope, error);
+    fail_unless_in_request(scope, error);
 }
 
 /// Offers an exception to `error` listeners, else fails with its description.
 fn offer<'s>(scope: &mut v8::PinScope<'s, '_>, exception: v8::Local<'s, v8::Value>, error: ScriptError) {
     if !taken_by(scope, "dispatchError", &[exception]) {
-        fail(scope, error);
+        fail_unless_in_request(scope, error);
     }
 }
 

@@ -283,6 +283,8 @@ fn fire_script_timer(scope: &mut v8::PinScope<'_, '_>, id: u64) {
     #[allow(clippy::cast_precision_loss)]
     let id = v8::Number::new(scope, id as f64).into();
     engine::call_or_fail(scope, function, &[id]);
+    // The callback may have said that a request started the timer.
+    engine::leave_request(scope);
 }
 
 /// `ops.hold()`: something must be finished before a drain ends.
@@ -300,11 +302,12 @@ pub(crate) fn release(
     event_loop.holds = event_loop.holds.saturating_sub(1);
 }
 
-/// `ops.timer_start(id, milliseconds)`: arms or re-arms the script's timer `id`.
+/// `ops.timer_start(id, milliseconds)`: arms or re-arms the script's timer `id`;
+/// whether a request began what does so.
 pub(crate) fn timer_start(
     scope: &mut v8::PinScope<'_, '_>,
     arguments: v8::FunctionCallbackArguments,
-    _: v8::ReturnValue,
+    mut result: v8::ReturnValue,
 ) {
     let Some(id) = timer_id(scope, arguments.get(0)) else {
         return;
@@ -312,6 +315,7 @@ pub(crate) fn timer_start(
     let milliseconds = arguments.get(1).number_value(scope).unwrap_or(0.0);
     let delay = Duration::try_from_secs_f64(milliseconds.max(0.0) / 1e3).unwrap_or(Duration::MAX);
     get(scope).timers.arm_script(id, delay);
+    result.set_bool(engine::in_request(scope));
 }
 
 /// `ops.timer_cancel(id)`: disarms the script's timer `id`.

@@ -310,7 +310,9 @@ fn dispatch(scope: &mut v8::PinScope<'_, '_>, place: usize, start: usize, head: 
     client.told_gone = false;
     client.progress = 0;
     server.current = Some(Current { id, start, head });
+    engine::enter_request(scope);
     call_dispatch(scope, id);
+    engine::leave_request(scope);
     server::get(scope).current = None;
     checkpoint(scope);
 }
@@ -356,7 +358,9 @@ fn notify(
         let function = v8::Local::new(scope, select(&callbacks));
         let number = v8::Number::new(scope, id.to_number()).into();
         let [first, second] = arguments(scope);
+        engine::enter_request(scope);
         engine::call_or_fail(scope, function, &[number, first, second]);
+        engine::leave_request(scope);
     }
     checkpoint(scope);
 }

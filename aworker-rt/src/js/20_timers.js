@@ -29,8 +29,8 @@ function start(handler, timeout, args, repeat) {
   const nesting = currentNesting;
   if (nesting > NESTING_CLAMP_LEVEL && delay < 4) delay = 4;
   const id = ++lastId;
-  MapPrototypeSet(timers, id, { handler, args, delay, repeat, nesting: nesting + 1 });
-  ops.timer_start(id, delay);
+  const ofRequest = ops.timer_start(id, delay);
+  MapPrototypeSet(timers, id, { handler, args, delay, repeat, nesting: nesting + 1, ofRequest });
   return id;
 }
 
@@ -46,6 +46,7 @@ function fire(id) {
   if (timer === undefined) return;
   if (!timer.repeat) MapPrototypeDelete(timers, id);
   currentNesting = timer.nesting;
+  if (timer.ofRequest) ops.enter_request();
   try {
     run(timer);
   } finally {
