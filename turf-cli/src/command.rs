@@ -43,6 +43,8 @@ pub enum Command {
     Start(Start),
     /// Create and start a container, and wait for its end.
     Run(Run),
+    /// Run another program in a container.
+    Exec(Exec),
     /// Print the state of a container as JSON.
     State(One),
     /// Send a signal to a container.
@@ -163,6 +165,62 @@ pub struct Run {
     /// Do not delete the container after its end.
     #[arg(long)]
     pub keep: bool,
+}
+
+/// `turf exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// File that holds `process` of a config.json; in place of the container's own process.
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = CHANGES)]
+    pub process: Option<PathBuf>,
+    /// Working directory in the container.
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Set an environment variable, in addition to the container's.
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// User, and group, by number.
+    #[arg(long, short, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// Supplementary groups in addition to the container's.
+    #[arg(long, short = 'g', value_name = "GID", value_delimiter = ',')]
+    pub additional_gids: Vec<u32>,
+    /// Capabilities in addition to the container's.
+    #[arg(long, short, value_name = "CAP", value_delimiter = ',')]
+    pub cap: Vec<String>,
+    /// Forbid gaining privileges by executing programs.
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// Give the process a terminal; needs --console-socket.
+    #[arg(long, short)]
+    pub tty: bool,
+    /// Do not wait for the process's end.
+    #[arg(long, short)]
+    pub detach: bool,
+    /// File to write the process's pid to.
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Unix socket that receives the master of the process's terminal.
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Let the process inherit this many descriptors from 3 up.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// The container.
+    pub id: String,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "process")]
+    pub command: Vec<String>,
+}
+
+/// The flags that change the container's own process.
+const CHANGES: [&str; 7] = ["cwd", "env", "user", "additional_gids", "cap", "no_new_privs", "command"];
+
+impl Exec {
+    /// How many descriptors from 3 up to keep open.
+    pub fn inherited(&self) -> u32 {
+        self.preserve_fds.min(MAX_INHERITED)
+    }
 }
 
 /// `turf kill`.
@@ -304,12 +362,24 @@ mod tests {
             "turf start --listen tcp://127.0.0.1:0,unix:///a --listen tcp://[::1]:1 ID",
             "turf run --detach --keep --bundle /b ID",
             "turf seed start web --script /w.js",
+            "turf exec --pid-file /p --process /f --detach --tty --console-socket /s ID",
+            "turf exec --process /f --console-socket /s --detach --pid-file /p ID",
+            "turf exec --cwd / --env A=b -e C=d --user 1:2 --cap CAP_KILL ID sh -c x",
+            "turf exec ID ls -l --all",
             "turf features",
         ] {
             let parsed = Arguments::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
-        for line in ["turf", "turf create", "turf fly", "turf state", "turf --log-format xml state a"] {
+        for line in [
+            "turf",
+            "turf create",
+            "turf fly",
+            "turf state",
+            "turf exec ID",
+            "turf exec --process /f ID ls",
+            "turf --log-format xml state a",
+        ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

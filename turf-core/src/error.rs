@@ -144,10 +144,10 @@ pub(crate) fn describe(source: &io::Error) -> String {
     }
 }
 
-/// The words that containerd classifies a failed `kill` by.
+/// The words that engines look for when a container has ended.
 fn hint(status: Status, verb: &str) -> &'static str {
     match status {
-        Status::Stopped if verb == "signal" => ": container not running",
+        Status::Stopped if matches!(verb, "signal" | "exec in") => ": container not running",
         Status::Creating | Status::Created | Status::Running | Status::Paused | Status::Stopped => "",
     }
 }

@@ -1,5 +1,6 @@
 //! The tests, one file per area.
 
+mod exec;
 mod failure;
 mod hooks;
 mod isolation;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Test> {
         process::TESTS,
         isolation::TESTS,
         resources::TESTS,
+        exec::TESTS,
         hooks::TESTS,
         worker::TESTS,
         failure::TESTS,

@@ -209,7 +209,7 @@ fn a_seccomp_profile_is_in_force(case: &mut Case) -> Result<()> {
 const TERMINAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Accepts one connection and takes the descriptor that it brings.
-fn receive_descriptor(listener: &UnixListener) -> Result<File> {
+pub fn receive_descriptor(listener: &UnixListener) -> Result<File> {
     ensure!(wait::readable_within(listener, TERMINAL_LIMIT), "nobody connected to the console socket");
     let (stream, _) = listener.accept().context("accept on the console socket")?;
     let (mut text, mut space) = ([0; 4096], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);

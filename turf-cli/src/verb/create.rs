@@ -45,7 +45,8 @@ fn options(create: &Create) -> Result<CreateOptions<'_>> {
     })
 }
 
-fn connect_console(path: &Path) -> Result<OwnedFd> {
+/// Connects to the socket that receives a terminal; shared with `turf exec`.
+pub fn connect_console(path: &Path) -> Result<OwnedFd> {
     let socket = UnixStream::connect(path)
         .with_context(|| format!("--console-socket: connect to {}", path.display()))?;
     Ok(socket.into())

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod exec;
 mod features;
 mod kill;
 mod list;
@@ -33,6 +34,7 @@ pub fn run(root: Option<PathBuf>, command: Command, log: &Log) -> Result<u8> {
         Command::Create(create) => create::run(&root()?, create)?,
         Command::Start(start) => start::run(&root()?, &start, log)?,
         Command::Run(run) => return run::run(&root()?, run, log),
+        Command::Exec(exec) => return exec::run(&root()?, exec),
         Command::State(one) => state::run(&root()?, &one)?,
         Command::Kill(kill) => kill::run(&root()?, &kill)?,
         Command::Delete(delete) => delete::run(&root()?, &delete, log)?,

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use serde_json::Value;
 
 use crate::error::{Error, Operation, Result};
@@ -18,6 +18,9 @@ pub use workload::{WorkerSettings, Workload};
 
 /// The configuration's name in the bundle.
 pub const CONFIG_NAME: &str = "config.json";
+
+/// What errors call the file that holds one process.
+const PROCESS_NAME: &str = "process.json";
 
 /// Largest config.json that is read, in bytes. Those of clients with long seccomp profiles and hundreds
 /// of mounts stay below a tenth of it.
@@ -81,6 +84,34 @@ pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
     })
 }
 
+/// Reads and validates a file that holds `process` of a config.json alone (`exec --process`). Errors name
+/// the place: `process.json: $.args: must not be empty`.
+pub fn load_process(path: &Path) -> Result<Process> {
+    parse_process(&read_config(path)?)
+}
+
+fn parse_process(text: &[u8]) -> Result<Process> {
+    let mut value: Value =
+        serde_json::from_slice(text).map_err(|error| Error::invalid(PROCESS_NAME, error.to_string()))?;
+    if let Some(process) = value.as_object_mut() {
+        process.entry("user").or_insert_with(|| serde_json::json!({}));
+    }
+    let process = serde_path_to_error::deserialize(value).map_err(|error| {
+        let place = match error.path().to_string().as_str() {
+            "." => "$".to_owned(),
+            path => format!("$.{path}"),
+        };
+        Error::invalid(format!("{PROCESS_NAME}: {place}"), error.inner().to_string())
+    })?;
+    match validate::another_process(&process) {
+        Err(Error::Invalid { object, reason }) => {
+            let object = object.replacen("config.json: $.process", &format!("{PROCESS_NAME}: $"), 1);
+            Err(Error::Invalid { object, reason })
+        }
+        result => result.map(|()| process),
+    }
+}
+
 fn rootfs(directory: &Path, path: &Path) -> Result<PathBuf> {
     let place = || format!("{CONFIG_NAME}: $.root.path");
     let rootfs = directory.join(path);
@@ -132,6 +163,22 @@ mod tests {
         ];
         for (config, words) in table {
             let error = load(config).unwrap_err().to_string();
+            assert!(error.starts_with(words), "{error} does not start with {words}");
+        }
+    }
+
+    #[test]
+    fn a_process_alone_is_judged_as_one_in_a_configuration() {
+        let process = parse_process(br#"{"args": ["a"], "cwd": "/tmp", "env": ["A=b"]}"#).unwrap();
+        assert_eq!((process.cwd().as_path(), process.user().uid()), (Path::new("/tmp"), 0));
+        for (text, words) in [
+            ("[", "process.json: EOF"),
+            (r#"{"cwd": "/", "args": []}"#, "process.json: $.args: must not be empty"),
+            (r#"{"cwd": "tmp", "args": ["a"]}"#, "process.json: $.cwd: "),
+            (r#"{"cwd": "/", "args": ["a"], "env": ["A"]}"#, "process.json: $.env[0]: "),
+            (r#"{"cwd": "/", "args": ["a", 1]}"#, "process.json: $.args[1]: invalid type"),
+        ] {
+            let error = parse_process(text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(words), "{error} does not start with {words}");
         }
     }

@@ -73,6 +73,12 @@ fn args(process: &Process) -> Result<&[String]> {
     Ok(args)
 }
 
+/// Validates a process that joins a container (`exec --process`): errors say where in `process`.
+pub(super) fn another_process(process: &Process) -> Result<()> {
+    args(process)?;
+    self::process(process, &Workload::Exec)
+}
+
 fn process(process: &Process, workload: &Workload) -> Result<()> {
     absolute(process.cwd(), "process.cwd")?;
     for (index, entry) in process.env().iter().flatten().enumerate() {

@@ -6,6 +6,7 @@
 
 mod create;
 mod delete;
+mod exec;
 mod kill;
 mod listen;
 mod pause;
@@ -18,6 +19,7 @@ mod status;
 
 pub use create::{CreateOptions, create, plan};
 pub use delete::{Force, delete};
+pub use exec::{Changes, Exec, ExecProcess, User, exec};
 pub use kill::{SignalNumber, Target, kill};
 pub use pause::{pause, resume};
 pub use query::{Unreadable, list, processes, state};

@@ -6,17 +6,19 @@
 //!                                         exec bundle: ProcessPlan, execve <-+            +-> worker bundle: reaps the worker
 //! ```
 //!
-//! [`plan`] and [`step`] are data, [`compile`] and [`mounts`] are pure; [`init`], [`enter`] and
+//! [`plan`] and [`step`] are data, [`compile`] and [`mounts`] are pure; [`init`], [`exec`], [`enter`] and
 //! [`hooks`] act. What acts decides nothing: every decision is in the plan.
 
 pub mod compile;
 pub mod enter;
+pub mod exec;
 pub mod gate;
 pub mod hooks;
 pub mod init;
 pub mod mounts;
 pub mod plan;
-mod process;
+pub(crate) mod process;
+mod program;
 pub mod seccomp;
 pub mod step;
 

@@ -18,6 +18,22 @@ pub(crate) fn compile(spec: &Spec, workload: &Workload, context: Context<'_>) ->
     let missing = || Error::invalid("config.json: $.process", "must be there: it says what to run");
     let process = spec.process().as_ref().ok_or_else(missing)?;
     let personality = spec.linux().as_ref().and_then(|linux| linux.personality().clone());
+    Ok(ProcessPlan {
+        labels: match workload {
+            Workload::Exec => LabelMoment::Exec,
+            Workload::Worker(_) => LabelMoment::Now,
+        },
+        personality: personality.map(|personality| match personality.domain() {
+            LinuxPersonalityDomain::PerLinux => 0,
+            LinuxPersonalityDomain::PerLinux32 => 8,
+        }),
+        session_keyring: (context.keyring == Keyring::New).then(|| format!("_ses.{}", context.id)),
+        ..of_process(process)?
+    })
+}
+
+/// Compiles what `process` itself says.
+fn of_process(process: &Process) -> Result<ProcessPlan> {
     let user = process.user();
     Ok(ProcessPlan {
         args: process.args().clone().unwrap_or_default(),
@@ -30,23 +46,48 @@ pub(crate) fn compile(spec: &Spec, workload: &Workload, context: Context<'_>) ->
         capabilities: process.capabilities().as_ref().map(capabilities).unwrap_or_default(),
         rlimits: rlimits(process),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        seccomp: None,
         oom_score_adj: process.oom_score_adj(),
-        labels: match workload {
-            Workload::Exec => LabelMoment::Exec,
-            Workload::Worker(_) => LabelMoment::Now,
-        },
         apparmor_profile: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
         selinux_label: process.selinux_label().clone().filter(|label| !label.is_empty()),
-        personality: personality.map(|personality| match personality.domain() {
-            LinuxPersonalityDomain::PerLinux => 0,
-            LinuxPersonalityDomain::PerLinux32 => 8,
-        }),
         io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
-        session_keyring: (context.keyring == Keyring::New).then(|| format!("_ses.{}", context.id)),
         terminal: terminal(process),
+        ..ProcessPlan::default()
     })
+}
+
+/// Compiles another process of a container: what `process` leaves out is as in the container's own, as with
+/// runc; the system call filter, the personality and the keyring are always the container's.
+pub(crate) fn compile_another(process: &Process, own: &ProcessPlan) -> Result<ProcessPlan> {
+    let mut plan = of_process(process)?;
+    if process.capabilities().is_none() {
+        plan.capabilities = own.capabilities;
+    }
+    if plan.rlimits.is_empty() {
+        plan.rlimits.clone_from(&own.rlimits);
+    }
+    if process.no_new_privileges().is_none() {
+        plan.no_new_privileges = own.no_new_privileges;
+    }
+    if process.user().umask().is_none() {
+        plan.umask = own.umask;
+    }
+    plan.oom_score_adj = plan.oom_score_adj.or(own.oom_score_adj);
+    plan.apparmor_profile = plan.apparmor_profile.or_else(|| own.apparmor_profile.clone());
+    plan.selinux_label = plan.selinux_label.or_else(|| own.selinux_label.clone());
+    plan.io_priority = plan.io_priority.or(own.io_priority);
+    plan.scheduler = plan.scheduler.or(own.scheduler);
+    plan.personality = own.personality;
+    plan.session_keyring.clone_from(&own.session_keyring);
+    plan.seccomp.clone_from(&own.seccomp);
+    Ok(plan)
+}
+
+/// The bit of a capability in a [`CapabilityPlan`], by its name with or without `CAP_`, in any case.
+pub(crate) fn capability_bit(name: &str) -> Option<u64> {
+    let name = name.to_ascii_uppercase();
+    let name = name.strip_prefix("CAP_").unwrap_or(&name);
+    CAPABILITIES.iter().position(|known| *known == name).map(|number| 1 << number)
 }
 
 /// The terminal the process asks for.

@@ -117,7 +117,7 @@ fn close_the_rest(inherited: &Inherited<'_>, then: While) -> std::io::Result<()>
 
 /// In a new user namespace init has all capabilities, but no id that files could belong to until it
 /// takes one.
-fn become_root(plan: &InitPlan) -> Result<(), StepError> {
+pub(in crate::sandbox) fn become_root(plan: &InitPlan) -> Result<(), StepError> {
     let has_root = |mappings: &[IdMapping]| mappings.iter().any(|mapping| mapping.inside == 0);
     if plan.namespace(NamespaceKind::User).is_none() {
         return Ok(());

@@ -16,11 +16,13 @@
 
 mod inside;
 mod mounting;
-mod program;
 mod root;
 mod spawn;
 mod steps;
 mod waiting;
+
+pub(super) use inside::become_root;
+pub(super) use spawn::clone_flag;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;

@@ -46,7 +46,7 @@ fn needs_go_between(plan: &InitPlan) -> bool {
     plan.namespaces.iter().any(|namespace| namespace.path.is_some() || namespace.kind == NamespaceKind::Time)
 }
 
-pub(super) fn clone_flag(kind: NamespaceKind) -> CloneFlags {
+pub(in crate::sandbox) fn clone_flag(kind: NamespaceKind) -> CloneFlags {
     match kind {
         NamespaceKind::User => CloneFlags::CLONE_NEWUSER,
         NamespaceKind::Pid => CloneFlags::CLONE_NEWPID,

@@ -13,13 +13,13 @@ use nix::unistd::{Gid, Uid, fchdir, fchownat, pivot_root, symlinkat};
 
 use super::mounting::{new_filesystem, own_cgroups};
 use super::root::Root;
-use super::{HOOKS_DUE, inside, program};
+use super::{HOOKS_DUE, inside};
 use crate::sandbox::enter::At;
-use crate::sandbox::hooks;
 use crate::sandbox::plan::{HookPlan, Plan, TerminalPlan};
 use crate::sandbox::step::{
     DeviceKind, DeviceStep, MountSource, Parameter, Propagation, PropagationKind, Step, StepError,
 };
+use crate::sandbox::{hooks, program};
 use crate::sys::mount::{
     Depth, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
     mount_setattr, move_mount, open_tree_clone,

@@ -22,9 +22,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send, setsockopt, sockopt};
 
 use super::inside::FAILURE_STATUS;
-use super::program::Program;
 use crate::sandbox::enter::{self, At};
 use crate::sandbox::plan::{HooksPlan, Plan, WorkloadPlan};
+use crate::sandbox::program::Program;
 use crate::sandbox::step::StepError;
 use crate::sandbox::{gate, hooks};
 use crate::sys::{credentials, process, socket};

@@ -1,0 +1,38 @@
+//! `turf exec`.
+
+use anyhow::Result;
+use turf_core::container::{self, Changes, ExecProcess, Foreground};
+use turf_core::root::StateRoot;
+
+use super::create::connect_console;
+use crate::command::Exec;
+
+/// Executes the program and returns its exit status, or 0 for a detached one.
+pub fn run(root: &StateRoot, exec: Exec) -> Result<u8> {
+    let id = exec.id.parse()?;
+    let foreground = if exec.detach { None } else { Some(Foreground::block_signals()?) };
+    let preserve_fds = exec.inherited();
+    let process = match &exec.process {
+        Some(path) => ExecProcess::File(path),
+        None => ExecProcess::Changed(Changes {
+            args: exec.command,
+            cwd: exec.cwd,
+            env: exec.env,
+            user: exec.user.map(|user| user.parse()).transpose()?,
+            additional_gids: exec.additional_gids,
+            capabilities: exec.cap,
+            no_new_privileges: exec.no_new_privs,
+        }),
+    };
+    let options = container::Exec {
+        process,
+        terminal: exec.tty,
+        console_socket: exec.console_socket.as_deref().map(connect_console).transpose()?,
+        pid_file: exec.pid_file.as_deref(),
+        preserve_fds,
+    };
+    let created = container::exec(root, &id, options)?;
+    let Some(foreground) = foreground else { return Ok(0) };
+    // Wait statuses have eight bits, and 128 + 64 fits too.
+    Ok(u8::try_from(foreground.wait(&created)?).unwrap_or(u8::MAX))
+}
