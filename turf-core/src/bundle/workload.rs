@@ -1,6 +1,6 @@
 //! What a bundle's container runs, and the annotations `io.turf.*` that say so.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::Spec;
 
@@ -83,29 +83,12 @@ fn check_seed_name(name: &str) -> Result<()> {
 }
 
 fn parse_listen(text: &str) -> Result<Vec<ListenAddress>> {
-    let addresses = text.split(',').map(parse_address).collect::<Result<Vec<_>>>()?;
+    let parse = |text: &str| text.trim().parse().map_err(|error: Error| invalid(LISTEN, &error.to_string()));
+    let addresses = text.split(',').map(parse).collect::<Result<Vec<ListenAddress>>>()?;
     if addresses.len() > crate::limits::LISTENERS {
         return Err(invalid(LISTEN, &format!("names more than {} addresses", crate::limits::LISTENERS)));
     }
     Ok(addresses)
-}
-
-fn parse_address(text: &str) -> Result<ListenAddress> {
-    let text = text.trim();
-    if let Some(address) = text.strip_prefix("tcp://")
-        && let Ok(address) = address.parse()
-    {
-        return Ok(ListenAddress::Tcp(address));
-    }
-    if let Some(path) = text.strip_prefix("unix://")
-        && path.starts_with('/')
-        && path.len() <= crate::limits::SOCKET_PATH_BYTES
-        && !path.contains('\0')
-    {
-        return Ok(ListenAddress::Unix(PathBuf::from(path)));
-    }
-    let reason = format!("{text:?} must be tcp://ADDRESS:PORT with a numeric address, or unix:///PATH");
-    Err(invalid(LISTEN, &reason))
 }
 
 fn invalid(key: &str, reason: &str) -> Error {

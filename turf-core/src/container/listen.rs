@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{Error, Operation, Result};
+use crate::limits::SOCKET_PATH_BYTES;
 use crate::sandbox::plan::ListenAddress;
 
 impl FromStr for ListenAddress {
     type Err = Error;
 
-    /// Parses `tcp://ADDR:PORT` (an IPv6 address in brackets) or `unix:///PATH`.
+    /// Parses `tcp://ADDR:PORT` (an IPv6 address in brackets; the scheme may be left out) or `unix:///PATH`.
     fn from_str(text: &str) -> Result<ListenAddress> {
         let refuse = |reason: &str| Err(Error::invalid(format!("listen address {text:?}"), reason));
         if let Some(address) = text.strip_prefix("tcp://") {
@@ -27,9 +28,14 @@ impl FromStr for ListenAddress {
             if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
                 return refuse("after unix:// must come the absolute path of a socket");
             }
+            if path.len() > SOCKET_PATH_BYTES {
+                return refuse("the path of a socket has at most 107 bytes");
+            }
             return Ok(ListenAddress::Unix(PathBuf::from(path)));
         }
-        refuse("must be tcp://ADDR:PORT or unix:///PATH")
+        text.parse()
+            .map(ListenAddress::Tcp)
+            .or_else(|_| refuse("must be tcp://ADDR:PORT with a numeric address, or unix:///PATH"))
     }
 }
 
@@ -60,11 +66,12 @@ mod tests {
             };
             assert_eq!(text, good);
         }
+        assert_eq!("[::1]:80".parse::<ListenAddress>().unwrap(), "tcp://[::1]:80".parse().unwrap());
         for bad in [
             "",
             "8080",
             ":8080",
-            "127.0.0.1:8080",
+            "localhost:8080",
             "tcp://",
             "tcp://localhost:80",
             "tcp://127.0.0.1",
