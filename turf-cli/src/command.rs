@@ -59,6 +59,8 @@ pub enum Command {
     Pause(One),
     /// Let the processes of a paused container go on.
     Resume(One),
+    /// Change the limits of a container.
+    Update(Update),
     /// Start, list and stop seeds: the warm processes that workers are forked from.
     #[command(subcommand)]
     Seed(Seed),
@@ -276,6 +278,57 @@ pub struct Ps {
     pub id: String,
 }
 
+/// `turf update`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("limits").required(true).multiple(true)))]
+pub struct Update {
+    /// File that holds `linux.resources` of a config.json; `-` reads standard input.
+    #[arg(long, short, value_name = "FILE", group = "limits", conflicts_with_all = FLAGS_OF_LIMITS)]
+    pub resources: Option<PathBuf>,
+    /// Memory in bytes, like 64m; -1: no limit.
+    #[arg(long, value_name = "BYTES", group = "limits", allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// Memory and swap together in bytes; -1: no limit.
+    #[arg(long, value_name = "BYTES", group = "limits", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Memory in bytes that is reclaimed last.
+    #[arg(long, value_name = "BYTES", group = "limits", allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// Weight of the CPU time, relative to others.
+    #[arg(long, visible_alias = "cpu-shares", value_name = "SHARES", group = "limits")]
+    pub cpu_share: Option<u64>,
+    /// Microseconds of CPU time in each period; -1: no limit.
+    #[arg(long, value_name = "MICROSECONDS", group = "limits", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Length of the period in microseconds.
+    #[arg(long, value_name = "MICROSECONDS", group = "limits")]
+    pub cpu_period: Option<u64>,
+    /// CPUs, like 0-3,7.
+    #[arg(long, value_name = "LIST", group = "limits")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes, like 0-1.
+    #[arg(long, value_name = "LIST", group = "limits")]
+    pub cpuset_mems: Option<String>,
+    /// Most processes; -1: no limit.
+    #[arg(long, value_name = "N", group = "limits", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// The container.
+    pub id: String,
+}
+
+/// The flags of `turf update` that say one limit each.
+const FLAGS_OF_LIMITS: [&str; 9] = [
+    "memory",
+    "memory_swap",
+    "memory_reservation",
+    "cpu_share",
+    "cpu_quota",
+    "cpu_period",
+    "cpuset_cpus",
+    "cpuset_mems",
+    "pids_limit",
+];
+
 /// `turf seed`.
 #[derive(Debug, Subcommand)]
 pub enum Seed {
@@ -366,6 +419,9 @@ mod tests {
             "turf exec --process /f --console-socket /s --detach --pid-file /p ID",
             "turf exec --cwd / --env A=b -e C=d --user 1:2 --cap CAP_KILL ID sh -c x",
             "turf exec ID ls -l --all",
+            "turf update --resources - ID",
+            "turf update --resources=- ID",
+            "turf update --memory 64m --memory-swap -1 --cpu-shares 7 --pids-limit -1 ID",
             "turf features",
         ] {
             let parsed = Arguments::try_parse_from(line.split(' '));
@@ -377,6 +433,8 @@ mod tests {
             "turf fly",
             "turf state",
             "turf exec ID",
+            "turf update ID",
+            "turf update -r - --memory 5 ID",
             "turf exec --process /f ID ls",
             "turf --log-format xml state a",
         ] {

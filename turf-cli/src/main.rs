@@ -58,6 +58,7 @@ fn close_inherited(command: &Command) -> Result<()> {
         | Command::Ps(_)
         | Command::Pause(_)
         | Command::Resume(_)
+        | Command::Update(_)
         | Command::Seed(_)
         | Command::Features => 0,
     };

@@ -8,6 +8,7 @@ mod lifecycle;
 mod process;
 mod resources;
 mod seed;
+mod update;
 mod worker;
 
 pub use failure::seed_pid;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Test> {
         isolation::TESTS,
         resources::TESTS,
         exec::TESTS,
+        update::TESTS,
         hooks::TESTS,
         worker::TESTS,
         failure::TESTS,

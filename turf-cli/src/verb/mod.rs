@@ -13,6 +13,7 @@ mod seed;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ pub fn run(root: Option<PathBuf>, command: Command, log: &Log) -> Result<u8> {
         Command::Ps(ps) => ps::run(&root()?, &ps)?,
         Command::Pause(one) => pause::pause(&root()?, &one)?,
         Command::Resume(one) => pause::resume(&root()?, &one)?,
+        Command::Update(update) => update::run(&root()?, update)?,
         Command::Seed(command) => seed::run(&root()?, command)?,
         Command::Features => features::run()?,
     }

@@ -7,6 +7,7 @@
 pub mod devices;
 pub mod layout;
 pub mod resources;
+mod update;
 
 use std::fs;
 use std::io::{self, Write};

@@ -16,6 +16,7 @@ mod run;
 mod start;
 pub mod state;
 mod status;
+mod update;
 
 pub use create::{CreateOptions, create, plan};
 pub use delete::{Force, delete};
@@ -27,3 +28,4 @@ pub use run::Foreground;
 pub use start::{open_listeners, start};
 pub use state::OciState;
 pub use status::{After, Event, Status};
+pub use update::{Limits, RESOURCES_BYTES, update};
