@@ -48,6 +48,7 @@ scripts! {
     abort,
     base64,
     blob,
+    compression_streams,
     console,
     crypto,
     dom_exception,

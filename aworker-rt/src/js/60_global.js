@@ -128,6 +128,8 @@ exposeAll({
   FormData,
   TextEncoderStream: streams.TextEncoderStream,
   TextDecoderStream: streams.TextDecoderStream,
+  CompressionStream: streams.CompressionStream,
+  DecompressionStream: streams.DecompressionStream,
   WorkerGlobalScope,
   ServiceWorkerGlobalScope,
   WorkerNavigator,

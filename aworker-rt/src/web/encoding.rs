@@ -130,7 +130,7 @@ pub(crate) fn text_decode(
 }
 
 /// Calls `read` with the bytes of a BufferSource; `None` for other values.
-fn with_source<R>(source: v8::Local<v8::Value>, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+pub(super) fn with_source<R>(source: v8::Local<v8::Value>, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
     if let Ok(buffer) = source.try_cast::<v8::ArrayBuffer>() {
         let copy: Vec<u8> = buffer.get_backing_store().iter().map(|cell| cell.get()).collect();
         return Some(read(&copy));

@@ -4,6 +4,7 @@
 
 mod base64;
 mod bytes;
+pub(crate) mod compression;
 pub(crate) mod console;
 pub(crate) mod crypto;
 pub(crate) mod encoding;

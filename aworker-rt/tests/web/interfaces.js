@@ -3,8 +3,8 @@
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 const names = [
-  'AbortController', 'AbortSignal', 'Blob', 'ByteLengthQueuingStrategy', 'CountQueuingStrategy', 'Crypto', 'CustomEvent',
-  'DOMException', 'ErrorEvent', 'Event', 'EventTarget', 'File', 'FormData', 'MessageEvent', 'Performance', 'PerformanceEntry', 'PerformanceMark',
+  'AbortController', 'AbortSignal', 'Blob', 'ByteLengthQueuingStrategy', 'CompressionStream', 'CountQueuingStrategy', 'Crypto', 'CustomEvent',
+  'DOMException', 'DecompressionStream', 'ErrorEvent', 'Event', 'EventTarget', 'File', 'FormData', 'MessageEvent', 'Performance', 'PerformanceEntry', 'PerformanceMark',
   'PerformanceMeasure', 'PromiseRejectionEvent', 'ReadableByteStreamController', 'ReadableStream', 'ReadableStreamBYOBReader',
   'ReadableStreamBYOBRequest', 'ReadableStreamDefaultController', 'ReadableStreamDefaultReader', 'ServiceWorkerGlobalScope',
   'TextDecoder', 'TextDecoderStream', 'TextEncoder', 'TextEncoderStream', 'TransformStream', 'TransformStreamDefaultController',
@@ -12,6 +12,7 @@ const names = [
   'WritableStreamDefaultWriter',
 ];
 const lengths = {
+  CompressionStream: 1, DecompressionStream: 1,
   AbortController: 0, Blob: 0, File: 2, FormData: 0, CustomEvent: 1, DOMException: 0, ErrorEvent: 1, Event: 1, EventTarget: 0, MessageEvent: 1,
   PromiseRejectionEvent: 2, PerformanceMark: 1, ReadableStream: 0, ReadableStreamDefaultReader: 1, ReadableStreamBYOBReader: 1,
   TextDecoder: 0, TextEncoder: 0, TransformStream: 0, URL: 1, URLSearchParams: 0, WritableStream: 0,
