@@ -7,6 +7,7 @@ mod bench;
 mod bundle;
 mod case;
 mod clean;
+mod clients;
 mod host;
 mod http;
 mod runtime;
@@ -31,6 +32,8 @@ struct Cli {
 enum Verb {
     /// Runs the tests against a runtime program.
     Run(RunArgs),
+    /// Runs podman and containerd with a runtime program below them.
+    Clients(clients::ClientsArgs),
     /// Measures a Turf build and prints tables.
     Bench(bench::BenchArgs),
 }
@@ -58,6 +61,7 @@ struct RunArgs {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run(arguments) => suite::run(&arguments),
+        Verb::Clients(arguments) => clients::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

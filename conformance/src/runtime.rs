@@ -88,17 +88,10 @@ impl Runtime {
         stdout: Option<Stdio>,
     ) -> Result<Running> {
         self.calls += 1;
-        let stdout_path = self.output.join(format!("{}.out", self.calls));
-        let stderr_path = self.output.join(format!("{}.err", self.calls));
-        let stdout_file = File::create(&stdout_path).context("create the output file")?;
-        let stderr_file = File::create(&stderr_path).context("create the error file")?;
         let mut command = self.command();
         command.arg("--root").arg(&self.root).args(arguments).current_dir(&self.output);
-        command.stdin(stdin.unwrap_or_else(Stdio::null));
-        command.stdout(stdout.unwrap_or_else(|| stdout_file.into())).stderr(stderr_file);
-        let begun = Instant::now();
-        let child = command.spawn().with_context(|| format!("run {}", self.program.display()))?;
-        Ok(Running { call: arguments.join(" "), child, stdout: stdout_path, stderr: stderr_path, begun })
+        let files = self.output.join(self.calls.to_string());
+        begin(command, arguments.join(" "), &files, stdin, stdout)
     }
 
     /// Makes one call and waits for its end.
@@ -134,6 +127,25 @@ impl Runtime {
         let pid = state["pid"].as_i64().context("state has no pid")?;
         Ok(i32::try_from(pid)?)
     }
+}
+
+/// Begins a call of any program. Its output goes to `files` with the endings `out` and `err`, if `stdout` is not given.
+pub fn begin(
+    mut command: Command,
+    call: String,
+    files: &Path,
+    stdin: Option<Stdio>,
+    stdout: Option<Stdio>,
+) -> Result<Running> {
+    let (stdout_path, stderr_path) = (files.with_extension("out"), files.with_extension("err"));
+    let stdout_file = File::create(&stdout_path).context("create the output file")?;
+    let stderr_file = File::create(&stderr_path).context("create the error file")?;
+    command.stdin(stdin.unwrap_or_else(Stdio::null));
+    command.stdout(stdout.unwrap_or_else(|| stdout_file.into())).stderr(stderr_file);
+    let begun = Instant::now();
+    let program = command.get_program().to_string_lossy().into_owned();
+    let child = command.spawn().with_context(|| format!("run {program}"))?;
+    Ok(Running { call, child, stdout: stdout_path, stderr: stderr_path, begun })
 }
 
 impl Running {
