@@ -1,7 +1,7 @@
 //! The control groups of one container: made, joined, frozen, emptied, removed.
 //!
 //! On version 1 a container has one group per controller that its resources ask for, and one in
-//! the freezer, which knows all its processes. On version 2 it has one group. The files are written
+//! the freezer, which knows all its processes; one per hierarchy if the bundle names the group. On version 2 it has one group. The files are written
 //! directly (docs/decisions/0001-cgroups-by-hand.md). cgroups(7).
 
 pub mod devices;
@@ -26,11 +26,24 @@ use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use layout::{CgroupPath, Layout};
 use resources::Setting;
 
+/// The version 1 hierarchies in which a container has a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hierarchies {
+    /// Those that its resources ask for, and the freezer.
+    Needed,
+    /// All: who gives `linux.cgroupsPath` reads the statistics there by itself, and podman fails where
+    /// containerd tells those of the parent if a group is missing.
+    All,
+}
+
 /// What the bundle asks of its control groups; independent of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupPlan {
     /// Where the group is.
     pub path: CgroupPath,
+    /// On version 1: in which hierarchies it is.
+    pub hierarchies: Hierarchies,
     /// What to write on version 1, in order.
     pub v1: Vec<Setting>,
     /// What to write on version 2, in order.
@@ -44,9 +57,13 @@ impl CgroupPlan {
     pub fn compile(id: &str, linux: Option<&Linux>) -> Result<CgroupPlan> {
         let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
         let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let hierarchies = match path {
+            Some(path) if !path.as_os_str().is_empty() => Hierarchies::All,
+            Some(_) | None => Hierarchies::Needed,
+        };
         let path = CgroupPath::parse(path, id)?;
         let Some(resources) = resources else {
-            return Ok(CgroupPlan { path, v1: Vec::new(), v2: Vec::new(), devices: Vec::new() });
+            return Ok(CgroupPlan { path, hierarchies, v1: Vec::new(), v2: Vec::new(), devices: Vec::new() });
         };
         let devices = devices::compile(resources.devices().as_deref().unwrap_or_default())?;
         let lines = devices.iter().map(|rule| rule.to_v1());
@@ -54,7 +71,7 @@ impl CgroupPlan {
             lines.map(|(file, line)| resources::setting("devices", file, line)).collect();
         v1.extend(resources::settings_v1(resources)?);
         let v2 = resources::settings_v2(resources)?;
-        Ok(CgroupPlan { path, v1, v2, devices })
+        Ok(CgroupPlan { path, hierarchies, v1, v2, devices })
     }
 }
 
@@ -132,6 +149,13 @@ impl Cgroup {
             let hierarchy = layout.v1_of(&setting.controller).ok_or_else(|| missing(&setting.controller))?;
             if !chosen.iter().any(|known| std::ptr::eq(*known, hierarchy)) {
                 chosen.push(hierarchy);
+            }
+        }
+        if plan.hierarchies == Hierarchies::All {
+            for hierarchy in &layout.v1 {
+                if !chosen.iter().any(|known| std::ptr::eq(*known, hierarchy)) {
+                    chosen.push(hierarchy);
+                }
             }
         }
         let group = |hierarchy: &layout::Hierarchy| {

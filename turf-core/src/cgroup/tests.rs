@@ -72,7 +72,8 @@ fn settings_are_in_force_after_create() {
 #[test]
 fn only_the_controllers_asked_for_and_the_freezer_get_a_group() {
     let resources = serde_json::json!({"pids": {"limit": 5}});
-    let Some(groups) = Groups::create(&plan("few", resources)) else { return };
+    let plan = CgroupPlan { hierarchies: Hierarchies::Needed, ..plan("few", resources) };
+    let Some(groups) = Groups::create(&plan) else { return };
     assert!(groups.0.groups.len() <= 2, "{:?}", groups.0);
 }
 
@@ -163,6 +164,24 @@ fn version_2_has_one_group_and_a_relative_path_is_beside_our_own() {
     let cgroup = Cgroup::locate_in(&layout, &plan).unwrap();
     assert_eq!(cgroup.directories().collect::<Vec<_>>(), [Path::new("/cg/a/x")]);
     assert_eq!(cgroup.groups[0].controllers, ["memory", "pids"]);
+}
+
+#[test]
+fn a_named_group_is_in_every_version_1_hierarchy_and_another_only_where_it_is_needed() {
+    let line = |name: &str| format!("30 23 0:26 / /cg/{name} rw - cgroup cgroup rw,{name}\n");
+    let layout = Layout::parse(&["memory", "freezer", "pids", "name=x"].map(line).concat(), "");
+    let directories = |linux: serde_json::Value| {
+        let plan = CgroupPlan::compile("box", Some(&serde_json::from_value(linux).unwrap())).unwrap();
+        let cgroup = Cgroup::locate_in(&layout, &plan).unwrap();
+        cgroup.directories().map(|directory| directory.display().to_string()).collect::<Vec<_>>()
+    };
+    let resources = serde_json::json!({"pids": {"limit": 1}});
+    let named = directories(serde_json::json!({"cgroupsPath": "/a", "resources": resources}));
+    assert_eq!(named, ["/cg/freezer/a", "/cg/pids/a", "/cg/memory/a", "/cg/name=x/a"]);
+    let bare = directories(serde_json::json!({"cgroupsPath": "/a"}));
+    assert_eq!(bare, ["/cg/freezer/a", "/cg/memory/a", "/cg/pids/a", "/cg/name=x/a"]);
+    let unnamed = directories(serde_json::json!({"resources": resources}));
+    assert_eq!(unnamed, ["/cg/freezer/turf/box", "/cg/pids/turf/box"]);
 }
 
 #[test]

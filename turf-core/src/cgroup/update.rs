@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::layout::Layout;
 use super::resources::{Setting, settings_v1, settings_v2};
 use super::{
-    Cgroup, CgroupPlan, Group, Version, enable_controllers, inherit_cpuset, make_directory, read_file,
-    read_pids, write_file,
+    Cgroup, CgroupPlan, Group, Hierarchies, Version, enable_controllers, inherit_cpuset, make_directory,
+    read_file, read_pids, write_file,
 };
 use crate::error::{Error, Result};
 
@@ -17,6 +17,7 @@ impl Cgroup {
     pub fn extended_for(&self, plan: &CgroupPlan, resources: &LinuxResources) -> Result<Cgroup> {
         let wanted = CgroupPlan {
             path: plan.path.clone(),
+            hierarchies: Hierarchies::Needed,
             v1: settings_v1(resources).or_else(|error| self.only_if_unused(Version::V1, error))?,
             v2: settings_v2(resources).or_else(|error| self.only_if_unused(Version::V2, error))?,
             devices: Vec::new(),
