@@ -205,6 +205,11 @@ fn mount(mount: &Mount, place: &str) -> Result<()> {
     let kind = mount.typ().as_deref().unwrap_or_default();
     no_zero_byte(kind, &format!("{place}.type"))?;
     let is_bind = parsed.bind.is_some() || kind == "bind";
+    if let Some(index) = parsed.copy_up
+        && (is_bind || kind != "tmpfs")
+    {
+        return Err(invalid(&format!("{place}.options[{index}]"), "tmpcopyup is for mounts of type tmpfs"));
+    }
     if is_bind && mount.source().as_ref().is_none_or(|source| source.as_os_str().is_empty()) {
         return Err(invalid(&format!("{place}.source"), "must be there: this is a bind mount"));
     }

@@ -289,6 +289,7 @@ fn mount_step(mount: &Mount, bundle: &Path) -> MountStep {
         attributes: options.attributes,
         recursive_attributes: options.recursive_attributes,
         propagation: options.propagation,
+        copy_up: options.copy_up.is_some(),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub recursive_attributes: MountAttributes,
     /// Changes of propagation.
     pub propagation: Vec<Propagation>,
+    /// `tmpcopyup`, and which option says so.
+    pub copy_up: Option<usize>,
     /// Parameters of the file system.
     pub parameters: Vec<Parameter>,
 }
@@ -47,7 +49,10 @@ pub fn parse(options: &[String]) -> Result<Options, (usize, &'static str)> {
     }
     let mut parsed = Options::default();
     for (index, option) in options.iter().enumerate() {
-        parse_one(option, &mut parsed).map_err(|reason| (index, reason))?;
+        match option.as_str() {
+            "tmpcopyup" => parsed.copy_up = Some(index),
+            _ => parse_one(option, &mut parsed).map_err(|reason| (index, reason))?,
+        }
     }
     Ok(parsed)
 }
@@ -73,7 +78,6 @@ fn parse_one(option: &str, parsed: &mut Options) -> Result<(), &'static str> {
         "rbind" => parsed.bind = Some(Bind::Recursive),
         // Words of mount(8) that ask for what is so anyway.
         "defaults" | "async" | "noiversion" | "loud" | "nomand" | "nolazytime" => {}
-        "tmpcopyup" => return Err("tmpcopyup is not supported"),
         "idmap" | "ridmap" => return Err("id-mapped mounts are not supported"),
         "remount" => return Err("a container's mounts are new ones: there is nothing to remount"),
         _ => {
@@ -148,6 +152,7 @@ pub(crate) fn filesystem(target: &str, kind: &str, options: &[&str]) -> MountSte
         attributes: parsed.attributes,
         recursive_attributes: parsed.recursive_attributes,
         propagation: parsed.propagation,
+        copy_up: parsed.copy_up.is_some(),
     }
 }
 
@@ -186,6 +191,7 @@ mod tests {
 
     #[test]
     fn words_of_propagation_and_binding_are_no_parameters() {
+        assert_eq!(parse_words("ro,tmpcopyup").copy_up, Some(1));
         let parsed = parse_words("rbind,bind,rslave,shared");
         assert_eq!(parsed.bind, Some(Bind::Recursive));
         let wanted = [
@@ -208,9 +214,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        for (index, option) in
-            ["", "=x", "idmap", "ridmap", "remount", "tmpcopyup", "a\0b"].into_iter().enumerate()
-        {
+        for (index, option) in ["", "=x", "idmap", "ridmap", "remount", "a\0b"].into_iter().enumerate() {
             let mut options = vec!["ro".to_owned(); index];
             options.push(option.to_owned());
             assert_eq!(parse(&options).unwrap_err().0, index, "{option:?}");

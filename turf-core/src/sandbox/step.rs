@@ -121,6 +121,8 @@ pub struct MountStep {
     pub recursive_attributes: MountAttributes,
     /// Changes of propagation, in this order.
     pub propagation: Vec<Propagation>,
+    /// Whether a tmpfs begins with a copy of what it covers.
+    pub copy_up: bool,
 }
 
 /// What is mounted.

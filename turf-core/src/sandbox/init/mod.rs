@@ -14,6 +14,7 @@
 //! The two talk over a socket pair. Init ends when its creator dies before the last 'g', so a killed
 //! `create` leaves no init behind. This file is the creator's side; `inside` is init's.
 
+mod copy_up;
 mod inside;
 mod mounting;
 mod root;

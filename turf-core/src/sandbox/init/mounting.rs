@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::fstat;
 
+use super::copy_up::copy_up;
 use super::steps::{Sandbox, is_directory, path_fd, propagation_bits};
 use crate::sandbox::enter::{At, c_string};
 use crate::sandbox::step::{MountAttributes, MountSource, MountStep, Parameter, StepError};
@@ -96,19 +97,27 @@ impl Sandbox<'_> {
             .iter()
             .any(|parameter| parameter.value.as_ref().is_some_and(|v| v.len() > PARAMETER_BYTES))
         {
+            if step.copy_up {
+                return Err(StepError::refused(name, "tmpcopyup goes with short options only"));
+            }
             return self.mount_with_long_parameters(step, kind, source, parameters, name);
         }
         let mut parameters = parameters.to_vec();
         if kind == "tmpfs"
             && !parameters.iter().any(|parameter| parameter.key == "mode")
-            && let Some(existing) = existing
+            && let Some(existing) = &existing
         {
             // A tmpfs keeps the permissions of the directory it covers, as runc does.
-            let mode = fstat(&existing).at(|| name)?.st_mode & 0o7777;
+            let mode = fstat(existing).at(|| name)?.st_mode & 0o7777;
             parameters.push(Parameter { key: "mode".to_owned(), value: Some(format!("{mode:o}")) });
         }
         drop(target);
         let tree = new_filesystem(name, kind, source, &parameters, 0)?;
+        if step.copy_up
+            && let Some(existing) = &existing
+        {
+            copy_up(existing.as_fd(), tree.as_fd()).at(|| format!("{name}: copy what it covers"))?;
+        }
         self.dress_and_attach(tree, step, name)
     }
 
