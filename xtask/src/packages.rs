@@ -9,9 +9,21 @@ use crate::shell::{command, execute, step};
 /// What building and the demo need.
 pub const BUILD: &[&str] = &["gcc", "pkg-config", "libseccomp-dev", "ca-certificates", "curl", "gzip"];
 
-/// What the tests need besides: peers, a static shell, a load generator, name-space tools.
-pub const TEST: &[&str] =
-    &["busybox-static", "crun", "runc", "iproute2", "util-linux", "procps", "wrk", "git", "linux-perf"];
+/// What the tests need besides: peers, clients, a static shell, a load generator, name-space tools.
+pub const TEST: &[&str] = &[
+    "busybox-static",
+    "podman",
+    "conmon",
+    "containerd",
+    "crun",
+    "runc",
+    "iproute2",
+    "util-linux",
+    "procps",
+    "wrk",
+    "git",
+    "linux-perf",
+];
 
 /// What the build of V8 from source needs besides.
 pub const V8_SOURCE: &[&str] =

@@ -28,6 +28,9 @@ pub fn run() -> Result<()> {
     timed("unit and integration tests", || cargo(&["test", "--release", "--workspace", "--quiet"]))?;
     let turf = program("turf");
     timed("conformance: turf", || execute(conformance().args(["run", "--runtime"]).arg(&turf)))?;
+    timed("clients: podman and containerd", || {
+        execute(conformance().args(["clients", "--runtime"]).arg(&turf))
+    })?;
     // The tests of plain OCI behaviour are themselves tested on runtimes that this project did not write.
     for peer in ["/usr/bin/crun", "/usr/sbin/runc"] {
         timed(&format!("conformance: {peer}"), || {
