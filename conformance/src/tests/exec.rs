@@ -328,8 +328,11 @@ fn a_stopped_container_is_refused(case: &mut Case) -> Result<()> {
 }
 
 fn an_unknown_container_is_refused(case: &mut Case) -> Result<()> {
+    let container = case.sleeper()?;
+    case.runtime.ok(&["exec", &container.id, "/bin/true"])?;
     let id = case.id("nobody");
-    case.runtime.refused(&["exec", &id, "/bin/true"], &[]).map(drop)
+    case.runtime.refused(&["exec", &id, "/bin/true"], &[])?;
+    case.remove(&container)
 }
 
 fn the_process_ends_with_the_container(case: &mut Case) -> Result<()> {

@@ -75,8 +75,12 @@ fn resources_come_from_a_file_or_from_stdin(case: &mut Case) -> Result<()> {
 }
 
 fn an_unknown_container_is_refused(case: &mut Case) -> Result<()> {
+    let bundle = case.shell("exec sleep 1000")?;
+    let container = case.start(&bundle)?;
+    case.runtime.ok(&["update", "--pids-limit", "5", &container.id])?;
     let id = case.id("nobody");
-    case.runtime.refused(&["update", "--pids-limit", "5", &id], &[]).map(drop)
+    case.runtime.refused(&["update", "--pids-limit", "5", &id], &[])?;
+    case.remove(&container)
 }
 
 fn a_limit_that_was_not_there_before_takes_hold_of_all_processes(case: &mut Case) -> Result<()> {
