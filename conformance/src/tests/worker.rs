@@ -46,6 +46,7 @@ tests! { "worker";
         a_worker_that_never_yields_can_be_killed,
         a_worker_that_dies_by_a_signal_takes_its_container_with_it,
         term_lets_the_request_in_flight_finish,
+        term_for_all_processes_lets_the_request_in_flight_finish,
         a_worker_that_eats_memory_is_stopped_by_its_cgroup,
         start_refuses_a_running_worker,
         ps_and_list_show_the_worker,
@@ -470,6 +471,15 @@ fn a_worker_that_dies_by_a_signal_takes_its_container_with_it(case: &mut Case) -
 }
 
 fn term_lets_the_request_in_flight_finish(case: &mut Case) -> Result<()> {
+    drained_by(case, |id| vec!["kill", id, "TERM"])
+}
+
+fn term_for_all_processes_lets_the_request_in_flight_finish(case: &mut Case) -> Result<()> {
+    drained_by(case, |id| vec!["kill", "--all", id, "TERM"])
+}
+
+/// A worker that is told to end while it handles a request answers it and ends with status 0.
+fn drained_by(case: &mut Case, kill: impl Fn(&str) -> Vec<&str>) -> Result<()> {
     let bundle = case.worker(
         "addEventListener('fetch', (event) => {
            console.log('in');
@@ -481,7 +491,7 @@ fn term_lets_the_request_in_flight_finish(case: &mut Case) -> Result<()> {
     let mut client = http::Client::connect(address)?;
     client.send(b"GET / HTTP/1.1\r\nHost: conformance\r\n\r\n")?;
     ensure!(wait::line(&mut output, wait::STEP)? == "in");
-    case.runtime.ok(&["kill", &container.id, "TERM"])?;
+    case.runtime.ok(&kill(&container.id))?;
     let response = client.receive()?;
     ensure!(response.text()? == "finished", "{response:?}");
     let status = case.wait(&container)?;

@@ -273,12 +273,18 @@ impl Cgroup {
         group.ok_or_else(|| missing("freezer"))
     }
 
-    /// Sends `signal` to every process of the container. They are frozen meanwhile where that is
-    /// possible, so that none forks away and no pid can come to mean another process.
-    pub fn signal_all(&self, signal: i32) -> Result<()> {
+    /// Sends `signal` to every process of the container, but not to `spared` unless it is the only one. They
+    /// are frozen meanwhile where that is possible, so that none forks away and no pid can come to mean
+    /// another process.
+    pub fn signal_all(&self, signal: i32, spared: Option<i32>) -> Result<()> {
         let was_frozen = self.is_frozen()?;
         let frozen = was_frozen || self.freeze().is_ok();
-        let result = self.processes().and_then(|pids| signal_each(&pids, signal));
+        let result = self.processes().and_then(|mut pids| {
+            if pids.len() > 1 {
+                pids.retain(|pid| Some(*pid) != spared);
+            }
+            signal_each(&pids, signal)
+        });
         if frozen && !was_frozen {
             return result.and(self.thaw());
         }

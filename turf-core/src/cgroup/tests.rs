@@ -117,7 +117,7 @@ fn a_signal_reaches_all_and_leaves_them_thawed() {
     let Some(mut groups) = Groups::create(&plan("signal", serde_json::json!({}))) else { return };
     groups.add_sleeper();
     groups.add_sleeper();
-    groups.0.signal_all(libc::SIGTERM).unwrap();
+    groups.0.signal_all(libc::SIGTERM, None).unwrap();
     for child in &mut groups.1 {
         use std::os::unix::process::ExitStatusExt;
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));

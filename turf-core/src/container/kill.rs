@@ -4,10 +4,11 @@ use std::os::fd::AsFd;
 
 use nix::sys::signal::Signal;
 
-use super::state::{Creator, State};
+use super::state::{Creator, State, load_plan};
 use super::status::{Event, Status};
 use crate::error::{Error, Result};
-use crate::root::{ContainerId, StateRoot};
+use crate::root::{ContainerDir, ContainerId, StateRoot};
+use crate::sandbox::plan::WorkloadPlan;
 use crate::sys::pidfd::pidfd_send_signal;
 
 /// Whom a signal goes to.
@@ -90,7 +91,7 @@ pub fn kill(root: &StateRoot, id: &ContainerId, signal: SignalNumber, target: Ta
     let state = State::load(&dir)?;
     let status = state.status(&dir, Creator::MayLive)?;
     match target {
-        Target::All => kill_all(&state, status, signal),
+        Target::All => kill_all(&dir, &state, status, signal),
         Target::Init if !status.allows(Event::Signalled) => Err(refused(&state, status)),
         Target::Init => kill_init(&state, signal),
     }
@@ -107,15 +108,24 @@ fn kill_init(state: &State, signal: SignalNumber) -> Result<()> {
     if signal == SignalNumber::KILL && state.cgroup.is_frozen()? { state.cgroup.thaw() } else { Ok(()) }
 }
 
-fn kill_all(state: &State, status: Status, signal: SignalNumber) -> Result<()> {
+fn kill_all(dir: &ContainerDir, state: &State, status: Status, signal: SignalNumber) -> Result<()> {
     match status {
         Status::Creating => Err(refused(state, status)),
         Status::Created | Status::Running | Status::Paused | Status::Stopped => {
             if signal == SignalNumber::KILL {
                 return state.cgroup.kill_all();
             }
-            state.cgroup.signal_all(signal.as_raw())
+            state.cgroup.signal_all(signal.as_raw(), passes_on(dir, state)?)
         }
+    }
+}
+
+/// The init of a worker, which passes on what it gets: the worker would have every signal twice, and takes
+/// the second SIGTERM as an order to end at once.
+fn passes_on(dir: &ContainerDir, state: &State) -> Result<Option<i32>> {
+    match load_plan(dir)?.workload {
+        WorkloadPlan::Worker { .. } => Ok(state.init.as_ref().map(|init| init.pid)),
+        WorkloadPlan::Exec => Ok(None),
     }
 }
 
