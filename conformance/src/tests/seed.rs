@@ -170,6 +170,7 @@ fn a_thousand_forks_are_unique_and_leak_nothing(case: &mut Case) -> Result<()> {
                 "clone {number}: {name} repeats: {answer}"
             );
         }
+        ensure!(seen.insert(format!("pid {pid}")), "clone {number}: pid {pid} repeats");
         origins.insert(answer["origin"].to_string());
         wait::child(pid, wait::STEP).with_context(|| format!("init of clone {number}"))?;
         let age = answer["date"].as_f64().unwrap_or_default() - answer["origin"].as_f64().unwrap_or_default();
