@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::Instant;
 
 use common::Scratch;
 use nix::sys::signal::{Signal, kill};
@@ -205,8 +205,17 @@ fn a_killed_command_leaves_what_delete_removes() {
     let Some(scratch) = Scratch::new("killed") else { return };
     let Some(bundle) = scratch.bundle("b", "sleep 1000", |_| {}) else { return };
     let bundle = bundle.to_str().unwrap();
+    // The kills are spread over the time that an undisturbed command takes here, and a little beyond.
+    let undisturbed = |_| {
+        let begin = Instant::now();
+        scratch.turf(&["create", "--bundle", bundle, scratch.id()]).ok();
+        let took = begin.elapsed();
+        scratch.turf(&["delete", "--force", scratch.id()]).ok();
+        took
+    };
+    let undisturbed = (0..5).map(undisturbed).min().unwrap();
     let mut interrupted = 0;
-    for step in 0..120u64 {
+    for step in 0..120u32 {
         let arguments: &[&str] = if step % 3 == 2 {
             scratch.turf(&["create", "--bundle", bundle, scratch.id()]).ok();
             &["start", scratch.id()]
@@ -218,7 +227,7 @@ fn a_killed_command_leaves_what_delete_removes() {
         let pidfd = turf_core::sys::pidfd::pidfd_open(child.id() as i32).unwrap();
         let mut fds =
             [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&pidfd), nix::poll::PollFlags::POLLIN)];
-        let pause = nix::sys::time::TimeSpec::from_duration(Duration::from_micros(150 * step));
+        let pause = nix::sys::time::TimeSpec::from_duration(undisturbed * step / 100);
         interrupted += i32::from(nix::poll::ppoll(&mut fds, Some(pause), None).unwrap() == 0);
         child.kill().unwrap();
         child.wait().unwrap();
