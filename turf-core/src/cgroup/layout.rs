@@ -23,11 +23,11 @@ pub enum CgroupPath {
 }
 
 impl CgroupPath {
-    /// Parses `linux.cgroupsPath`; without one the group is `/turf/<id>`.
+    /// Parses `linux.cgroupsPath`; without one the group is the relative `<id>`, as in runc.
     pub fn parse(path: Option<&Path>, id: &str) -> Result<CgroupPath> {
         let refuse = |reason: &str| Err(Error::invalid("config.json: $.linux.cgroupsPath", reason));
         let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
-            return Ok(CgroupPath::Absolute(Path::new("turf").join(id)));
+            return Ok(CgroupPath::Relative(PathBuf::from(id)));
         };
         if path.to_string_lossy().matches(':').count() == 2 && !path.is_absolute() {
             return refuse("slice:prefix:name is for the systemd driver, which Turf has not; give a path");
@@ -198,8 +198,8 @@ mod tests {
     fn paths_of_every_form() {
         let id = "box";
         let parse = |path: &str| CgroupPath::parse(Some(Path::new(path)), id);
-        assert_eq!(CgroupPath::parse(None, id).unwrap(), CgroupPath::Absolute("turf/box".into()));
-        assert_eq!(parse("").unwrap(), CgroupPath::Absolute("turf/box".into()));
+        assert_eq!(CgroupPath::parse(None, id).unwrap(), CgroupPath::Relative("box".into()));
+        assert_eq!(parse("").unwrap(), CgroupPath::Relative("box".into()));
         assert_eq!(parse("/a//b/./c/").unwrap(), CgroupPath::Absolute("a/b/c".into()));
         assert_eq!(parse("a/b").unwrap(), CgroupPath::Relative("a/b".into()));
         for refused in ["/", ".", "//", "/a/../b", "..", "system.slice:turf:box"] {

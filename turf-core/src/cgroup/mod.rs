@@ -1,13 +1,19 @@
 //! The control groups of one container: made, joined, frozen, emptied, removed.
 //!
-//! On version 1 a container has one group per controller that its resources ask for, and one in
-//! the freezer, which knows all its processes; one per hierarchy if the bundle names the group. On version 2 it has one group. The files are written
+//! On version 1 a container has one group per controller that its resources ask for, one in the
+//! freezer, which knows all its processes, and one each for what it has used of memory and CPU time; one per
+//! hierarchy if the bundle names the group. On version 2 it has one group. The files are written
 //! directly (docs/decisions/0001-cgroups-by-hand.md). cgroups(7).
 
 pub mod devices;
 pub mod layout;
+mod oom;
 pub mod resources;
+mod stats;
 mod update;
+
+pub use oom::{OomEvent, OomWatch};
+pub use stats::Stats;
 
 use std::fs;
 use std::io::{self, Write};
@@ -30,12 +36,16 @@ use resources::Setting;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hierarchies {
-    /// Those that its resources ask for, and the freezer.
+    /// Those that its resources ask for, the freezer, and those that count memory and CPU time.
     Needed,
     /// All: who gives `linux.cgroupsPath` reads the statistics there by itself, and podman fails where
     /// containerd tells those of the parent if a group is missing.
     All,
 }
+
+/// The version 1 controllers whose numbers `turf events` tells of every container. Each group costs a
+/// start about 50 microseconds, so the others are made only when they are asked for.
+const COUNTING: [&str; 2] = ["memory", "cpuacct"];
 
 /// What the bundle asks of its control groups; independent of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +157,12 @@ impl Cgroup {
         chosen.extend(layout.v1_of("freezer").or(layout.v1.first()));
         for setting in &plan.v1 {
             let hierarchy = layout.v1_of(&setting.controller).ok_or_else(|| missing(&setting.controller))?;
+            if !chosen.iter().any(|known| std::ptr::eq(*known, hierarchy)) {
+                chosen.push(hierarchy);
+            }
+        }
+        // What the container uses can be counted only from its beginning on. A missing one is forgiven.
+        for hierarchy in COUNTING.iter().filter_map(|controller| layout.v1_of(controller)) {
             if !chosen.iter().any(|known| std::ptr::eq(*known, hierarchy)) {
                 chosen.push(hierarchy);
             }

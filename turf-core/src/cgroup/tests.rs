@@ -70,11 +70,11 @@ fn settings_are_in_force_after_create() {
 }
 
 #[test]
-fn only_the_controllers_asked_for_and_the_freezer_get_a_group() {
+fn only_the_controllers_asked_for_and_those_that_count_get_a_group() {
     let resources = serde_json::json!({"pids": {"limit": 5}});
     let plan = CgroupPlan { hierarchies: Hierarchies::Needed, ..plan("few", resources) };
     let Some(groups) = Groups::create(&plan) else { return };
-    assert!(groups.0.groups.len() <= 2, "{:?}", groups.0);
+    assert!(groups.0.groups.len() <= 4, "{:?}", groups.0);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_named_group_is_in_every_version_1_hierarchy_and_another_only_where_it_is_ne
     let bare = directories(serde_json::json!({"cgroupsPath": "/a"}));
     assert_eq!(bare, ["/cg/freezer/a", "/cg/memory/a", "/cg/pids/a", "/cg/name=x/a"]);
     let unnamed = directories(serde_json::json!({"resources": resources}));
-    assert_eq!(unnamed, ["/cg/freezer/turf/box", "/cg/pids/turf/box"]);
+    assert_eq!(unnamed, ["/cg/freezer/box", "/cg/pids/box", "/cg/memory/box"]);
 }
 
 #[test]
@@ -218,4 +218,66 @@ fn device_rules_hold_in_a_version_2_group() {
     fs::remove_dir_all(&node).unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "null\n", "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("Operation not permitted"), "{output:?}");
+}
+
+#[test]
+fn what_processes_use_is_counted() {
+    let plan = plan("stats", serde_json::json!({"pids": {"limit": 9}}));
+    let Some(groups) = Groups::create(&plan) else { return };
+    let procs: Vec<String> =
+        groups.0.directories().map(|group| group.join("cgroup.procs").display().to_string()).collect();
+    let script = "for file; do echo $$ > $file; done; dd if=/dev/zero of=/dev/null bs=1M count=200 2>&1; \
+        echo ready; read line";
+    let mut child = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .args(&procs)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut stdout = io::BufReader::new(child.stdout.take().unwrap());
+    while !said.contains("ready") && io::BufRead::read_line(&mut stdout, &mut said).unwrap() > 0 {}
+    let stats = groups.0.stats().unwrap();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_eq!((stats.pids.current, stats.pids.limit), (1, 9));
+    assert!(stats.cpu.usage.total > 0, "{stats:?}");
+    assert!(stats.memory.usage.usage > 0 && stats.memory.usage.limit > 1 << 40, "{stats:?}");
+    assert!(!stats.memory.raw.is_empty(), "{stats:?}");
+}
+
+/// A shell that joins the groups and then takes more memory than it may.
+fn take_too_much(cgroup: &Cgroup) -> std::process::ExitStatus {
+    let procs: Vec<String> =
+        cgroup.directories().map(|group| group.join("cgroup.procs").display().to_string()).collect();
+    let script =
+        "for file; do echo $$ > $file; done; exec dd if=/dev/zero of=/dev/null bs=100M count=1 status=none";
+    Command::new("sh").args(["-c", script, "sh"]).args(&procs).status().unwrap()
+}
+
+#[test]
+fn a_lack_of_memory_is_seen_and_so_is_the_end() {
+    let limit = 16 << 20;
+    let plan = plan("oom", serde_json::json!({"memory": {"limit": limit, "swap": limit}}));
+    let Some(mut groups) = Groups::create(&plan) else { return };
+    // On version 2 a group without processes is at its end.
+    groups.add_sleeper();
+    let mut watch = groups.0.watch_oom().unwrap();
+    assert_eq!(watch.next(Some(Duration::ZERO)).unwrap(), OomEvent::Nothing);
+    assert!(!take_too_much(&groups.0).success());
+    assert_eq!(watch.next(Some(Duration::from_secs(10))).unwrap(), OomEvent::OutOfMemory);
+    drop(groups);
+    loop {
+        match watch.next(Some(Duration::from_secs(10))).unwrap() {
+            OomEvent::OutOfMemory => {}
+            event => break assert_eq!(event, OomEvent::Ended),
+        }
+    }
+}
+
+#[test]
+fn a_container_without_a_memory_group_cannot_be_watched() {
+    let text = Cgroup::default().watch_oom().unwrap_err().to_string();
+    assert!(text.contains("memory"), "{text}");
 }
