@@ -27,11 +27,10 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&given, &error),
     };
-    let log = Log::new(arguments.log, arguments.log_format, arguments.debug);
+    let globals = arguments.globals;
+    let log = Log::new(globals.log.clone(), globals.log_format, globals.debug);
     log.debug(&format!("{:?}", arguments.command));
-    match close_inherited(&arguments.command)
-        .and_then(|()| verb::run(arguments.root, arguments.command, &log))
-    {
+    match close_inherited(&arguments.command).and_then(|()| verb::run(&globals, arguments.command, &log)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             log.error(&words(&error));
@@ -60,7 +59,9 @@ fn close_inherited(command: &Command) -> Result<()> {
         | Command::Resume(_)
         | Command::Update(_)
         | Command::Seed(_)
-        | Command::Features => 0,
+        | Command::Features
+        | Command::Checkpoint(_)
+        | Command::Restore(_) => 0,
     };
     fd::close_range_from(3 + kept).context("close inherited descriptors")?;
     for number in 3..3 + kept {

@@ -38,16 +38,22 @@ impl StateRoot {
         Ok(StateRoot { path })
     }
 
-    /// The default: `/run/turf` for root, whatever the environment says (podman runs `delete` with
-    /// an empty one), and `$XDG_RUNTIME_DIR/turf` for anybody else.
+    /// The default: `/run/turf` for the host's root, whatever the environment says (podman runs `delete` with
+    /// an empty one), and `$XDG_RUNTIME_DIR/turf` for anybody else, who without that variable has
+    /// `/run/user/UID/turf`.
     pub fn default_for_user() -> Result<StateRoot> {
-        if nix::unistd::geteuid().is_root() {
+        if !is_unprivileged() {
             return Ok(StateRoot { path: PathBuf::from("/run/turf") });
         }
-        match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) => StateRoot::at(&Path::new(&dir).join("turf")),
-            None => Err(Error::invalid("--root", "is required when XDG_RUNTIME_DIR is not set")),
+        if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+            return StateRoot::at(&Path::new(&dir).join("turf"));
         }
+        let uid = nix::unistd::geteuid();
+        let session = PathBuf::from(format!("/run/user/{uid}"));
+        if fs::metadata(&session).is_ok_and(|found| found.is_dir() && found.uid() == uid.as_raw()) {
+            return Ok(StateRoot { path: session.join("turf") });
+        }
+        Err(Error::invalid("--root", "is required where there is neither $XDG_RUNTIME_DIR nor /run/user/UID"))
     }
 
     /// The state directory itself.
@@ -85,6 +91,17 @@ impl StateRoot {
         ids.sort();
         Ok(ids)
     }
+}
+
+/// Whether the caller is not the host's root: another user, or the root of a user namespace, who may do less.
+pub fn is_unprivileged() -> bool {
+    !nix::unistd::geteuid().is_root()
+        || fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_all_ids(&map))
+}
+
+/// Whether this is the table of the first user namespace, in which every id is itself (user_namespaces(7)).
+fn maps_all_ids(map: &str) -> bool {
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Creates `path` and its parents with mode 0700; an existing directory is left as it is.
@@ -348,6 +365,14 @@ mod tests {
                 assert_eq!(path.parent(), Some(Path::new("/r")), "{text:?}");
                 assert_eq!(path.file_name().and_then(|name| name.to_str()), Some(text.as_str()));
             }
+        }
+    }
+
+    #[test]
+    fn the_first_user_namespace_is_told_from_others() {
+        assert!(maps_all_ids("         0          0 4294967295\n"));
+        for map in ["", "0 1000 1\n", "0 0 65536\n", "0 0 4294967295\n1 1 1\n"] {
+            assert!(!maps_all_ids(map), "{map}");
         }
     }
 

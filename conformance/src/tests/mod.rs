@@ -9,6 +9,7 @@ mod process;
 mod resources;
 mod seed;
 mod update;
+mod verbs;
 mod worker;
 
 pub use failure::seed_pid;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Test> {
         resources::TESTS,
         exec::TESTS,
         update::TESTS,
+        verbs::TESTS,
         hooks::TESTS,
         worker::TESTS,
         failure::TESTS,

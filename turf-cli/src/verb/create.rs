@@ -4,50 +4,76 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use turf_core::container::{self, CreateOptions};
-use turf_core::root::{ContainerId, StateRoot};
-use turf_core::sandbox::compile::Keyring;
+use anyhow::{Context, Result};
+use turf_core::container::{self, CgroupOptions, CreateOptions, Unwritable};
+use turf_core::root::{ContainerId, StateRoot, is_unprivileged};
+use turf_core::sandbox::compile::{Keyring, RootEntry};
 use turf_core::sandbox::init::Created;
 
-use crate::command::Create;
+use crate::command::{Create, Globals, Rootless};
 
 /// Creates the container, or prints its plan.
-pub fn run(root: &StateRoot, create: Create) -> Result<()> {
-    if create.dry_run { dry_run(&create) } else { create_container(root, &create).map(drop) }
+pub fn run(root: &StateRoot, globals: &Globals, create: Create) -> Result<()> {
+    if create.dry_run {
+        dry_run(globals, &create)
+    } else {
+        create_container(root, globals, &create).map(drop)
+    }
 }
 
 /// Creates the container; shared with `turf run`.
-pub fn create_container(root: &StateRoot, create: &Create) -> Result<Created> {
+pub fn create_container(root: &StateRoot, globals: &Globals, create: &Create) -> Result<Created> {
     let id: ContainerId = create.id.parse()?;
-    Ok(container::create(root, &id, options(create)?)?)
+    Ok(container::create(root, &id, options(globals, create)?)?)
 }
 
 /// Prints the plan; shared with `turf run`.
-pub fn dry_run(create: &Create) -> Result<()> {
+pub fn dry_run(globals: &Globals, create: &Create) -> Result<()> {
     let id: ContainerId = create.id.parse()?;
-    let plan = container::plan(&id, &options(create)?)?;
+    let plan = container::plan(&id, &options(globals, create)?)?;
     super::print(&format!("{}\n", serde_json::to_string_pretty(&plan)?))
 }
 
-fn options(create: &Create) -> Result<CreateOptions<'_>> {
-    if create.no_pivot {
-        bail!("--no-pivot: is not supported: the root is always entered by pivot_root(2)");
-    }
+fn options<'a>(globals: &Globals, create: &'a Create) -> Result<CreateOptions<'a>> {
     let inherited = create.inherited();
     Ok(CreateOptions {
         bundle: &create.bundle,
         pid_file: create.pid_file.as_deref(),
         console_socket: create.console_socket.as_deref().map(connect_console).transpose()?,
+        pidfd_socket: create.pidfd_socket.as_deref().map(connect_pidfd).transpose()?,
         preserve_fds: inherited.count,
         listen_fds: inherited.listen,
         keyring: if create.no_new_keyring { Keyring::Inherited } else { Keyring::New },
+        root_entry: if create.no_pivot { RootEntry::Move } else { RootEntry::Pivot },
+        cgroups: cgroups(globals),
     })
+}
+
+/// Who makes the control groups, and what becomes of those that may not be made.
+fn cgroups(globals: &Globals) -> CgroupOptions {
+    let skip = match globals.rootless {
+        Rootless::True => true,
+        Rootless::False => false,
+        Rootless::Auto => is_unprivileged(),
+    };
+    CgroupOptions {
+        manager: globals.cgroup_manager(),
+        unwritable: if skip { Unwritable::Skipped } else { Unwritable::Refused },
+    }
 }
 
 /// Connects to the socket that receives a terminal; shared with `turf exec`.
 pub fn connect_console(path: &Path) -> Result<OwnedFd> {
-    let socket = UnixStream::connect(path)
-        .with_context(|| format!("--console-socket: connect to {}", path.display()))?;
+    connect(path, "--console-socket")
+}
+
+/// Connects to the socket that receives a descriptor of a process; shared with `turf exec`.
+pub fn connect_pidfd(path: &Path) -> Result<OwnedFd> {
+    connect(path, "--pidfd-socket")
+}
+
+fn connect(path: &Path, flag: &str) -> Result<OwnedFd> {
+    let socket =
+        UnixStream::connect(path).with_context(|| format!("{flag}: connect to {}", path.display()))?;
     Ok(socket.into())
 }

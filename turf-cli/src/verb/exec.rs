@@ -1,10 +1,10 @@
 //! `turf exec`.
 
 use anyhow::Result;
-use turf_core::container::{self, Changes, ExecProcess, Foreground};
+use turf_core::container::{self, Changes, ExecProcess, Foreground, IfPaused};
 use turf_core::root::StateRoot;
 
-use super::create::connect_console;
+use super::create::{connect_console, connect_pidfd};
 use crate::command::Exec;
 
 /// Executes the program and returns its exit status, or 0 for a detached one.
@@ -21,6 +21,8 @@ pub fn run(root: &StateRoot, exec: Exec) -> Result<u8> {
             user: exec.user.map(|user| user.parse()).transpose()?,
             additional_gids: exec.additional_gids,
             capabilities: exec.cap,
+            apparmor_profile: exec.apparmor,
+            selinux_label: exec.process_label,
             no_new_privileges: exec.no_new_privs,
         }),
     };
@@ -28,6 +30,9 @@ pub fn run(root: &StateRoot, exec: Exec) -> Result<u8> {
         process,
         terminal: exec.tty,
         console_socket: exec.console_socket.as_deref().map(connect_console).transpose()?,
+        pidfd_socket: exec.pidfd_socket.as_deref().map(connect_pidfd).transpose()?,
+        cgroups: exec.cgroup.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+        paused: if exec.ignore_paused { IfPaused::Join } else { IfPaused::Refuse },
         pid_file: exec.pid_file.as_deref(),
         preserve_fds,
     };

@@ -16,25 +16,24 @@ mod state;
 mod update;
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use turf_core::root::StateRoot;
 
-use crate::command::Command;
+use crate::command::{Command, Globals};
 use crate::log::Log;
 
 /// Runs a verb and returns the exit status.
-pub fn run(root: Option<PathBuf>, command: Command, log: &Log) -> Result<u8> {
-    let root = || match &root {
+pub fn run(globals: &Globals, command: Command, log: &Log) -> Result<u8> {
+    let root = || match &globals.root {
         Some(path) => StateRoot::at(path),
         None => StateRoot::default_for_user(),
     };
     match command {
         Command::Spec(spec) => spec::run(&spec)?,
-        Command::Create(create) => create::run(&root()?, create)?,
+        Command::Create(create) => create::run(&root()?, globals, create)?,
         Command::Start(start) => start::run(&root()?, &start, log)?,
-        Command::Run(run) => return run::run(&root()?, run, log),
+        Command::Run(run) => return run::run(&root()?, globals, run, log),
         Command::Exec(exec) => return exec::run(&root()?, exec),
         Command::State(one) => state::run(&root()?, &one)?,
         Command::Kill(kill) => kill::run(&root()?, &kill)?,
@@ -46,6 +45,10 @@ pub fn run(root: Option<PathBuf>, command: Command, log: &Log) -> Result<u8> {
         Command::Update(update) => update::run(&root()?, update)?,
         Command::Seed(command) => seed::run(&root()?, command)?,
         Command::Features => features::run()?,
+        Command::Checkpoint(_) => {
+            bail!("checkpoint: is not supported: turf cannot save the processes of a container")
+        }
+        Command::Restore(_) => bail!("restore: is not supported: turf cannot bring saved processes back"),
     }
     Ok(0)
 }

@@ -6,18 +6,18 @@ use turf_core::root::{ContainerId, StateRoot};
 
 use super::create::{create_container, dry_run};
 use super::start::start_container;
-use crate::command::Run;
+use crate::command::{Globals, Run};
 use crate::log::Log;
 
 /// Runs the container and returns its exit status, or 0 for a detached one.
-pub fn run(root: &StateRoot, run: Run, log: &Log) -> Result<u8> {
+pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u8> {
     if run.create.dry_run {
-        dry_run(&run.create)?;
+        dry_run(globals, &run.create)?;
         return Ok(0);
     }
     let id: ContainerId = run.create.id.parse()?;
     let foreground = if run.detach { None } else { Some(Foreground::block_signals()?) };
-    let init = create_container(root, &run.create)?;
+    let init = create_container(root, globals, &run.create)?;
     if let Err(error) = start_container(root, &id, &run.listen, log) {
         // What `run` created, it removes; the reason of the failure is the one to report.
         clear_up(root, &id, log);

@@ -35,6 +35,14 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 fn limits(update: Update) -> Result<Limits> {
     let bytes = |text: Option<String>, flag: &str| text.map(|text| bytes(&text, flag)).transpose();
+    for (schema, flag) in
+        [(&update.l3_cache_schema, "--l3-cache-schema"), (&update.mem_bw_schema, "--mem-bw-schema")]
+    {
+        ensure!(schema.is_none(), "{flag}: is not supported: turf does not change Intel RDT after create");
+    }
+    // Judged, and without effect: see the flags' description.
+    bytes(update.kernel_memory, "--kernel-memory")?;
+    bytes(update.kernel_memory_tcp, "--kernel-memory-tcp")?;
     Ok(Limits {
         memory: bytes(update.memory, "--memory")?,
         memory_swap: bytes(update.memory_swap, "--memory-swap")?,
@@ -42,6 +50,11 @@ fn limits(update: Update) -> Result<Limits> {
         cpu_shares: update.cpu_share,
         cpu_quota: update.cpu_quota,
         cpu_period: update.cpu_period,
+        cpu_burst: update.cpu_burst,
+        cpu_idle: update.cpu_idle,
+        cpu_realtime_period: update.cpu_rt_period,
+        cpu_realtime_runtime: update.cpu_rt_runtime,
+        block_io_weight: update.blkio_weight,
         cpuset_cpus: update.cpuset_cpus,
         cpuset_mems: update.cpuset_mems,
         pids: update.pids_limit,

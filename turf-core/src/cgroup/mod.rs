@@ -10,10 +10,12 @@ pub mod layout;
 mod oom;
 pub mod resources;
 mod stats;
+mod sub;
 mod update;
 
 pub use oom::{OomEvent, OomWatch};
 pub use stats::Stats;
+pub use sub::SubGroup;
 
 use std::fs;
 use std::io::{self, Write};

@@ -28,7 +28,7 @@ pub struct Setting {
 /// In place of a controller: a setting that only version 2 understands.
 pub const UNIFIED: &str = "unified";
 
-pub(super) fn setting(controller: &str, file: &str, value: impl ToString) -> Setting {
+pub(crate) fn setting(controller: &str, file: &str, value: impl ToString) -> Setting {
     Setting { controller: controller.to_owned(), file: file.to_owned(), value: value.to_string() }
 }
 

@@ -4,19 +4,20 @@
 //! they are made, and init's pid before init can reach the gate; init itself ends when `create` does before it has let it pass.
 //! Whatever fails here is undone here.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use super::cgroups::{self, CgroupOptions};
 use super::process::ProcessId;
 use super::state::{State, store_plan, write_atomically};
 use crate::bundle::Bundle;
-use crate::cgroup::Cgroup;
 use crate::error::{Error, Operation, Result};
 use crate::root::{ContainerDir, ContainerId, Lock, StateRoot};
-use crate::sandbox::compile::{Context, Keyring, compile};
+use crate::sandbox::compile::{Context, Keyring, RootEntry, compile};
 use crate::sandbox::hooks;
 use crate::sandbox::init::{self, SpawnOptions};
 use crate::sandbox::plan::{HookPlan, Plan};
+use crate::sys::socket;
 
 /// What `create` needs besides the id.
 #[derive(Debug)]
@@ -27,12 +28,18 @@ pub struct CreateOptions<'a> {
     pub pid_file: Option<&'a Path>,
     /// Where the terminal's master is sent.
     pub console_socket: Option<OwnedFd>,
+    /// Where a descriptor of init is sent.
+    pub pidfd_socket: Option<OwnedFd>,
     /// How many descriptors from 3 up the workload inherits, listening sockets included.
     pub preserve_fds: u32,
     /// How many of those, the first ones, are listening sockets handed in as sd_listen_fds(3) says.
     pub listen_fds: u32,
     /// Which session keyring the workload gets.
     pub keyring: Keyring,
+    /// How init enters the root.
+    pub root_entry: RootEntry,
+    /// How the control groups are made.
+    pub cgroups: CgroupOptions,
 }
 
 /// Compiles the bundle to the plan that `create` would follow; changes nothing.
@@ -46,7 +53,8 @@ pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) ->
     let dir = root.container(id);
     // First of all the id: whoever has it has the control group of that name too.
     let lock = dir.create()?;
-    let cgroup = Cgroup::locate(&plan.cgroup).map_err(|error| error.and_clean_up(dir.remove(&lock)))?;
+    let cgroup = cgroups::locate(&plan.cgroup, options.cgroups)
+        .map_err(|error| error.and_clean_up(dir.remove(&lock)))?;
     let mut state = State::begin(id, &plan, bundle.rootfs, cgroup);
     state.preserved_fds = options.preserve_fds;
     state.listen_fds = listeners_of(&plan.process.env).min(options.preserve_fds);
@@ -56,7 +64,7 @@ pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) ->
 
 fn load(id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {
     let bundle = Bundle::load(options.bundle)?;
-    let context = Context { id: id.as_str(), keyring: options.keyring };
+    let context = Context { id: id.as_str(), keyring: options.keyring, root_entry: options.root_entry };
     let mut plan = compile(&bundle, context)?;
     if plan.process.terminal.is_some() && options.console_socket.is_none() {
         return Err(Error::invalid(
@@ -115,13 +123,28 @@ fn build(
         hooks::run("createRuntime", &plan.hooks.create_runtime, &shown)?;
         Ok(())
     })?;
-    let finished = state.store_created(dir, lock).and_then(|()| match options.pid_file {
-        Some(path) => write_atomically(path, pid.to_string().as_bytes()),
-        None => Ok(()),
-    });
+    let finished = state
+        .store_created(dir, lock)
+        .and_then(|()| tell(&created, options.pid_file, options.pidfd_socket.as_ref()));
     match finished {
         Ok(()) => Ok(created),
         Err(error) => Err(error.and_clean_up(kill_child(&created))),
+    }
+}
+
+/// Tells the caller which process there is: its pid in a file, a descriptor over a socket.
+pub(super) fn tell(
+    created: &init::Created,
+    pid_file: Option<&Path>,
+    pidfd_socket: Option<&OwnedFd>,
+) -> Result<()> {
+    if let Some(path) = pid_file {
+        write_atomically(path, created.pid.to_string().as_bytes())?;
+    }
+    match pidfd_socket {
+        Some(socket) => socket::send_packet(socket.as_fd(), b"pidfd", &[created.pidfd.as_fd()])
+            .operation(|| "--pidfd-socket: send the descriptor"),
+        None => Ok(()),
     }
 }
 

@@ -6,9 +6,11 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::state::{Creator, State, load_plan, write_atomically};
+use super::create::tell;
+use super::state::{Creator, State, load_plan};
 use super::status::Status;
 use crate::bundle;
+use crate::cgroup::SubGroup;
 use crate::error::{Error, Operation, Result};
 use crate::root::{ContainerId, StateRoot};
 use crate::sandbox::exec::{self, ExecOptions};
@@ -28,8 +30,23 @@ pub struct Exec<'a> {
     pub console_socket: Option<OwnedFd>,
     /// Where the pid is written when the program has been executed.
     pub pid_file: Option<&'a Path>,
+    /// Where a descriptor of the process is sent.
+    pub pidfd_socket: Option<OwnedFd>,
+    /// Groups below the container's own that the process joins in their place.
+    pub cgroups: Vec<SubGroup>,
+    /// What is done in a paused container.
+    pub paused: IfPaused,
     /// How many descriptors from 3 up the process inherits.
     pub preserve_fds: u32,
+}
+
+/// What `exec` does in a paused container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfPaused {
+    /// It is refused: the process would wait for the container to be resumed, and `exec` with it.
+    Refuse,
+    /// It joins the container and waits.
+    Join,
 }
 
 /// What `exec` runs.
@@ -56,6 +73,10 @@ pub struct Changes {
     pub additional_gids: Vec<u32>,
     /// Capabilities in addition, by name.
     pub capabilities: Vec<String>,
+    /// AppArmor profile, if another.
+    pub apparmor_profile: Option<String>,
+    /// SELinux label, if another.
+    pub selinux_label: Option<String>,
     /// Forbids gaining privileges by execve(2) even if the container does not.
     pub no_new_privileges: bool,
 }
@@ -91,6 +112,7 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
     let refused = |status| Error::WrongStatus { id: id.to_string(), verb: "exec in", status };
     match status {
         Status::Created | Status::Running => {}
+        Status::Paused if options.paused == IfPaused::Join => {}
         Status::Creating | Status::Paused | Status::Stopped => return Err(refused(status)),
     }
     let init = state.init.as_ref().ok_or_else(|| refused(Status::Stopped))?;
@@ -112,15 +134,11 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
         init: pidfd,
         sandbox: &plan.init,
         process: &process,
-        cgroup: &state.cgroup.open_for_join()?,
+        cgroup: &state.cgroup.open_for_join_below(&options.cgroups)?,
         preserve_fds: options.preserve_fds,
         console_socket: options.console_socket,
     })?;
-    let written = match options.pid_file {
-        Some(path) => write_atomically(path, created.pid.to_string().as_bytes()),
-        None => Ok(()),
-    };
-    match written {
+    match tell(&created, options.pid_file, options.pidfd_socket.as_ref()) {
         Ok(()) => Ok(created),
         Err(error) => Err(error.and_clean_up(kill_child(&created))),
     }
@@ -166,6 +184,8 @@ fn changed(changes: &Changes, own: &ProcessPlan) -> Result<ProcessPlan> {
         plan.capabilities.permitted |= bit;
         plan.capabilities.effective |= bit;
     }
+    plan.apparmor_profile = changes.apparmor_profile.clone().or(plan.apparmor_profile);
+    plan.selinux_label = changes.selinux_label.clone().or(plan.selinux_label);
     plan.no_new_privileges |= changes.no_new_privileges;
     Ok(plan)
 }

@@ -39,12 +39,12 @@ impl SignalNumber {
 impl std::str::FromStr for SignalNumber {
     type Err = Error;
 
-    /// Parses a number (1 to 64) or a name, with or without `SIG`, in upper or lower case:
-    /// `9`, `KILL`, `sigkill`, `RTMIN+3`.
+    /// Parses a number (0 to 64) or a name, with or without `SIG`, in upper or lower case:
+    /// `9`, `KILL`, `sigkill`, `RTMIN+3`. 0 is no signal: kill(2) only says whether one could be sent.
     fn from_str(text: &str) -> Result<SignalNumber> {
         let known = parse_number(text).or_else(|| parse_name(text));
         known.map(SignalNumber).ok_or_else(|| {
-            let reason = "must be a number from 1 to 64 or a name like TERM or SIGTERM";
+            let reason = "must be a number from 0 to 64 or a name like TERM or SIGTERM";
             Error::invalid(format!("signal {text:?}"), reason)
         })
     }
@@ -55,7 +55,7 @@ const HIGHEST: i32 = 64;
 
 fn parse_number(text: &str) -> Option<i32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|number| digits && (1..=HIGHEST).contains(number))
+    text.parse().ok().filter(|number| digits && (0..=HIGHEST).contains(number))
 }
 
 fn parse_name(text: &str) -> Option<i32> {
@@ -145,6 +145,7 @@ mod tests {
             ("SIGKILL", 9),
             ("sigkill", 9),
             ("Term", 15),
+            ("0", 0),
             ("1", 1),
             ("64", 64),
             ("HUP", 1),
@@ -167,7 +168,6 @@ mod tests {
         }
         for bad in [
             "",
-            "0",
             "65",
             "-9",
             "+9",
@@ -198,7 +198,7 @@ mod tests {
                 text.push_str(pieces[(state >> 33) as usize % pieces.len()]);
             }
             if let Ok(signal) = text.parse::<SignalNumber>() {
-                assert!((1..=HIGHEST).contains(&signal.as_raw()), "{text:?}");
+                assert!((0..=HIGHEST).contains(&signal.as_raw()), "{text:?}");
             }
         }
     }

@@ -4,6 +4,7 @@
 //! Every operation takes the state directory and an id, and may be killed between any two of its
 //! steps: what it leaves is told truthfully by [`state()`] and removed by [`delete()`].
 
+mod cgroups;
 mod create;
 mod delete;
 mod exec;
@@ -18,9 +19,10 @@ pub mod state;
 mod status;
 mod update;
 
+pub use cgroups::{CgroupManager, CgroupOptions, Unwritable};
 pub use create::{CreateOptions, create, plan};
 pub use delete::{Force, delete};
-pub use exec::{Changes, Exec, ExecProcess, User, exec};
+pub use exec::{Changes, Exec, ExecProcess, IfPaused, User, exec};
 pub use kill::{SignalNumber, Target, kill};
 pub use pause::{pause, resume};
 pub use query::{Unreadable, list, processes, state};

@@ -22,6 +22,16 @@ pub struct Limits {
     pub cpu_quota: Option<i64>,
     /// Microseconds.
     pub cpu_period: Option<u64>,
+    /// Microseconds that may be saved up.
+    pub cpu_burst: Option<u64>,
+    /// 1: only when nobody else wants the CPU.
+    pub cpu_idle: Option<i64>,
+    /// Microseconds.
+    pub cpu_realtime_period: Option<u64>,
+    /// Microseconds in each real-time period.
+    pub cpu_realtime_runtime: Option<i64>,
+    /// Relative weight, 10 to 1000.
+    pub block_io_weight: Option<u16>,
     /// List of CPUs, like `0-3,7`.
     pub cpuset_cpus: Option<String>,
     /// List of memory nodes.
@@ -45,6 +55,11 @@ impl Limits {
         put("cpu", "shares", self.cpu_shares.map(Value::from));
         put("cpu", "quota", self.cpu_quota.map(Value::from));
         put("cpu", "period", self.cpu_period.map(Value::from));
+        put("cpu", "burst", self.cpu_burst.map(Value::from));
+        put("cpu", "idle", self.cpu_idle.map(Value::from));
+        put("cpu", "realtimePeriod", self.cpu_realtime_period.map(Value::from));
+        put("cpu", "realtimeRuntime", self.cpu_realtime_runtime.map(Value::from));
+        put("blockIO", "weight", self.block_io_weight.map(Value::from));
         put("cpu", "cpus", self.cpuset_cpus.clone().map(Value::from));
         put("cpu", "mems", self.cpuset_mems.clone().map(Value::from));
         put("pids", "limit", self.pids.map(Value::from));
@@ -94,11 +109,14 @@ mod tests {
             cpu_shares: Some(7),
             cpuset_cpus: Some("0".into()),
             pids: Some(9),
+            block_io_weight: Some(10),
             ..Limits::default()
         };
         let value: Value = serde_json::from_slice(&limits.to_json()).unwrap();
-        let expected =
-            json!({"memory": {"limit": -1}, "cpu": {"shares": 7, "cpus": "0"}, "pids": {"limit": 9}});
+        let expected = json!({
+            "memory": {"limit": -1}, "cpu": {"shares": 7, "cpus": "0"},
+            "blockIO": {"weight": 10}, "pids": {"limit": 9},
+        });
         assert_eq!(value, expected);
     }
 }

@@ -29,6 +29,17 @@ pub struct Context<'a> {
     pub id: &'a str,
     /// Whether the workload gets a session keyring of its own (`--no-new-keyring` says no).
     pub keyring: Keyring,
+    /// How init enters the root (`--no-pivot`).
+    pub root_entry: RootEntry,
+}
+
+/// How init enters the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootEntry {
+    /// By pivot_root(2): nothing else of the host's tree is left.
+    Pivot,
+    /// By moving it over `/` and chroot(2).
+    Move,
 }
 
 /// Which session keyring the workload gets (keyrings(7)).
@@ -50,7 +61,7 @@ pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
         linux.seccomp().as_ref().map(|profile| seccomp::compile(profile, "$.linux.seccomp")).transpose()?;
     let namespaces: Vec<NamespacePlan> = linux.namespaces().iter().flatten().map(namespace).collect();
     let mut builder = Builder { bundle, linux: &linux, namespaces: &namespaces, steps: Vec::new() };
-    builder.build(&hooks);
+    builder.build(&hooks, context.root_entry);
     if bundle.workload == Workload::Exec {
         let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).map(str::to_owned);
         builder.steps.push(Step::FindProgram {
@@ -95,7 +106,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(&mut self, hooks: &HooksPlan) {
+    fn build(&mut self, hooks: &HooksPlan, root_entry: RootEntry) {
         self.steps.push(Step::NewSession);
         self.system();
         let own_mounts = self.namespace(NamespaceKind::Mount).is_some();
@@ -121,7 +132,10 @@ impl Builder<'_> {
         if own_mounts {
             self.protect();
         }
-        self.steps.push(Step::EnterRoot);
+        self.steps.push(match root_entry {
+            RootEntry::Move if own_mounts => Step::MoveRoot,
+            RootEntry::Move | RootEntry::Pivot => Step::EnterRoot,
+        });
         if let Some(propagation) = self.linux.rootfs_propagation().as_deref().and_then(mounts::propagation) {
             self.steps.push(Step::RootPropagation(propagation));
         }

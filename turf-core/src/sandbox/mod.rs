@@ -23,4 +23,5 @@ pub mod seccomp;
 pub mod step;
 
 pub use plan::{CgroupPlan, InitPlan, Plan, ProcessPlan};
+pub use process::capability_names;
 pub use step::{Step, StepError};

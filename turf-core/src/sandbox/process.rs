@@ -90,6 +90,11 @@ pub(crate) fn capability_bit(name: &str) -> Option<u64> {
     CAPABILITIES.iter().position(|known| *known == name).map(|number| 1 << number)
 }
 
+/// The names of all capabilities, in the order of their numbers.
+pub fn capability_names() -> impl Iterator<Item = String> {
+    CAPABILITIES.iter().map(|name| format!("CAP_{name}"))
+}
+
 /// The terminal the process asks for.
 pub(crate) fn terminal(process: &Process) -> Option<TerminalPlan> {
     if process.terminal() != Some(true) {

@@ -73,6 +73,9 @@ pub enum Step {
     ReadonlyRoot,
     /// Makes the root init's `/` (pivot_root(2)) and detaches everything else.
     EnterRoot,
+    /// Moves the root over `/` and makes it init's `/` (mount(2), `MS_MOVE`; chroot(2)): for a host whose own
+    /// root is a ramfs, which pivot_root(2) cannot leave.
+    MoveRoot,
     /// Sets the propagation of the root's mount.
     RootPropagation(Propagation),
     /// Refuses a program that cannot be found, so that `create` fails and not `start`.

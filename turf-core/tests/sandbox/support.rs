@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use turf_core::Result;
 use turf_core::bundle::{Bundle, default};
-use turf_core::sandbox::compile::{Context, Keyring, compile};
+use turf_core::sandbox::compile::{Context, Keyring, RootEntry, compile};
 use turf_core::sandbox::gate::{self, Gate};
 use turf_core::sandbox::init::{Created, SpawnOptions, spawn};
 use turf_core::sandbox::plan::Plan;
@@ -68,7 +68,7 @@ impl Case {
         let bundle = self.dir.path().join("bundle");
         fs::write(bundle.join("config.json"), self.config.to_string()).unwrap();
         let bundle = Bundle::load(&bundle).unwrap();
-        compile(&bundle, Context { id: "box", keyring: Keyring::New }).unwrap()
+        compile(&bundle, Context { id: "box", keyring: Keyring::New, root_entry: RootEntry::Pivot }).unwrap()
     }
 
     pub fn create(&self) -> Result<Created> {

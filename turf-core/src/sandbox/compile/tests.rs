@@ -7,7 +7,7 @@ use crate::bundle::{Bundle, default};
 use crate::sandbox::step::{MountAttributes, Parameter};
 
 fn context() -> Context<'static> {
-    Context { id: "c1", keyring: Keyring::New }
+    Context { id: "c1", keyring: Keyring::New, root_entry: RootEntry::Pivot }
 }
 
 /// Loads a default bundle after changes to its JSON.
@@ -304,4 +304,14 @@ fn what_a_worker_bundle_must_not_say_is_refused_with_its_place() {
         let error = refusal(default::WORKER, change);
         assert!(error.contains(words), "{error} lacks {words}");
     }
+}
+
+#[test]
+fn without_pivot_the_root_is_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("rootfs")).unwrap();
+    std::fs::write(dir.path().join("config.json"), default::PROGRAM).unwrap();
+    let bundle = Bundle::load(dir.path()).unwrap();
+    let moved = compile(&bundle, Context { root_entry: RootEntry::Move, ..context() }).unwrap().init.steps;
+    assert!(moved.contains(&Step::MoveRoot) && !moved.contains(&Step::EnterRoot));
 }

@@ -17,6 +17,7 @@
 mod copy_up;
 mod inside;
 mod mounting;
+mod move_root;
 mod root;
 mod spawn;
 mod steps;

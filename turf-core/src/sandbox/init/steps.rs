@@ -97,6 +97,7 @@ impl<'a> Sandbox<'a> {
                 mount_setattr(self.root.as_fd(), Depth::One, &attr).at(|| "make the root read-only")
             }
             Step::EnterRoot => self.enter_root().at(|| "enter the root"),
+            Step::MoveRoot => self.move_root(),
             Step::RootPropagation(propagation) => {
                 let flags = propagation_flags(*propagation);
                 mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
@@ -302,7 +303,7 @@ fn make_parent_private(path: &Path) -> io::Result<()> {
 }
 
 /// A path of /proc/self/mountinfo: blanks and backslashes are written in octal.
-fn unescape(text: &str) -> PathBuf {
+pub(super) fn unescape(text: &str) -> PathBuf {
     let decode = |text: String, (code, plain): (&str, &str)| text.replace(code, plain);
     let codes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     codes.into_iter().fold(text.to_owned(), decode).into()

@@ -1,0 +1,93 @@
+//! Groups below those of a container, which `exec --cgroup` joins; and whether groups could be made.
+
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use nix::unistd::{AccessFlags, eaccess};
+
+use super::{Cgroup, Group, open_for_writing};
+use crate::error::{Error, Result};
+
+/// A group below the container's own, `[CONTROLLER[,CONTROLLER]:]PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubGroup {
+    /// On version 1: the hierarchies in which it is; empty: all of the container's.
+    controllers: Vec<String>,
+    path: PathBuf,
+}
+
+impl FromStr for SubGroup {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<SubGroup> {
+        let refuse = |reason: &str| Err(Error::invalid(format!("--cgroup {text:?}"), reason));
+        let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+        let controllers: Vec<String> = controllers.split(',').map(str::to_owned).collect();
+        let named = text.contains(':');
+        if named && controllers.iter().any(String::is_empty) {
+            return refuse("must be [CONTROLLER[,CONTROLLER]:]PATH");
+        }
+        let path = Path::new(path);
+        if path.components().any(|part| part == Component::ParentDir) {
+            return refuse("must not contain \"..\"");
+        }
+        let path = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        Ok(SubGroup { controllers: if named { controllers } else { Vec::new() }, path })
+    }
+}
+
+impl Cgroup {
+    /// The same as [`Cgroup::open_for_join`] for groups below the container's own, which must exist. Of
+    /// several that name a hierarchy the last one counts.
+    pub fn open_for_join_below(&self, below: &[SubGroup]) -> Result<Vec<OwnedFd>> {
+        let unknown = |name: &&String| !self.groups.iter().any(|group| group.has(name));
+        if let Some(name) = below.iter().flat_map(|sub| &sub.controllers).find(unknown) {
+            return Err(Error::invalid(format!("--cgroup {name}:"), "is no controller of this container"));
+        }
+        let path = |group: &Group| {
+            let here = |sub: &&SubGroup| {
+                sub.controllers.is_empty() || sub.controllers.iter().any(|name| group.has(name))
+            };
+            below.iter().rev().find(here).map_or(Path::new(""), |sub| sub.path.as_path()).to_owned()
+        };
+        let open =
+            |group: &Group| open_for_writing(&group.directory.join(path(group)).join(group.join_file()));
+        self.groups.iter().map(open).collect()
+    }
+
+    /// Whether the caller has the right to make all of the groups.
+    pub fn may_be_made(&self) -> bool {
+        self.groups.iter().all(|group| {
+            let existing = group.directory.ancestors().find(|directory| directory.exists());
+            existing.is_some_and(|directory| eaccess(directory, AccessFlags::W_OK).is_ok())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_below_is_a_path_with_or_without_controllers() {
+        let parse = |text: &str| text.parse::<SubGroup>();
+        let sub = |controllers: &[&str], path: &str| SubGroup {
+            controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
+            path: path.into(),
+        };
+        assert_eq!(parse("a/b").unwrap(), sub(&[], "a/b"));
+        assert_eq!(parse("/a//b/").unwrap(), sub(&[], "a/b"));
+        assert_eq!(parse("").unwrap(), sub(&[], ""));
+        assert_eq!(parse("cpu,cpuacct:a").unwrap(), sub(&["cpu", "cpuacct"], "a"));
+        for refused in [":a", "cpu,:a", "..", "cpu:../b", "a/../.."] {
+            assert!(parse(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_controller_that_the_container_has_not_is_refused() {
+        let error = Cgroup::default().open_for_join_below(&["cpu:a".parse().unwrap()]).unwrap_err();
+        assert!(error.to_string().contains("cpu:"), "{error}");
+    }
+}
