@@ -13,5 +13,5 @@ pub mod http;
 pub mod web;
 pub mod worker;
 
-pub use engine::{Script, ScriptError, V8Flags, initialize};
-pub use worker::{ListenAddress, Listener, Runtime, Start, Worker, WorkerOptions};
+pub use engine::{Script, ScriptError, Snapshot, SnapshotError, V8Flags, initialize};
+pub use worker::{ListenAddress, Listener, Runtime, Start, Worker, WorkerOptions, build_snapshot};

@@ -4,14 +4,16 @@
 mod options;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use aworker_rt::engine::listen_fds;
+use aworker_rt::engine::{in_child, listen_fds};
 use aworker_rt::http::ServerOptions;
 use aworker_rt::{
-    ListenAddress, Listener, Runtime, Script, ScriptError, Start, V8Flags, Worker, WorkerOptions,
+    ListenAddress, Listener, Runtime, Script, ScriptError, Snapshot, Start, V8Flags, Worker, WorkerOptions,
+    build_snapshot,
 };
-use options::{Command, RunOptions};
+use options::{Command, Program, RunOptions};
 
 /// Where a worker listens when nobody says otherwise; `$PORT` replaces the port.
 const DEFAULT_PORT: &str = "8080";
@@ -21,8 +23,9 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let outcome = match options::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run { file, options }) => run(&file, options),
+        Ok(Command::Run { program, options }) => run(program, options),
         Ok(Command::Eval { code, options }) => evaluate(&code, options),
+        Ok(Command::BuildSnapshot { file, output, options }) => write_snapshot(&file, &output, options),
         Ok(Command::Help) => {
             print!("{}", options::HELP);
             return ExitCode::SUCCESS;
@@ -42,20 +45,56 @@ fn main() -> ExitCode {
     })
 }
 
-/// Runs a script's whole life.
-fn run(file: &std::path::Path, options: RunOptions) -> Result<ExitCode, ScriptError> {
+/// Runs a program up to `serialize` and writes its heap.
+fn write_snapshot(file: &Path, output: &Path, options: RunOptions) -> Result<ExitCode, ScriptError> {
     let script = Script::read(file)?;
+    let built = in_child(|| {
+        initialize(&options);
+        let failed = |error| ScriptError::new(format!("write {}: {error}", output.display()));
+        let written = build_snapshot(&script).and_then(|snapshot| snapshot.write(output).map_err(failed));
+        if let Err(error) = &written {
+            eprintln!("{}: {error}", file.display());
+        }
+        i32::from(written.is_err())
+    });
+    let status = built.map_err(|error| ScriptError::new(format!("fork the builder: {error}")))?;
+    match status.code() {
+        Some(0) => Ok(ExitCode::SUCCESS),
+        Some(_) => Ok(ExitCode::FAILURE),
+        None => Err(ScriptError::new(format!(
+            "{}: V8 could not write the heap ({status}); what it says above names the kind of object",
+            file.display()
+        ))),
+    }
+}
+
+/// Runs a program's whole life.
+fn run(program: Program, options: RunOptions) -> Result<ExitCode, ScriptError> {
+    let (start, runtime) = match program {
+        Program::Script(file) => {
+            let script = Script::read(&file)?;
+            initialize(&options);
+            (Start::Load(script), Runtime::new())
+        }
+        Program::Snapshot(file) => {
+            initialize(&options);
+            let restored = Snapshot::read(&file).and_then(Runtime::restored);
+            let failed = |error| ScriptError::new(format!("snapshot {}: {error}", file.display()));
+            (Start::Deserialize, restored.map_err(failed)?)
+        }
+    };
     let mut listeners = inherited_listeners()?;
     for address in &options.listen {
         listeners.push(Listener::bind(address).map_err(|error| ScriptError::new(error.to_string()))?);
     }
-    let status = worker(options)?.run(Start::Load(script), listeners);
+    let status = worker(runtime, options)?.run(start, listeners);
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
 }
 
 /// Evaluates code, and prints the value of a classic script.
 fn evaluate(code: &str, options: RunOptions) -> Result<ExitCode, ScriptError> {
-    let value = worker(options)?.evaluate(&Script::from_text("[eval]", code))?;
+    initialize(&options);
+    let value = worker(Runtime::new(), options)?.evaluate(&Script::from_text("[eval]", code))?;
     if let Some(value) = value {
         // A reader that has gone away is no failure of the code.
         let _ = writeln!(std::io::stdout(), "{value}");
@@ -63,8 +102,11 @@ fn evaluate(code: &str, options: RunOptions) -> Result<ExitCode, ScriptError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn worker(options: RunOptions) -> Result<Worker, ScriptError> {
-    aworker_rt::initialize(&V8Flags { max_heap_mb: options.max_heap_mb, extra: options.v8_flags });
+fn initialize(options: &RunOptions) {
+    aworker_rt::initialize(&V8Flags { max_heap_mb: options.max_heap_mb, extra: options.v8_flags.clone() });
+}
+
+fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> {
     let port = std::env::var("PORT").unwrap_or_else(|_| DEFAULT_PORT.to_owned());
     let default_listen: ListenAddress = format!("tcp://0.0.0.0:{port}")
         .parse()
@@ -72,7 +114,7 @@ fn worker(options: RunOptions) -> Result<Worker, ScriptError> {
     let mut server = ServerOptions::default();
     server.max_body_bytes = options.max_body_bytes.unwrap_or(server.max_body_bytes);
     server.request_timeout_ms = options.request_timeout_ms.unwrap_or(server.request_timeout_ms);
-    Runtime::new().become_worker(WorkerOptions {
+    runtime.become_worker(WorkerOptions {
         arguments: options.arguments,
         environment: environment(),
         working_directory: None,

@@ -10,22 +10,32 @@ pub const HELP: &str = "\
 Aworker runs JavaScript after the Service Worker model.
 
 Usage: aworker [run] [OPTIONS] FILE [OPTIONS] [--] [ARGUMENTS...]
+       aworker run [OPTIONS] --snapshot SNAPSHOT [OPTIONS] [--] [ARGUMENTS...]
        aworker eval [OPTIONS] CODE [OPTIONS] [--] [ARGUMENTS...]
+       aworker snapshot build [OPTIONS] FILE -o SNAPSHOT
        aworker --help | --version
 
 A script that handles `fetch` serves HTTP until SIGTERM; any other script ends
 when it has nothing left to do. Its arguments are in `Aworker.args`: what
 follows the options, from the first word on that is none of them.
 
-Options:
+`snapshot build` runs the script, fires `serialize`, waits for what its listeners
+wait for, and writes the heap; `run --snapshot` goes on from there with
+`deserialize`. A snapshot fits only the aworker that made it.
+
+Serving (run):
   --listen ADDRESS    where to serve: tcp://HOST:PORT, HOST:PORT, PORT (on
                       127.0.0.1) or unix:///PATH; may be repeated. Default: the
                       sockets of LISTEN_FDS, else tcp://0.0.0.0:$PORT (8080)
-  --max-heap-mb N     limit of the JavaScript heap in MB
   --max-body-bytes N  longest request body; longer ones get 413 (100 MiB)
   --request-timeout-ms N
                       time for a handler to respond; then 504 (60000)
+
+V8:
+  --max-heap-mb N     limit of the JavaScript heap in MB
   --v8-flag FLAG      a flag for V8, for instance --v8-flag=--jitless; may be repeated
+  --v8-flags LIST     the same, several, separated by commas; --v8-flags=--help
+                      lists them all
 
 Exit status: 0 after a clean end, 1 if the script fails, 2 for a wrong command
 line, 143 if requests were cut off at the end of a drain.
@@ -34,13 +44,21 @@ line, 143 if requests were cut off at the end of a drain.
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
 pub enum Command {
-    Run { file: PathBuf, options: RunOptions },
+    Run { program: Program, options: RunOptions },
     Eval { code: String, options: RunOptions },
+    BuildSnapshot { file: PathBuf, output: PathBuf, options: RunOptions },
     Help,
     Version,
 }
 
-/// Options of `run` and `eval`.
+/// What is run.
+#[derive(Debug, PartialEq)]
+pub enum Program {
+    Script(PathBuf),
+    Snapshot(PathBuf),
+}
+
+/// Options of all verbs.
 #[derive(Debug, Default, PartialEq)]
 pub struct RunOptions {
     pub listen: Vec<ListenAddress>,
@@ -49,6 +67,55 @@ pub struct RunOptions {
     pub request_timeout_ms: Option<u64>,
     pub v8_flags: Vec<String>,
     pub arguments: Vec<String>,
+    snapshot: Option<PathBuf>,
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Run,
+    Eval,
+    BuildSnapshot,
+}
+
+const ALL: &[Verb] = &[Verb::Run, Verb::Eval, Verb::BuildSnapshot];
+const RUN: &[Verb] = &[Verb::Run];
+const BUILD: &[Verb] = &[Verb::BuildSnapshot];
+
+/// Whether a value follows an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    /// `--name VALUE` or `--name=VALUE`.
+    Value,
+}
+
+/// Every option, the verbs that know it, and whether it has a value.
+const OPTIONS: &[(&str, &[Verb], Takes)] = &[
+    ("--listen", RUN, Takes::Value),
+    ("--max-heap-mb", ALL, Takes::Value),
+    ("--max-body-bytes", RUN, Takes::Value),
+    ("--request-timeout-ms", RUN, Takes::Value),
+    ("--v8-flag", ALL, Takes::Value),
+    ("--v8-flags", ALL, Takes::Value),
+    ("--snapshot", RUN, Takes::Value),
+    ("--output", BUILD, Takes::Value),
+    ("-o", BUILD, Takes::Value),
+];
+
+/// Enters an option that its verb knows.
+fn apply(options: &mut RunOptions, name: &str, value: &str) -> Result<(), String> {
+    match name {
+        "--listen" => options.listen.push(value.parse()?),
+        "--max-heap-mb" => options.max_heap_mb = Some(megabytes(value)?),
+        "--max-body-bytes" => options.max_body_bytes = Some(number(name, value)?),
+        "--request-timeout-ms" => options.request_timeout_ms = Some(number(name, value)?),
+        "--v8-flag" => options.v8_flags.push(value.to_owned()),
+        "--v8-flags" => options.v8_flags.extend(value.split(',').map(str::to_owned)),
+        "--snapshot" => options.snapshot = Some(value.into()),
+        "--output" | "-o" => options.output = Some(value.into()),
+        _ => unreachable!("every option of the table has its line here"),
+    }
+    Ok(())
 }
 
 /// The words of a command line that are still to be understood.
@@ -57,37 +124,63 @@ type Words<'a> = std::iter::Peekable<&'a mut dyn Iterator<Item = OsString>>;
 /// Understands a command line without the program's name.
 pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let mut words = (&mut arguments as &mut dyn Iterator<Item = OsString>).peekable();
-    let eval = match words.peek().and_then(|first| first.to_str()) {
+    let verb = match words.peek().and_then(|first| first.to_str()) {
         None => return Err("want a file to run".to_owned()),
         Some("--help" | "-h" | "help") => return Ok(Command::Help),
         Some("--version" | "-V") => return Ok(Command::Version),
-        Some(verb @ ("run" | "eval")) => {
-            let eval = verb == "eval";
-            words.next();
-            eval
-        }
-        Some(_) => false,
+        Some(verb @ ("run" | "eval" | "snapshot")) => match (verb.to_owned(), words.next()) {
+            (verb, _) if verb == "run" => Verb::Run,
+            (verb, _) if verb == "eval" => Verb::Eval,
+            _ if matches!(words.peek().and_then(|word| word.to_str()), Some("--help" | "-h")) => {
+                return Ok(Command::Help);
+            }
+            _ if words.next_if(|word| word == "build").is_some() => Verb::BuildSnapshot,
+            _ => return Err("want `aworker snapshot build FILE -o SNAPSHOT`".to_owned()),
+        },
+        Some(_) => Verb::Run,
     };
     let mut options = RunOptions::default();
-    while take_option(&mut words, &mut options)? {}
+    while take_option(verb, &mut words, &mut options)? {}
     match words.peek().and_then(|word| word.to_str()) {
         Some("--help" | "-h") => return Ok(Command::Help),
         Some("--") => drop(words.next()),
-        Some(word) if word.starts_with('-') => return Err(format!("unknown option {word}")),
+        Some(word) if word.starts_with('-') && word.len() > 1 => return Err(unknown(verb, word)),
         _ => {}
     }
-    let subject = words.next().ok_or(if eval { "want code to evaluate" } else { "want a file to run" })?;
-    while take_option(&mut words, &mut options)? {}
+    let subject = match (&options.snapshot, verb) {
+        (Some(_), _) => OsString::new(),
+        (None, Verb::Run) => words.next().ok_or("want a file to run")?,
+        (None, Verb::Eval) => words.next().ok_or("want code to evaluate")?,
+        (None, Verb::BuildSnapshot) => words.next().ok_or("want a file to run up to `serialize`")?,
+    };
+    while take_option(verb, &mut words, &mut options)? {}
     words.next_if(|word| word == "--");
     options.arguments = words.map(|argument| argument.to_string_lossy().into_owned()).collect();
-    match eval {
-        true => Ok(Command::Eval { code: subject.to_string_lossy().into_owned(), options }),
-        false => Ok(Command::Run { file: subject.into(), options }),
+    finish(verb, subject, options)
+}
+
+fn finish(verb: Verb, subject: OsString, mut options: RunOptions) -> Result<Command, String> {
+    match verb {
+        Verb::Eval => Ok(Command::Eval { code: subject.to_string_lossy().into_owned(), options }),
+        Verb::Run => {
+            let program = match options.snapshot.take() {
+                Some(snapshot) => Program::Snapshot(snapshot),
+                None => Program::Script(subject.into()),
+            };
+            Ok(Command::Run { program, options })
+        }
+        Verb::BuildSnapshot => match (options.output.take(), options.arguments.first()) {
+            (_, Some(surplus)) => Err(format!(
+                "what to do with {surplus}? A snapshot's program gets its arguments from `run --snapshot`"
+            )),
+            (None, None) => Err("want -o SNAPSHOT, the file to write".to_owned()),
+            (Some(output), None) => Ok(Command::BuildSnapshot { file: subject.into(), output, options }),
+        },
     }
 }
 
 /// Takes the next word, and its value, if it is an option of ours.
-fn take_option(words: &mut Words<'_>, options: &mut RunOptions) -> Result<bool, String> {
+fn take_option(verb: Verb, words: &mut Words<'_>, options: &mut RunOptions) -> Result<bool, String> {
     let Some(text) = words.peek().map(|word| word.to_string_lossy().into_owned()) else {
         return Ok(false);
     };
@@ -95,22 +188,34 @@ fn take_option(words: &mut Words<'_>, options: &mut RunOptions) -> Result<bool, 
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (text.as_str(), None),
     };
-    if !["--listen", "--max-heap-mb", "--max-body-bytes", "--request-timeout-ms", "--v8-flag"].contains(&name)
-    {
+    let known = OPTIONS.iter().find(|(known, verbs, _)| *known == name && verbs.contains(&verb));
+    let Some((_, _, takes)) = known else {
         return Ok(false);
-    }
+    };
     words.next();
-    let value = value
-        .or_else(|| words.next().map(|next| next.to_string_lossy().into_owned()))
-        .ok_or(format!("{name} wants a value"))?;
-    match name {
-        "--listen" => options.listen.push(value.parse()?),
-        "--max-heap-mb" => options.max_heap_mb = Some(megabytes(&value)?),
-        "--max-body-bytes" => options.max_body_bytes = Some(number(name, &value)?),
-        "--request-timeout-ms" => options.request_timeout_ms = Some(number(name, &value)?),
-        _ => options.v8_flags.push(value),
+    match takes {
+        Takes::Value => {
+            let value = value.or_else(|| words.next().map(|next| next.to_string_lossy().into_owned()));
+            apply(options, name, &value.ok_or(format!("{name} wants a value"))?)?;
+        }
     }
     Ok(true)
+}
+
+/// Says that an option is not known, or not to this verb.
+fn unknown(verb: Verb, word: &str) -> String {
+    let name = word.split('=').next().unwrap_or(word);
+    match OPTIONS.iter().any(|(known, ..)| *known == name) {
+        true => format!(
+            "{name} is no option of `{}`",
+            match verb {
+                Verb::Run => "run",
+                Verb::Eval => "eval",
+                Verb::BuildSnapshot => "snapshot build",
+            }
+        ),
+        false => format!("unknown option {word}"),
+    }
 }
 
 fn number(name: &str, text: &str) -> Result<u64, String> {
@@ -137,12 +242,12 @@ mod tests {
 
     #[test]
     fn options_stand_before_the_file_or_right_after_it() {
-        let Ok(Command::Run { file, options }) =
+        let Ok(Command::Run { program, options }) =
             words("run --listen 80 --max-heap-mb=64 w.js --listen 81 a --listen x")
         else {
             panic!("a command");
         };
-        assert_eq!(file, PathBuf::from("w.js"));
+        assert_eq!(program, Program::Script("w.js".into()));
         let listen = ["tcp://127.0.0.1:80", "tcp://127.0.0.1:81"];
         assert_eq!(options.listen, listen.map(|address| address.parse().expect("an address")));
         assert_eq!(options.max_heap_mb, Some(64));
@@ -156,8 +261,8 @@ mod tests {
             ("run w.js -- --listen 80", vec!["--listen", "80"]),
             ("run -- w.js --help", vec!["--help"]),
         ] {
-            let Ok(Command::Run { file, options }) = words(line) else { panic!("{line}") };
-            assert_eq!(file, PathBuf::from("w.js"));
+            let Ok(Command::Run { program, options }) = words(line) else { panic!("{line}") };
+            assert_eq!(program, Program::Script("w.js".into()));
             assert_eq!(options.arguments, expected, "{line}");
         }
     }
@@ -165,6 +270,27 @@ mod tests {
     #[test]
     fn the_verb_run_may_be_left_out() {
         assert_eq!(words("/app/worker.js a"), words("run /app/worker.js a"));
+    }
+
+    #[test]
+    fn snapshots_are_built_from_a_file_and_run_instead_of_one() {
+        let Ok(Command::BuildSnapshot { file, output, .. }) = words("snapshot build w.js -o s") else {
+            panic!("a command");
+        };
+        assert_eq!((file, output), ("w.js".into(), "s".into()));
+        let Ok(Command::Run { program, options }) = words("run --snapshot=s --listen 80 a b") else {
+            panic!("a command");
+        };
+        assert_eq!(program, Program::Snapshot("s".into()));
+        assert_eq!(options.arguments, ["a", "b"]);
+    }
+
+    #[test]
+    fn v8_flags_are_a_list() {
+        let Ok(Command::Eval { options, .. }) = words("eval --v8-flag --a --v8-flags=--b,--c=1 1") else {
+            panic!("a command");
+        };
+        assert_eq!(options.v8_flags, ["--a", "--b", "--c=1"]);
     }
 
     #[test]
@@ -179,6 +305,14 @@ mod tests {
             "run --max-heap-mb 1 w.js",
             "run --max-body-bytes -1 w.js",
             "run --request-timeout-ms 0 w.js",
+            "snapshot",
+            "snapshot build",
+            "snapshot build w.js",
+            "snapshot build w.js -o",
+            "snapshot build w.js -o s argument",
+            "snapshot build --listen 80 w.js -o s",
+            "eval --snapshot s 1",
+            "run --output s w.js",
         ] {
             assert!(words(line).is_err(), "{line}");
         }

@@ -1,84 +1,11 @@
 //! Drives the built `aworker` program with scripts: modules, errors, order of
 //! the event loop, lifecycle, exit codes.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod script_support;
 
-/// A directory of script files, removed when dropped.
-struct Directory(PathBuf);
+use std::process::Command;
 
-impl Directory {
-    fn new(name: &str, files: &[(&str, &str)]) -> Directory {
-        let path = std::env::temp_dir().join(format!("aworker-test-{}-{name}", std::process::id()));
-        for (file, text) in files {
-            let file = path.join(file);
-            std::fs::create_dir_all(file.parent().expect("below the directory")).expect("make the directory");
-            std::fs::write(&file, text).expect("write a script");
-        }
-        Directory(path)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Run {
-        Run::of(aworker().current_dir(&self.0).args(arguments))
-    }
-
-    /// A file's path as messages show it.
-    fn shown(&self, file: &str) -> String {
-        path_text(&self.0.join(file))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn path_text(path: &Path) -> String {
-    path.to_str().expect("a UTF-8 path").to_owned()
-}
-
-fn aworker() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aworker"));
-    command.env_remove("LISTEN_FDS");
-    command
-}
-
-/// What a run left behind.
-#[derive(Debug)]
-struct Run {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn of(command: &mut Command) -> Run {
-        let Output { status, stdout, stderr } = command.output().expect("aworker starts");
-        Run {
-            status: status.code(),
-            stdout: String::from_utf8(stdout).expect("UTF-8"),
-            stderr: String::from_utf8(stderr).expect("UTF-8"),
-        }
-    }
-
-    fn eval(code: &str) -> Run {
-        Run::of(aworker().args(["eval", code]))
-    }
-
-    #[track_caller]
-    fn prints(&self, stdout: &str) {
-        assert_eq!((self.stdout.as_str(), self.stderr.as_str(), self.status), (stdout, "", Some(0)));
-    }
-
-    #[track_caller]
-    fn fails_with(&self, parts: &[&str]) {
-        assert_eq!(self.status, Some(1), "{self:?}");
-        for part in parts {
-            assert!(self.stderr.contains(part), "{part:?} is missing in:\n{}", self.stderr);
-        }
-    }
-}
+use script_support::{Directory, Run, aworker, path_text};
 
 #[test]
 fn eval_prints_the_value_of_the_code() {
@@ -113,6 +40,21 @@ fn modules_import_files_json_and_each_other() {
     let expected =
         format!("b c of b 1 true file://{} {}\n", directory.shown("main.js"), path_text(&directory.0));
     directory.run(&["run", "main.js"]).prints(&expected);
+}
+
+#[test]
+fn a_module_may_import_itself_while_it_runs() {
+    let directory = Directory::new(
+        "self",
+        &[
+            (
+                "main.js",
+                "import('./main.js').then((self) => console.log(self.name)); import './b.js'; export const name = 'me';",
+            ),
+            ("b.js", "import('./main.js').then((main) => console.log('b sees', main.name)); await null;"),
+        ],
+    );
+    directory.run(&["run", "main.js"]).prints("b sees me\nme\n");
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl Runtime {
         Runtime { program: program.to_owned(), root, output, calls: 0, wrapper: Vec::new() }
     }
 
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The state directory.
     pub fn root(&self) -> &Path {
         &self.root

@@ -66,14 +66,13 @@ fn start(options: &Options) -> Result<(Server, Runtime, Prepared)> {
     }
     let directory = SeedDir::at(&options.directory);
     let alive = directory.claim()?;
-    let source = match &options.script {
-        Some(script) => SeedSource::Script(script.clone()),
-        None => SeedSource::BuiltIns,
-    };
-    directory.write_state(&SeedState { pid: std::process::id() as i32, source })?;
+    directory.write_state(&SeedState { pid: std::process::id() as i32, source: options.source.clone() })?;
     let runtime = warmup::warm_runtime(options)?;
     let server = Server::start(options, &directory, alive)?;
-    let beginning = if options.script.is_some() { Beginning::Deserialize } else { Beginning::OwnScript };
+    let beginning = match options.source {
+        SeedSource::BuiltIns => Beginning::OwnScript,
+        SeedSource::Script(_) | SeedSource::Snapshot(_) => Beginning::Deserialize,
+    };
     let prepared = Prepared { layout: ProcessLayout::read().ok(), beginning };
     eprintln!("turf-seed: {} listens as process {}", options.name, std::process::id());
     say(READY);

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use turf_core::seed::registry::SeedSource;
+
 /// How the program is to be called.
-pub const USAGE: &str = "usage: turf-seed --name NAME --directory DIRECTORY [--script FILE] [--foreground]";
+pub const USAGE: &str =
+    "usage: turf-seed --name NAME --directory DIRECTORY [--script FILE | --snapshot FILE] [--foreground]";
 
 /// What the program was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,8 +15,8 @@ pub struct Options {
     pub name: String,
     /// Its directory, which exists.
     pub directory: PathBuf,
-    /// The script of a userland seed.
-    pub script: Option<PathBuf>,
+    /// What it loads.
+    pub source: SeedSource,
     /// Whether to leave a daemon behind or to be the seed.
     pub place: Place,
 }
@@ -31,13 +34,15 @@ impl Options {
     /// Understands the arguments behind the program's name.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Options, String> {
         let mut arguments = arguments.into_iter();
-        let (mut name, mut directory, mut script, mut place) = (None, None, None, Place::Daemon);
+        let (mut name, mut directory, mut place) = (None, None, Place::Daemon);
+        let mut source = SeedSource::BuiltIns;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n{USAGE}"));
             match argument.as_str() {
                 "--name" => name = Some(value()?),
                 "--directory" => directory = Some(PathBuf::from(value()?)),
-                "--script" => script = Some(PathBuf::from(value()?)),
+                "--script" => source = SeedSource::Script(value()?.into()),
+                "--snapshot" => source = SeedSource::Snapshot(value()?.into()),
                 "--foreground" => place = Place::Foreground,
                 _ => return Err(format!("unknown argument {argument:?}\n{USAGE}")),
             }
@@ -46,7 +51,7 @@ impl Options {
         Ok(Options {
             name: name.ok_or_else(|| missing("--name"))?,
             directory: directory.ok_or_else(|| missing("--directory"))?,
-            script,
+            source,
             place,
         })
     }
@@ -63,12 +68,14 @@ mod tests {
     #[test]
     fn name_and_directory_are_required_and_the_rest_is_known() {
         let options = parse("--name a --directory /r --script /s.js --foreground").unwrap();
-        assert_eq!((options.name.as_str(), options.script), ("a", Some("/s.js".into())));
+        assert_eq!((options.name.as_str(), options.source), ("a", SeedSource::Script("/s.js".into())));
+        let options = parse("--name a --directory /r --snapshot /s").unwrap();
+        assert_eq!(options.source, SeedSource::Snapshot("/s".into()));
         for (line, word) in [
             ("--name a", "--directory is missing"),
             ("--directory /r", "--name is missing"),
             ("--name", "needs a value"),
-            ("--snapshot x", "unknown argument \"--snapshot\""),
+            ("--heap x", "unknown argument \"--heap\""),
         ] {
             assert!(parse(line).unwrap_err().contains(word), "{line}");
         }

@@ -80,7 +80,7 @@ impl Server {
             signals,
             forkable,
             name: options.name.clone(),
-            script: options.script.as_ref().map(|path| path.display().to_string()),
+            script: options.source.file().map(|path| path.display().to_string()),
             since: Instant::now(),
             forks: 0,
             refusals: 0,

@@ -6,12 +6,13 @@ mod support;
 
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use support::{Sandbox, World, output_of, wait_for_end};
 use turf_core::seed::client::SeedClient;
 use turf_core::seed::protocol::{self, MAX_PACKET, Reaper, Reply, Report, Request};
+use turf_core::seed::registry::SeedSource;
 use turf_core::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use turf_core::sys::socket;
 
@@ -38,6 +39,7 @@ fn main() {
         ("a_relay_tells_init_how_the_worker_ended", a_relay_tells_init_how_the_worker_ended),
         ("a_relay_kills_the_worker_when_init_is_gone", a_relay_kills_the_worker_when_init_is_gone),
         ("a_userland_seed_starts_workers_at_deserialize", a_userland_seed_starts_at_deserialize),
+        ("a_seed_of_a_snapshot_starts_workers_at_deserialize", a_seed_of_a_snapshot_starts_at_deserialize),
         ("a_seed_whose_script_throws_does_not_start", a_seed_whose_script_throws_does_not_start),
         ("two_racing_starts_give_one_seed", two_racing_starts_give_one_seed),
         ("a_killed_seed_is_replaced", a_killed_seed_is_replaced),
@@ -252,6 +254,48 @@ fn a_userland_seed_starts_at_deserialize() {
         assert_eq!(output.trim_end(), "loaded, serialized, deserialized");
     }
     assert_eq!(world.seeds.stat().script.as_deref(), Some(script.as_str()));
+}
+
+/// Builds a snapshot in a process of its own, as `aworker snapshot build` does.
+fn build_snapshot(world: &World, source: &str) -> PathBuf {
+    let script = world.script("seed.js", source);
+    let snapshot = PathBuf::from(&script).with_file_name("app.snap");
+    let status = aworker_rt::engine::in_child(|| {
+        aworker_rt::initialize(&aworker_rt::V8Flags::default());
+        let script = aworker_rt::Script::read(Path::new(&script)).unwrap();
+        aworker_rt::build_snapshot(&script).unwrap().write(&snapshot).unwrap();
+        0
+    });
+    assert!(status.unwrap().success());
+    std::fs::remove_file(script).unwrap();
+    snapshot
+}
+
+fn a_seed_of_a_snapshot_starts_at_deserialize() {
+    let mut world = World::empty();
+    let snapshot = build_snapshot(
+        &world,
+        "let state = 'loaded';
+         setTimeout(() => console.log(state + ', timer'), 30);
+         addEventListener('serialize', () => { state += ', serialized' });
+         addEventListener('deserialize', () => { state += ', deserialized'; console.log(state) });",
+    );
+    let source = SeedSource::Snapshot(snapshot.clone());
+    world.seeds.start_from("mine", source).unwrap();
+    world.seeds.name = "mine".parse().unwrap();
+    for _ in 0..3 {
+        let (report, output) = world.run(&["aworker", "/ignored.js"], Reaper::Init);
+        assert!(matches!(report, Report::Running(_)), "{report:?}");
+        let state = "loaded, serialized, deserialized";
+        assert_eq!(output.trim_end(), format!("{state}\n{state}, timer"));
+    }
+    assert_eq!(world.seeds.stat().script, Some(snapshot.display().to_string()));
+
+    let mut bytes = std::fs::read(&snapshot).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&snapshot, bytes).unwrap();
+    let error = world.seeds.start_from("bad", SeedSource::Snapshot(snapshot)).unwrap_err().to_string();
+    assert!(error.contains("seed bad does not start: snapshot ") && error.contains("checksum"), "{error}");
 }
 
 fn a_seed_whose_script_throws_does_not_start() {

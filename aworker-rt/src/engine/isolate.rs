@@ -2,6 +2,7 @@
 //! state that natives keep beside it.
 
 use super::exceptions;
+use super::snapshot::{Heap, Saved, Snapshot, SnapshotError};
 use super::{conversions, memory, modules, ops, platform, rejections, snapshot, uncaught};
 
 /// The running JavaScript engine: isolate and context.
@@ -26,18 +27,70 @@ impl Default for Engine {
 impl Engine {
     /// Makes an isolate and a context with all built-ins. V8 must be initialised.
     pub fn new() -> Engine {
-        let parameters = v8::CreateParams::default()
-            .snapshot_blob(snapshot::builtins())
-            .external_references(ops::external_references().into())
-            // The one thread must not wait for itself; the standard's service workers may not either.
-            .allow_atomics_wait(false);
-        let mut isolate = v8::Isolate::new(parameters);
+        let parameters = parameters().external_references(ops::external_references().into());
+        let mut isolate = v8::Isolate::new(parameters.snapshot_blob(snapshot::builtins()));
+        isolate.add_message_listener(uncaught::on_message);
+        Engine::set_up(isolate)
+    }
+
+    /// As [`Engine::new`], but for a heap that [`Engine::into_snapshot`] will write.
+    pub fn for_snapshot() -> Engine {
+        let references = Some(ops::external_references().into());
+        let mut isolate = v8::Isolate::snapshot_creator_from_existing_snapshot(
+            snapshot::builtins(),
+            references,
+            Some(parameters()),
+        );
+        isolate.add_message_listener(uncaught::on_message);
+        Engine::set_up(isolate)
+    }
+
+    /// Makes an isolate and a context from a program's snapshot, modules included.
+    ///
+    /// # Errors
+    /// The heap lacks a module that its metadata names.
+    pub fn restored(snapshot: Snapshot) -> Result<Engine, SnapshotError> {
+        let parameters = parameters().external_references(ops::external_references().into());
+        let Snapshot { saved, heap } = snapshot;
+        // The message listener is in the heap.
+        let mut engine = Engine::set_up(v8::Isolate::new(parameters.snapshot_blob(heap.into_startup_data())));
+        engine.with_scope(|scope| modules::restore(scope, &saved.modules))?;
+        Ok(engine)
+    }
+
+    /// Writes the heap, its modules and the script's timers.
+    ///
+    /// # Errors
+    /// V8 could not write the heap.
+    pub fn into_snapshot(mut self, timers: Vec<(u64, i64)>) -> Result<Snapshot, SnapshotError> {
+        let context = self.context.clone();
+        let Internals(internals) = self.isolate.remove_slot().expect("set at the beginning");
+        rejections::forget(&mut self.isolate);
+        let saved = {
+            v8::scope!(let scope, &mut self.isolate);
+            let context = v8::Local::new(scope, &context);
+            let scope = &mut v8::ContextScope::new(scope, context);
+            let internals = v8::Local::new(scope, internals);
+            let index = scope.add_context_data(context, internals);
+            assert_eq!(index, snapshot::INTERNALS);
+            let modules = modules::save(scope, context);
+            scope.clear_kept_objects();
+            scope.set_default_context(context);
+            Saved { modules, timers }
+        };
+        drop(context);
+        let Engine { context, isolate } = self;
+        drop(context);
+        let blob = isolate.create_blob(v8::FunctionCodeHandling::Keep).ok_or(SnapshotError::NotWritten)?;
+        Ok(Snapshot { saved, heap: Heap::from(&*blob) })
+    }
+
+    fn set_up(mut isolate: v8::OwnedIsolate) -> Engine {
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
         platform::attach(&mut isolate);
         modules::install(&mut isolate);
         memory::install_limit(&mut isolate);
         isolate.set_promise_reject_callback(rejections::on_promise_reject);
-        isolate.add_message_listener(uncaught::on_message);
         isolate.set_capture_stack_trace_for_uncaught_exceptions(true, exceptions::STACK_FRAMES);
         let (context, internals) = {
             v8::scope!(let scope, &mut isolate);
@@ -75,6 +128,12 @@ impl Engine {
         let scope = &mut v8::ContextScope::new(scope, context);
         action(scope)
     }
+}
+
+/// What every isolate is made with.
+fn parameters() -> v8::CreateParams {
+    // The one thread must not wait for itself; the standard's service workers may not either.
+    v8::CreateParams::default().allow_atomics_wait(false)
 }
 
 /// The function a built-in left in `internals.callbacks` under this name.

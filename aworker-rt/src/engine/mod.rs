@@ -5,13 +5,14 @@
 
 mod accept;
 mod ascii;
+mod child;
 pub mod conversions;
 pub mod exceptions;
 mod inherited;
 mod isolate;
 mod madvise;
 mod memory;
-mod modules;
+pub(crate) mod modules;
 mod ops;
 mod platform;
 pub mod rejections;
@@ -25,10 +26,12 @@ pub(crate) mod uncaught;
 
 pub use accept::accept;
 pub use ascii::is_ascii;
+pub use child::in_child;
 pub use exceptions::ScriptError;
 pub use inherited::listen_fds;
 pub use isolate::{Engine, callback, inspect};
 pub use platform::{V8Flags, initialize, run_platform_task, v8_version};
 pub use request_origin::{enter_request, in_request, leave_request};
 pub use script::{Loaded, Script, load};
+pub use snapshot::{Saved, Snapshot, SnapshotError};
 pub use uncaught::{call_or_fail, fail, take_failure};

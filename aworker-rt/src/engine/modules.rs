@@ -8,7 +8,11 @@
 use std::collections::HashMap;
 use std::num::NonZeroI32;
 
+use serde::{Deserialize, Serialize};
+
 use super::conversions::{self, string, throw_type_error};
+use super::isolate::callback;
+use super::snapshot::{self, SnapshotError};
 use super::specifier::{self, ModuleName};
 
 /// Most modules of one worker: a guard against generated, endless graphs.
@@ -18,8 +22,12 @@ const MAX_MODULES: usize = 10_000;
 /// size would not start in any sensible time.
 const MAX_SOURCE_BYTES: u64 = 64 << 20;
 
+/// The text of a module that is a value. V8's synthetic modules would do the same with a native function, whose
+/// address a snapshot cannot keep.
+const VALUE_MODULE: &str = "export default import.meta.value;";
+
 /// What a file is loaded as; the same file as two kinds is two modules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Kind {
     JavaScript,
     Json,
@@ -29,8 +37,8 @@ enum Kind {
 struct Entry {
     module: v8::Global<v8::Module>,
     name: ModuleName,
-    /// The default export of a JSON module until it is evaluated.
-    json: Option<v8::Global<v8::Value>>,
+    /// The default export of a module that is no program, until it is evaluated.
+    value: Option<v8::Global<v8::Value>>,
 }
 
 /// All modules of the isolate.
@@ -50,10 +58,14 @@ impl ModuleMap {
         self.entries.push(entry);
     }
 
+    fn place(&self, module: v8::Local<v8::Module>) -> Option<usize> {
+        let places = self.by_hash.get(&module.get_identity_hash())?;
+        places.iter().copied().find(|place| self.entries[*place].module == module)
+    }
+
     fn find(&mut self, module: v8::Local<v8::Module>) -> Option<&mut Entry> {
-        let indices = self.by_hash.get(&module.get_identity_hash())?;
-        let index = *indices.iter().find(|index| self.entries[**index].module == module)?;
-        self.entries.get_mut(index)
+        let place = self.place(module)?;
+        self.entries.get_mut(place)
     }
 }
 
@@ -70,9 +82,58 @@ pub(super) fn install(isolate: &mut v8::Isolate) {
     isolate.set_host_initialize_import_meta_object_callback(initialise_import_meta);
 }
 
+/// What a snapshot keeps of the map beside the modules themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedModules(Vec<(String, Kind)>);
+
+/// Adds every module to the context's data, behind `internals`.
+pub(super) fn save(
+    scope: &mut v8::PinScope<'_, '_, ()>,
+    context: v8::Local<'_, v8::Context>,
+) -> SavedModules {
+    let ModuleMap { entries, by_name, .. } = std::mem::take(map(scope));
+    let mut saved = Vec::new();
+    for ((name, kind), index) in by_name {
+        let module = v8::Local::new(scope, &entries[index].module);
+        // What did not get as far as to run is read again when it is wanted.
+        if matches!(module.get_status(), v8::ModuleStatus::Evaluated | v8::ModuleStatus::Errored) {
+            let index = scope.add_context_data(context, module);
+            saved.push((name.as_str().to_owned(), kind));
+            assert_eq!(index, snapshot::INTERNALS + saved.len(), "the context's data are in order");
+        }
+    }
+    SavedModules(saved)
+}
+
+/// Makes the map that was saved.
+pub(super) fn restore(scope: &mut v8::PinScope<'_, '_>, saved: &SavedModules) -> Result<(), SnapshotError> {
+    for (place, (name, kind)) in saved.0.iter().enumerate() {
+        v8::scope!(let scope, scope);
+        let module = scope.get_context_data_from_snapshot_once::<v8::Module>(snapshot::INTERNALS + 1 + place);
+        let Ok(module) = module else {
+            return Err(SnapshotError::Damaged(format!("the heap has no module {name}")));
+        };
+        let entry =
+            Entry { module: v8::Global::new(scope, module), name: ModuleName::from_path(name), value: None };
+        map(scope).insert(entry, *kind, module.get_identity_hash());
+    }
+    Ok(())
+}
+
 /// Compiles source text as a module and enters it into the map.
 /// An exception is pending if there is none.
 pub(super) fn compile<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    name: &ModuleName,
+    text: &str,
+) -> Option<v8::Local<'s, v8::Module>> {
+    let module = compile_text(scope, name, text)?;
+    let entry = Entry { module: v8::Global::new(scope, module), name: name.clone(), value: None };
+    map(scope).insert(entry, Kind::JavaScript, module.get_identity_hash());
+    Some(module)
+}
+
+fn compile_text<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     name: &ModuleName,
     text: &str,
@@ -82,10 +143,7 @@ pub(super) fn compile<'s>(
     let origin =
         v8::ScriptOrigin::new(scope, resource.into(), 0, 0, false, 0, None, false, false, true, None);
     let mut source = v8::script_compiler::Source::new(source, Some(&origin));
-    let module = v8::script_compiler::compile_module(scope, &mut source)?;
-    let entry = Entry { module: v8::Global::new(scope, module), name: name.clone(), json: None };
-    map(scope).insert(entry, Kind::JavaScript, module.get_identity_hash());
-    Some(module)
+    v8::script_compiler::compile_module(scope, &mut source)
 }
 
 /// Loads what the module imports, links and evaluates it; the promise of its
@@ -234,11 +292,9 @@ fn compile_json<'s>(
     text: &str,
 ) -> Option<v8::Local<'s, v8::Module>> {
     let value = parse_json(scope, name, text)?;
-    let value = v8::Global::new(scope, value);
-    let resource = string(scope, name.as_str());
-    let exports = [string(scope, "default")];
-    let module = v8::Module::create_synthetic_module(scope, resource, &exports, evaluate_json);
-    let entry = Entry { module: v8::Global::new(scope, module), name: name.clone(), json: Some(value) };
+    let module = compile_text(scope, name, VALUE_MODULE)?;
+    let value = Some(v8::Global::new(scope, value));
+    let entry = Entry { module: v8::Global::new(scope, module), name: name.clone(), value };
     map(scope).insert(entry, Kind::Json, module.get_identity_hash());
     Some(module)
 }
@@ -261,24 +317,6 @@ fn parse_json<'s>(
     let error = v8::Exception::syntax_error(scope, message);
     scope.throw_exception(error);
     None
-}
-
-/// Evaluation steps of a JSON module.
-fn evaluate_json<'s>(
-    context: v8::Local<'s, v8::Context>,
-    module: v8::Local<'s, v8::Module>,
-) -> Option<v8::Local<'s, v8::Value>> {
-    // SAFETY: V8 calls this with the current context, while no other scope of
-    // ours is in use.
-    v8::callback_scope!(unsafe scope, context);
-    let value = map(scope).find(module)?.json.take()?;
-    let value = v8::Local::new(scope, value);
-    let key = string(scope, "default");
-    module.set_synthetic_module_export(scope, key, value)?;
-    let resolver = v8::PromiseResolver::new(scope)?;
-    let undefined = v8::undefined(scope).into();
-    resolver.resolve(scope, undefined)?;
-    Some(resolver.get_promise(scope).into())
 }
 
 /// ResolveModuleCallback: everything is in the map already.
@@ -311,23 +349,11 @@ fn import_dynamically<'s>(
     let attributes = attributes(scope, attributes_array, 2);
     v8::tc_scope!(let scope, scope);
     let referrer = if importer.starts_with('/') { importer.clone() } else { in_working_directory() };
-    let outcome = load(scope, &specifier, &referrer, &importer, &attributes).and_then(|module| {
-        let evaluated = run(scope, module)?;
-        let namespace = module.get_module_namespace();
-        let to_namespace = v8::Function::builder(
-            |_: &mut v8::PinScope<'_, '_>,
-             arguments: v8::FunctionCallbackArguments,
-             mut result: v8::ReturnValue| {
-                result.set(arguments.data());
-            },
-        )
-        .data(namespace)
-        .build(scope)?;
-        evaluated.then(scope, to_namespace)
-    });
+    let outcome = load(scope, &specifier, &referrer, &importer, &attributes)
+        .and_then(|module| evaluate_later(scope, module));
     match (outcome, scope.exception()) {
         (Some(namespace), _) => {
-            resolver.resolve(scope, namespace.into());
+            resolver.resolve(scope, namespace);
         }
         (None, Some(exception)) => {
             scope.reset();
@@ -336,6 +362,38 @@ fn import_dynamically<'s>(
         (None, None) => return None,
     }
     Some(resolver.get_promise(scope))
+}
+
+/// The promise of a module's namespace. Evaluation is a job of its own, as the standard has it: the module may be
+/// the very one that runs.
+fn evaluate_later<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    module: v8::Local<'s, v8::Module>,
+) -> Option<v8::Local<'s, v8::Value>> {
+    let function = callback(scope, "importLater")?;
+    let function = v8::Local::new(scope, function);
+    let place = map(scope).place(module)?;
+    let place = v8::Integer::new_from_unsigned(scope, u32::try_from(place).ok()?).into();
+    let receiver = v8::undefined(scope).into();
+    function.call(scope, receiver, &[place])
+}
+
+/// `ops.module_run(place)`: links and evaluates a module of the map; `[promise of its evaluation, namespace]`.
+pub(crate) fn module_run(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let place = arguments.get(0).uint32_value(scope).and_then(|place| usize::try_from(place).ok());
+    let module = place.and_then(|place| map(scope).entries.get(place)).map(|entry| entry.module.clone());
+    let Some(module) = module else {
+        return throw_type_error(scope, "module_run: there is no such module");
+    };
+    let module = v8::Local::new(scope, module);
+    if let Some(evaluated) = run(scope, module) {
+        let pair = [evaluated.into(), module.get_module_namespace()];
+        result.set(v8::Array::new_with_elements(scope, &pair).into());
+    }
 }
 
 /// What code without a file resolves its imports against.
@@ -362,6 +420,10 @@ unsafe extern "C" fn initialise_import_meta(
     let directory = path
         .rsplit_once('/')
         .map_or("/", |(directory, _)| if directory.is_empty() { "/" } else { directory });
+    if let Some(value) = map(scope).find(module).and_then(|entry| entry.value.take()) {
+        let value = v8::Local::new(scope, value);
+        return conversions::set(scope, meta, "value", value);
+    }
     for (key, value) in [("url", name.url().as_str()), ("filename", &path), ("dirname", directory)] {
         let value = string(scope, value);
         conversions::set(scope, meta, key, value.into());

@@ -9,6 +9,7 @@ macro_rules! for_each_op {
     ($with:ident) => {
         $with! {
             error_location => crate::engine::exceptions::error_location,
+            module_run => crate::engine::modules::module_run,
             enter_request => crate::engine::request_origin::enter_request_op,
             report_exception => crate::engine::uncaught::report_exception,
             hold => crate::event_loop::hold,

@@ -1,6 +1,6 @@
 //! Starting V8: flags and the single-threaded platform, once per process.
 
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 use super::snapshot;
 
@@ -28,6 +28,9 @@ const FLAGS: &str = "--no-memory-reducer --max-semi-space-size=2 --min-semi-spac
 
 static STARTED: Once = Once::new();
 
+/// All flags that V8 was started with, but for its limits.
+static IN_FORCE: OnceLock<String> = OnceLock::new();
+
 /// Starts V8 on a platform without threads. Only the first call has an effect.
 pub fn initialize(flags: &V8Flags) {
     STARTED.call_once(|| {
@@ -36,9 +39,12 @@ pub fn initialize(flags: &V8Flags) {
         if let Some(limit) = flags.max_heap_mb {
             v8::V8::set_flags_from_string(&format!("--max-old-space-size={limit}"));
         }
+        let mut in_force = format!("{} {FLAGS}", snapshot::FLAGS);
         for flag in &flags.extra {
             v8::V8::set_flags_from_string(flag);
+            in_force = in_force + " " + flag;
         }
+        IN_FORCE.get_or_init(|| in_force);
         v8::V8::initialize_platform(v8::new_single_threaded_default_platform(false).make_shared());
         v8::V8::initialize();
     });
@@ -59,6 +65,11 @@ struct Platform(v8::SharedRef<v8::Platform>);
 /// Lets [`run_platform_task`] find the platform.
 pub(super) fn attach(isolate: &mut v8::Isolate) {
     isolate.set_slot(Platform(v8::V8::get_current_platform()));
+}
+
+/// The flags that decide whether a snapshot fits: all but V8's limits.
+pub(super) fn flags() -> &'static str {
+    IN_FORCE.get().map_or(FLAGS, String::as_str)
 }
 
 /// The version of V8, for instance `15.0.245.2`.

@@ -54,6 +54,11 @@ fn rejections<'a>(scope: &'a mut v8::PinScope<'_, '_, ()>) -> &'a mut Rejections
     scope.get_slot_mut::<Rejections>().expect("set above")
 }
 
+/// Drops every handle: the heap is about to be written.
+pub(super) fn forget(isolate: &mut v8::Isolate) {
+    drop(isolate.remove_slot::<Rejections>());
+}
+
 /// A handler came late: before the report it undoes the rejection, after it the
 /// script is told.
 fn handled(scope: &mut v8::PinScope<'_, '_>, promise: &v8::Global<v8::Promise>) {

@@ -105,6 +105,31 @@ impl EventLoop {
         self.timers.start_clock();
     }
 
+    /// The script's timers in the order they fire in: number and nanoseconds left.
+    pub fn script_timers_left(&self) -> Vec<(u64, i64)> {
+        self.timers.script_timers_left()
+    }
+
+    /// Arms the timers of a script that was elsewhere, in their order.
+    pub fn arm_script_timers(&mut self, timers: &[(u64, i64)]) {
+        for &(id, left) in timers {
+            self.timers.arm_script(id, Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
+        }
+    }
+
+    /// What native code has under way, which another process could not go on with.
+    pub fn native_work(&self) -> Option<&'static str> {
+        match self {
+            EventLoop { reactor, .. } if !reactor.is_empty() => {
+                Some("an open socket or file that is waited for")
+            }
+            EventLoop { timers, .. } if timers.has_native() => Some("an operation with a time limit"),
+            EventLoop { tasks, .. } if tasks.len() > 0 => Some("an operation that is about to complete"),
+            EventLoop { holds: 1.., .. } => Some("a promise given to waitUntil that is not settled"),
+            EventLoop { .. } => None,
+        }
+    }
+
     /// Whether an epoll instance exists, which forbids a fork.
     pub fn has_epoll(&self) -> bool {
         self.reactor.exists()
@@ -237,7 +262,7 @@ fn run_tasks(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
 }
 
 /// Phase 4.
-fn run_platform_tasks(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+pub(crate) fn run_platform_tasks(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
     for _ in 0..MAX_PLATFORM_TASKS {
         if !engine::run_platform_task(scope) {
             break;

@@ -157,6 +157,23 @@ impl Timers {
         }
     }
 
+    /// The script's timers in the order they fire in, with the time each has left.
+    pub(super) fn script_timers_left(&self) -> Vec<(u64, Nanoseconds)> {
+        let mut entries: Vec<_> = self.heap.iter().map(|Reverse(entry)| *entry).collect();
+        entries.retain(|&(_, sequence, owner)| self.is_live(sequence, owner));
+        entries.sort_unstable();
+        let left = |(deadline, _, owner)| match owner {
+            Owner::Script(id) => Some((id, Nanoseconds::max(deadline - self.now(), 0))),
+            Owner::Native(_) => None,
+        };
+        entries.into_iter().filter_map(left).collect()
+    }
+
+    /// Whether native code waits for a timer.
+    pub(super) fn has_native(&self) -> bool {
+        self.live.len() > self.script_timers
+    }
+
     fn insert(&mut self, owner: Owner, delay: Duration, action: Option<Action>) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;

@@ -60,4 +60,4 @@ mod server;
 pub mod target;
 
 pub use serve::{drain, serve, warm_up};
-pub use server::{ServerOptions, attach};
+pub use server::{ServerOptions, attach, detach};

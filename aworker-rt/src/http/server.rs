@@ -254,6 +254,11 @@ pub fn attach(isolate: &mut v8::Isolate) {
     isolate.set_slot(Server::default());
 }
 
+/// Takes the server away again, and with it every handle to JavaScript.
+pub fn detach(isolate: &mut v8::Isolate) {
+    drop(isolate.remove_slot::<Server>());
+}
+
 /// The isolate's server.
 pub(super) fn get(isolate: &mut v8::Isolate) -> &mut Server {
     isolate.get_slot_mut::<Server>().expect("the runtime attached a server")

@@ -98,6 +98,13 @@ internals.callbacks.setDefaultExport = (value) => {
 /** () -> whether anything would answer a request. */
 internals.callbacks.handlesFetch = () => defaultExport !== undefined || hasGlobalListener('fetch');
 
+/** (place of a module) -> promise of its namespace: what `import()` gives. */
+internals.callbacks.importLater = (place) =>
+  PromisePrototypeThen(PromiseResolve(undefined), () => {
+    const { 0: evaluated, 1: namespace } = ops.module_run(place);
+    return PromisePrototypeThen(evaluated, () => namespace);
+  });
+
 let environment = ObjectFreeze({ __proto__: null });
 let scriptArguments = ObjectFreeze([]);
 

@@ -233,6 +233,13 @@ struct Codecs {
     free: Vec<usize>,
 }
 
+/// What a snapshot could not keep.
+pub(crate) fn held(isolate: &mut v8::Isolate) -> Option<&'static str> {
+    let codecs = isolate.get_slot::<Codecs>()?;
+    let is_held = codecs.slots.iter().any(Option::is_some);
+    is_held.then_some("a CompressionStream or DecompressionStream that has not ended")
+}
+
 fn codecs(isolate: &mut v8::Isolate) -> &mut Codecs {
     if isolate.get_slot::<Codecs>().is_none() {
         isolate.set_slot(Codecs::default());

@@ -36,6 +36,12 @@ impl Decoders {
     }
 }
 
+/// What a snapshot could not keep.
+pub(crate) fn held(isolate: &mut v8::Isolate) -> Option<&'static str> {
+    let decoders = isolate.get_slot::<Decoders>()?;
+    decoders.slots.iter().any(Option::is_some).then_some("a TextDecoder in the middle of a stream")
+}
+
 fn decoders(isolate: &mut v8::Isolate) -> &mut Decoders {
     if isolate.get_slot::<Decoders>().is_none() {
         isolate.set_slot(Decoders::default());

@@ -11,12 +11,14 @@
 mod lifecycle;
 mod listener;
 mod serve;
+mod snapshot;
 mod warm_up;
 
 use std::path::PathBuf;
 
 pub use lifecycle::Start;
 pub use listener::{ListenAddress, Listener};
+pub use snapshot::build_snapshot;
 
 use crate::engine::{Engine, Script, ScriptError};
 use crate::event_loop;
@@ -26,6 +28,8 @@ use crate::http::{self, ServerOptions};
 /// a worker at once.
 pub struct Runtime {
     engine: Engine,
+    /// Timers of a snapshot's program: armed once this process is a worker.
+    timers: Vec<(u64, i64)>,
 }
 
 /// What a worker is told of the place it runs in.
@@ -57,12 +61,15 @@ impl Runtime {
     /// Makes a runtime with the built-ins. V8 must have been started with
     /// [`crate::initialize`].
     pub fn new() -> Runtime {
-        let mut engine = Engine::new();
+        Runtime::around(Engine::new())
+    }
+
+    fn around(mut engine: Engine) -> Runtime {
         engine.with_scope(|scope| {
             event_loop::attach(scope);
             http::attach(scope);
         });
-        Runtime { engine }
+        Runtime { engine, timers: Vec::new() }
     }
 
     /// Runs a program's top level to its end, as a seed does.
@@ -119,6 +126,7 @@ impl Runtime {
         }
         self.engine.with_scope(|scope| {
             event_loop::get(scope).start_clock();
+            event_loop::get(scope).arm_script_timers(&self.timers);
             crate::web::performance::reset_time_origin(scope);
             lifecycle::tell_environment(scope, &options)
         })?;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ tests! { "seed";
         the_default_seed_starts_once_on_first_use,
         seeds_are_started_listed_and_stopped_by_name,
         a_userland_seed_keeps_its_state_for_every_worker,
+        a_seed_starts_from_a_snapshot,
         clones_of_a_seed_that_drew_random_numbers_draw_others,
         an_unknown_seed_fails_the_start,
         a_thousand_forks_are_unique_and_leak_nothing;
@@ -101,6 +103,37 @@ fn a_userland_seed_keeps_its_state_for_every_worker(case: &mut Case) -> Result<(
     }
     ensure!(drawn.len() == 1, "the script ran again in a worker: {drawn:?}");
     Ok(())
+}
+
+fn a_seed_starts_from_a_snapshot(case: &mut Case) -> Result<()> {
+    let source = "const drawn = Math.random();
+         const events = ['load'];
+         for (const type of ['serialize', 'deserialize', 'install']) addEventListener(type, () => events.push(type));
+         export default { fetch: () => Response.json({ drawn, events, later: Math.random() }) };\n";
+    let script = case.directory().join("seed.mjs");
+    let snapshot = case.directory().join("seed.snap");
+    fs::write(&script, source)?;
+    let aworker = case.runtime.program().with_file_name("aworker");
+    let built =
+        Command::new(&aworker).args(["snapshot", "build"]).arg(&script).arg("-o").arg(&snapshot).status();
+    ensure!(built.with_context(|| format!("run {}", aworker.display()))?.success(), "no snapshot was built");
+    fs::remove_file(&script)?;
+    case.runtime.ok(&["seed", "start", "mine", "--snapshot", text(&snapshot)?])?;
+    let mut bundle = case.worker(source)?;
+    bundle.set("/annotations", json!({"io.turf.seed": "mine"}));
+    let (mut drawn, mut later) = (HashSet::new(), HashSet::new());
+    for _ in 0..2 {
+        let (container, address) = case.serve(&bundle)?;
+        let answer: Value = serde_json::from_slice(&http::get(address, "/")?.body)?;
+        ensure!(answer["events"] == json!(["load", "serialize", "deserialize", "install"]), "{answer}");
+        drawn.insert(answer["drawn"].to_string());
+        later.insert(answer["later"].to_string());
+        case.remove(&container)?;
+    }
+    ensure!(drawn.len() == 1, "the program ran again: {drawn:?}");
+    ensure!(later.len() == 2, "two workers drew the same random number");
+    let arguments = ["seed", "start", "other", "--snapshot", text(&aworker)?];
+    case.runtime.refused(&arguments, &["no snapshot of Aworker"]).map(drop)
 }
 
 fn clones_of_a_seed_that_drew_random_numbers_draw_others(case: &mut Case) -> Result<()> {

@@ -23,6 +23,9 @@ pub struct SeedStart {
     /// Run this script up to its `serialize` event; workers start at `deserialize`.
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,
+    /// Start from a snapshot that `aworker snapshot build` made; workers start at `deserialize`.
+    #[arg(long, value_name = "FILE", conflicts_with = "script")]
+    pub snapshot: Option<PathBuf>,
     /// The seed.
     pub name: String,
 }

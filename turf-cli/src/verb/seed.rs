@@ -1,5 +1,7 @@
 //! `turf seed start|list|stop`.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use serde_json::json;
 use turf_core::root::StateRoot;
@@ -18,13 +20,13 @@ pub fn run(root: &StateRoot, command: Seed) -> Result<()> {
 }
 
 fn start(registry: &Registry, start: &SeedStart) -> Result<()> {
-    let source = match &start.script {
-        None => SeedSource::BuiltIns,
-        Some(script) => {
-            // The seed does not run in our directory.
-            let absolute = script.canonicalize().with_context(|| format!("--script {}", script.display()))?;
-            SeedSource::Script(absolute)
-        }
+    // The seed does not run in our directory.
+    let absolute =
+        |flag: &str, path: &Path| path.canonicalize().with_context(|| format!("{flag} {}", path.display()));
+    let source = match (&start.script, &start.snapshot) {
+        (None, None) => SeedSource::BuiltIns,
+        (Some(script), _) => SeedSource::Script(absolute("--script", script)?),
+        (None, Some(snapshot)) => SeedSource::Snapshot(absolute("--snapshot", snapshot)?),
     };
     registry.start(&start.name.parse()?, &source)?;
     Ok(())
@@ -48,10 +50,7 @@ fn list(registry: &Registry, list: &SeedList) -> Result<()> {
 }
 
 fn script(seed: &SeedEntry) -> Option<String> {
-    match &seed.state.source {
-        SeedSource::BuiltIns => None,
-        SeedSource::Script(path) => Some(path.display().to_string()),
-    }
+    seed.state.source.file().map(|path| path.display().to_string())
 }
 
 fn describe(seed: &SeedEntry) -> serde_json::Value {

@@ -102,6 +102,18 @@ pub enum SeedSource {
     BuiltIns,
     /// A user's script, run up to its `serialize` event: each worker starts at `deserialize`.
     Script(PathBuf),
+    /// A snapshot, made behind a program's `serialize` event: each worker starts at `deserialize`.
+    Snapshot(PathBuf),
+}
+
+impl SeedSource {
+    /// The file of user code, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            SeedSource::BuiltIns => None,
+            SeedSource::Script(path) | SeedSource::Snapshot(path) => Some(path),
+        }
+    }
 }
 
 /// What a seed writes about itself.
@@ -372,8 +384,10 @@ impl Registry {
         let log_file = options.open(&log).operation(|| format!("open {}", log.display()))?;
         let mut command = Command::new(&program);
         command.arg("--name").arg(name.as_str()).arg("--directory").arg(&directory.0);
-        if let SeedSource::Script(script) = source {
-            command.arg("--script").arg(script);
+        match source {
+            SeedSource::BuiltIns => {}
+            SeedSource::Script(script) => drop(command.arg("--script").arg(script)),
+            SeedSource::Snapshot(snapshot) => drop(command.arg("--snapshot").arg(snapshot)),
         }
         command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
         let mut child = command.spawn().operation(|| format!("run {}", program.display()))?;

@@ -137,7 +137,13 @@ impl Seeds {
     }
 
     pub fn start(&self, name: &str, script: Option<&Path>) -> turf_core::Result<SeedState> {
-        let source = script.map_or(SeedSource::BuiltIns, |script| SeedSource::Script(script.to_owned()));
+        self.start_from(
+            name,
+            script.map_or(SeedSource::BuiltIns, |script| SeedSource::Script(script.to_owned())),
+        )
+    }
+
+    pub fn start_from(&self, name: &str, source: SeedSource) -> turf_core::Result<SeedState> {
         self.registry.start(&name.parse().unwrap(), &source)
     }
 
