@@ -14,6 +14,7 @@ mod runtime;
 mod suite;
 mod tests;
 mod wait;
+mod wpt;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Verb {
     Clients(clients::ClientsArgs),
     /// Measures a Turf build and prints tables.
     Bench(bench::BenchArgs),
+    /// Runs the web-platform-tests under a JavaScript runtime.
+    Wpt(wpt::WptArgs),
 }
 
 /// What `conformance run` understands.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => suite::run(&arguments),
         Verb::Clients(arguments) => clients::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Wpt(arguments) => wpt::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("conformance: {error:#}");
