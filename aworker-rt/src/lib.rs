@@ -14,4 +14,5 @@ pub mod web;
 pub mod worker;
 
 pub use engine::{Script, ScriptError, Snapshot, SnapshotError, V8Flags, initialize};
+pub use web::is_url;
 pub use worker::{ListenAddress, Listener, Runtime, Start, Worker, WorkerOptions, build_snapshot};

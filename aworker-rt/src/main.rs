@@ -120,6 +120,7 @@ fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> 
         working_directory: None,
         default_listen: Some(default_listen),
         on_listening: Some(|address| eprintln!("aworker: listening on {address}")),
+        location: options.location,
         server,
     })
 }

@@ -31,6 +31,10 @@ Serving (run):
   --request-timeout-ms N
                       time for a handler to respond; then 504 (60000)
 
+Environment (run, eval):
+  --location URL      what self.location is, and where relative URLs begin
+                      (the script's own URL)
+
 V8:
   --max-heap-mb N     limit of the JavaScript heap in MB
   --v8-flag FLAG      a flag for V8, for instance --v8-flag=--jitless; may be repeated
@@ -62,6 +66,7 @@ pub enum Program {
 #[derive(Debug, Default, PartialEq)]
 pub struct RunOptions {
     pub listen: Vec<ListenAddress>,
+    pub location: Option<String>,
     pub max_heap_mb: Option<u32>,
     pub max_body_bytes: Option<u64>,
     pub request_timeout_ms: Option<u64>,
@@ -92,6 +97,7 @@ enum Takes {
 /// Every option, the verbs that know it, and whether it has a value.
 const OPTIONS: &[(&str, &[Verb], Takes)] = &[
     ("--listen", RUN, Takes::Value),
+    ("--location", &[Verb::Run, Verb::Eval], Takes::Value),
     ("--max-heap-mb", ALL, Takes::Value),
     ("--max-body-bytes", RUN, Takes::Value),
     ("--request-timeout-ms", RUN, Takes::Value),
@@ -106,6 +112,7 @@ const OPTIONS: &[(&str, &[Verb], Takes)] = &[
 fn apply(options: &mut RunOptions, name: &str, value: &str) -> Result<(), String> {
     match name {
         "--listen" => options.listen.push(value.parse()?),
+        "--location" => options.location = Some(location(value)?),
         "--max-heap-mb" => options.max_heap_mb = Some(megabytes(value)?),
         "--max-body-bytes" => options.max_body_bytes = Some(number(name, value)?),
         "--request-timeout-ms" => options.request_timeout_ms = Some(number(name, value)?),
@@ -218,6 +225,13 @@ fn unknown(verb: Verb, word: &str) -> String {
     }
 }
 
+fn location(text: &str) -> Result<String, String> {
+    match aworker_rt::is_url(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("--location {text}: want an absolute URL")),
+    }
+}
+
 fn number(name: &str, text: &str) -> Result<u64, String> {
     text.parse()
         .ok()
@@ -302,6 +316,7 @@ mod tests {
             "--bogus w.js",
             "run --listen",
             "run --listen nowhere w.js",
+            "run --location elsewhere w.js",
             "run --max-heap-mb 1 w.js",
             "run --max-body-bytes -1 w.js",
             "run --request-timeout-ms 0 w.js",

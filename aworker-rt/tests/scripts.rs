@@ -329,3 +329,53 @@ fn the_one_thread_never_waits_for_itself() {
     Run::eval("try { Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0) } catch (e) { e.name }")
         .prints("TypeError\n");
 }
+
+#[test]
+fn import_scripts_run_one_by_one_in_the_same_global() {
+    let directory = Directory::new(
+        "import-scripts",
+        &[
+            (
+                "main.js",
+                "let mine = 1; importScripts('lib/a.js', './b.js?q'); console.log(mine, a, b(), typeof this.c);",
+            ),
+            ("lib/a.js", "const a = mine + 1;"),
+            ("b.js", "function b() { return a + 1; } var c = 4;"),
+            (
+                "throws.js",
+                "try { importScripts('bad.js'); } catch (error) { console.log(error.message, error.stack.includes('bad.js:2:')); }",
+            ),
+            ("bad.js", "\nthrow new Error('bad');"),
+            (
+                "fails.js",
+                "for (const url of ['none.js', 'http://a/b.js', 'http://[']) try { importScripts(url); } catch (error) { console.log(error.name); }",
+            ),
+            (
+                "late.js",
+                "addEventListener('install', () => importScripts('lib/c.js')); addEventListener('activate', () => { try { importScripts('lib/c.js'); } catch (error) { console.log(error.name, c); } });",
+            ),
+            ("lib/c.js", "var c = 5;"),
+            ("module.mjs", "try { importScripts('lib/c.js'); } catch (error) { console.log(error.name); }"),
+        ],
+    );
+    for (script, expected) in [
+        ("main.js", "1 2 3 number\n"),
+        ("throws.js", "bad true\n"),
+        ("fails.js", "NetworkError\nNetworkError\nSyntaxError\n"),
+        ("late.js", "NetworkError 5\n"),
+        ("module.mjs", "TypeError\n"),
+    ] {
+        let run = directory.run(&["run", script]);
+        assert_eq!((run.status, run.stdout.as_str()), (Some(0), expected), "{script}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn the_location_may_be_told() {
+    let directory =
+        Directory::new("location", &[("a.js", "console.log(location.href, origin, location.search);")]);
+    let run = directory.run(&["run", "--location", "http://example.org:80/x?y#z", "a.js"]);
+    assert_eq!(run.stdout, "http://example.org/x?y#z http://example.org ?y\n");
+    let run = directory.run(&["run", "a.js"]);
+    assert_eq!(run.stdout, format!("file://{} null \n", directory.shown("a.js")));
+}

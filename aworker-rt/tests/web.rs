@@ -58,6 +58,7 @@ scripts! {
     form_data,
     global,
     interfaces,
+    messaging,
     performance,
     readable_byte_stream,
     readable_stream,

@@ -8,6 +8,7 @@ mod ascii;
 mod child;
 pub mod conversions;
 pub mod exceptions;
+pub(crate) mod import_scripts;
 mod inherited;
 mod isolate;
 mod madvise;

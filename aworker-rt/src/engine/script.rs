@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::conversions::string;
 use super::exceptions::{self, CatchScope, ScriptError};
-use super::modules;
 use super::specifier::ModuleName;
+use super::{import_scripts, modules};
 
 /// The source of a program.
 #[derive(Clone, Debug)]
@@ -32,6 +32,14 @@ impl Script {
     /// if it is an absolute path, relative imports start there.
     pub fn from_text(name: &str, text: impl Into<String>) -> Script {
         Script { name: ModuleName::from_path(name), text: text.into() }
+    }
+
+    /// The URL of the program: `about:blank` if it does not come from a file.
+    pub fn url(&self) -> String {
+        match self.name().starts_with('/') {
+            true => self.name.url(),
+            false => "about:blank".to_owned(),
+        }
     }
 
     /// The name that stack traces show.
@@ -74,6 +82,7 @@ pub fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded,
     v8::tc_scope!(let scope, scope);
     if !script.name().ends_with(".mjs") {
         if let Some(compiled) = compile_classic(scope, script) {
+            import_scripts::allow(scope);
             let value = compiled.run(scope).ok_or_else(|| exceptions::caught(scope))?;
             return Ok(Loaded::Classic(v8::Global::new(scope, value)));
         }

@@ -49,6 +49,7 @@ pub struct EventLoop {
     reactor: Reactor,
     tasks: Tasks,
     on_timer: Option<v8::Global<v8::Function>>,
+    on_task: Option<v8::Global<v8::Function>>,
     before_sleep: Vec<Action>,
     holds: usize,
 }
@@ -70,6 +71,7 @@ impl EventLoop {
             reactor: Reactor::default(),
             tasks: Tasks::default(),
             on_timer: None,
+            on_task: None,
             before_sleep: Vec::new(),
             holds: 0,
         }
@@ -352,6 +354,31 @@ pub(crate) fn timer_cancel(
     if let Some(id) = timer_id(scope, arguments.get(0)) {
         get(scope).timers.cancel_script(id);
     }
+}
+
+/// `ops.task_queue()`: the event loop will call `internals.callbacks.task()` once
+/// for this call; whether a request began what does so.
+pub(crate) fn task_queue(
+    scope: &mut v8::PinScope<'_, '_>,
+    _: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    get(scope).tasks.push(Action { run: run_script_task, key: 0 });
+    result.set_bool(engine::in_request(scope));
+}
+
+/// Calls `internals.callbacks.task()`.
+fn run_script_task(scope: &mut v8::PinScope<'_, '_>, _: u64) {
+    if get(scope).on_task.is_none() {
+        get(scope).on_task = engine::callback(scope, "task");
+    }
+    let Some(function) = get(scope).on_task.clone() else {
+        return;
+    };
+    let function = v8::Local::new(scope, function);
+    engine::call_or_fail(scope, function, &[]);
+    // The callback may have said that a request queued the task.
+    engine::leave_request(scope);
 }
 
 /// `ops.queue_microtask(function)`. What the function throws goes to the

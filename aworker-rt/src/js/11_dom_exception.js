@@ -1,5 +1,6 @@
-//! DOMException. Instances are real Error objects, so that they carry a stack and
-//! `Error.isError` holds for them. https://webidl.spec.whatwg.org/#idl-DOMException
+//! DOMException and QuotaExceededError. Instances are real Error objects, so that they carry a stack and
+//! `Error.isError` holds for them. https://webidl.spec.whatwg.org/#idl-DOMException,
+//! https://webidl.spec.whatwg.org/#quotaexceedederror
 
 const {
   Error,
@@ -8,11 +9,12 @@ const {
   ObjectDefineProperties,
   ObjectDefineProperty,
   ObjectSetPrototypeOf,
+  RangeError,
   StringPrototypeIndexOf,
   StringPrototypeSlice,
   TypeError,
 } = primordials;
-const { converters, defineConstants, defineInterface, defineToStringTag } = internals.webidl;
+const { converters, dictionaryConverter, defineConstants, defineInterface, defineToStringTag } = internals.webidl;
 
 const legacyCodes = {
   __proto__: null,
@@ -95,6 +97,27 @@ function defineStack(exception, header) {
   });
 }
 
+/** What a clone is made of. */
+function write(exception) {
+  const stack = primordials.ReflectGetOwnPropertyDescriptor(exception, 'stack')?.value;
+  return {
+    name: Slots.exceptionName(exception),
+    message: Slots.message(exception),
+    quota: QuotaSlots.read(exception),
+    stack: typeof stack === 'string' ? stack : undefined,
+  };
+}
+
+/** The clone of an exception that `write` took apart. */
+function read({ name, message, quota, stack }) {
+  const exception = new Error();
+  ObjectSetPrototypeOf(exception, quota === undefined ? DOMException.prototype : QuotaExceededError.prototype);
+  new Slots(exception, message, name);
+  if (quota !== undefined) new QuotaSlots(exception, quota);
+  ObjectDefineProperty(exception, 'stack', { __proto__: null, value: stack, writable: true, enumerable: false, configurable: true });
+  return exception;
+}
+
 function checked(value) {
   if (!Slots.isStamped(value)) throw new TypeError('Illegal invocation: not a DOMException');
   return value;
@@ -149,6 +172,59 @@ defineConstants(DOMException, {
   DATA_CLONE_ERR: 25,
 });
 
+/** The private slots of a QuotaExceededError. */
+class QuotaSlots extends Identity {
+  #quota;
+
+  constructor(error, quota) {
+    super(error);
+    this.#quota = quota;
+  }
+
+  /** `{ quota, requested }`, or undefined if the object has none. */
+  static read(error) {
+    return typeof error === 'object' && error !== null && #quota in error ? error.#quota : undefined;
+  }
+}
+
+const toQuotaOptions = dictionaryConverter('QuotaExceededErrorOptions', [
+  { key: 'quota', converter: converters.double },
+  { key: 'requested', converter: converters.double },
+]);
+
+class QuotaExceededError extends DOMException {
+  constructor(message = '', options = {}) {
+    const prefix = "Failed to construct 'QuotaExceededError'";
+    super(message, 'QuotaExceededError');
+    const { quota = null, requested = null } = toQuotaOptions(options, prefix, 'Argument 2');
+    if (quota !== null && quota < 0) throw new RangeError(`${prefix}: 'quota' is negative`);
+    if (requested !== null && requested < 0) throw new RangeError(`${prefix}: 'requested' is negative`);
+    if (quota !== null && requested !== null && requested < quota) {
+      throw new RangeError(`${prefix}: 'requested' is less than 'quota'`);
+    }
+    new QuotaSlots(this, { quota, requested });
+  }
+
+  get quota() {
+    return quotaOf(this).quota;
+  }
+
+  get requested() {
+    return quotaOf(this).requested;
+  }
+}
+
+function quotaOf(value) {
+  const quota = QuotaSlots.read(value);
+  if (quota === undefined) throw new TypeError('Illegal invocation: not a QuotaExceededError');
+  return quota;
+}
+
+defineInterface(QuotaExceededError);
+
+/** How instances are cloned (21_structured_clone.js). */
+internals.domExceptionCloning = { is: Slots.isStamped, write, read };
+internals.QuotaExceededError = QuotaExceededError;
 internals.DOMException = DOMException;
 internals.isDOMException = Slots.isStamped;
 internals.domExceptionName = Slots.exceptionName;

@@ -25,11 +25,20 @@ const kComposed = 512;
 const AT_TARGET = 2;
 
 // Set by Event's static block: they reach the private slots of any event.
-let flagsOf, setFlags, startDispatch, endDispatch, isEvent, setHandlerReturn;
+let flagsOf, setFlags, startDispatch, endDispatch, isEvent, setHandlerReturn, initEvent;
 
 function checkEvent(value) {
   if (!isEvent(value)) throw new TypeError('Illegal invocation: not an Event');
 }
+
+const isTrustedAccessors = {
+  get isTrusted() {
+    return (flagsOf(this) & kTrusted) !== 0;
+  },
+};
+const isTrustedDescriptor = {
+  __proto__: null, ...primordials.ReflectGetOwnPropertyDescriptor(isTrustedAccessors, 'isTrusted'), configurable: false,
+};
 
 class Event {
   #type;
@@ -51,6 +60,11 @@ class Event {
       event.#phase = 0;
       event.#flags &= ~(kDispatch | kStopPropagation | kStopImmediate);
     };
+    initEvent = (event, type, bubbles, cancelable) => {
+      event.#type = type;
+      event.#target = null;
+      event.#flags = kInitialized | (bubbles ? kBubbles : 0) | (cancelable ? kCancelable : 0);
+    };
     setHandlerReturn = (event, value, cancelValue) => {
       if (value === cancelValue) event.#cancel();
     };
@@ -61,6 +75,7 @@ class Event {
     this.#type = typeof type === 'string' ? type : converters.DOMString(type, "Failed to construct 'Event'", 'Argument 1');
     // A built-in's event on a hot path: its time is taken when it is first asked for.
     if (eventInitDict === kConstruct) return;
+    ObjectDefineProperty(this, 'isTrusted', isTrustedDescriptor);
     if (eventInitDict !== undefined && eventInitDict !== null) this.#init(eventInitDict);
     this.#timeStamp = ops.performance_now();
   }
@@ -146,10 +161,6 @@ class Event {
     return (this.#flags & kComposed) !== 0;
   }
 
-  get isTrusted() {
-    return (this.#flags & kTrusted) !== 0;
-  }
-
   get timeStamp() {
     return (this.#timeStamp ??= ops.performance_now());
   }
@@ -158,13 +169,19 @@ class Event {
     requiredArguments(arguments.length, 1, "Failed to execute 'initEvent' on 'Event'");
     type = converters.DOMString(type, "Failed to execute 'initEvent' on 'Event'", 'Argument 1');
     if (this.#flags & kDispatch) return;
-    this.#type = type;
-    this.#target = null;
-    this.#flags = kInitialized | (bubbles ? kBubbles : 0) | (cancelable ? kCancelable : 0);
+    initEvent(this, type, bubbles, cancelable);
   }
 }
 
 defineInterface(Event);
+
+/**
+ * Gives an interface's prototype the attribute `isTrusted`. Every event has it of its own
+ * ([LegacyUnforgeable]), except those that are made on a hot path.
+ */
+function inheritIsTrusted(prototype) {
+  ObjectDefineProperty(prototype, 'isTrusted', isTrustedDescriptor);
+}
 defineConstants(Event, { NONE: 0, CAPTURING_PHASE: 1, AT_TARGET: 2, BUBBLING_PHASE: 3 });
 
 class CustomEvent extends Event {
@@ -183,7 +200,7 @@ class CustomEvent extends Event {
   initCustomEvent(type, bubbles = false, cancelable = false, detail = null) {
     requiredArguments(arguments.length, 1, "Failed to execute 'initCustomEvent' on 'CustomEvent'");
     if (flagsOf(this) & kDispatch) return;
-    this.initEvent(type, bubbles, cancelable);
+    initEvent(this, converters.DOMString(type, "Failed to execute 'initCustomEvent' on 'CustomEvent'", 'Argument 1'), bubbles, cancelable);
     this.#detail = detail;
   }
 }
@@ -421,8 +438,11 @@ function findHandler(target, type) {
   return undefined;
 }
 
-/** Defines an event handler IDL attribute, `on` + type, on a prototype or on the global object. */
-function defineEventHandler(prototype, type) {
+/**
+ * Defines an event handler IDL attribute, `on` + type, on a prototype or on the global object.
+ * `afterSet(target)` runs after each assignment.
+ */
+function defineEventHandler(prototype, type, afterSet = undefined) {
   const accessors = {
     get [`on${type}`]() {
       return findHandler(receiver(this), type)?.callback ?? null;
@@ -444,6 +464,7 @@ function defineEventHandler(prototype, type) {
         else ArrayPrototypePush(listeners, listener);
         if (type === 'abort') internals.abort.listenersChanged(target);
       }
+      afterSet?.(target);
     },
   };
   const descriptor = primordials.ReflectGetOwnPropertyDescriptor(accessors, `on${type}`);
@@ -475,7 +496,12 @@ internals.events = {
   /** Dispatches a trusted event; false if it was cancelled. */
   dispatchTrusted: (target, event) => dispatch(target, event, kTrusted),
   dispatchTrustedTo,
+  /** (event, type, bubbles, cancelable): https://dom.spec.whatwg.org/#concept-event-initialize */
+  initEvent,
   /** Whether an event is being dispatched: ExtendableEvent and FetchEvent ask. */
   isDispatching: (event) => (flagsOf(event) & kDispatch) !== 0,
+  isTrusted: (event) => (flagsOf(event) & kTrusted) !== 0,
+  /** (prototype): its events are made without an `isTrusted` of their own. */
+  inheritIsTrusted,
   isCanceled: (event) => (flagsOf(event) & kCanceled) !== 0,
 };

@@ -3,9 +3,10 @@
 
 const { ObjectPrototypeToString, String, TypeError } = primordials;
 const { converters, requiredArguments, isObject, defineInterface, sequenceConverter } = internals.webidl;
-const { Event, dispatchTrusted, hasGlobalListener } = internals.events;
+const { Event, dispatchTrusted, hasGlobalListener, initEvent, isDispatching } = internals.events;
 
 let isErrorEvent;
+let createMessageEvent;
 
 class ErrorEvent extends Event {
   #message = '';
@@ -95,8 +96,8 @@ class MessageEvent extends Event {
     if (data !== undefined) this.#data = data;
     if (lastEventId !== undefined) this.#lastEventId = converters.DOMString(lastEventId, prefix, "'lastEventId'");
     if (origin !== undefined) this.#origin = converters.USVString(origin, prefix, "'origin'");
-    if (ports !== undefined) this.#ports = sequenceConverter(converters.object)(ports, prefix, "'ports'");
-    if (source !== undefined && source !== null) this.#source = converters.object(source, prefix, "'source'");
+    if (ports !== undefined) this.#ports = toPorts(ports, prefix, "'ports'");
+    if (source !== undefined && source !== null) this.#source = toPort(source, prefix, "'source'");
   }
 
   get data() {
@@ -118,6 +119,44 @@ class MessageEvent extends Event {
   get ports() {
     return (this.#ports ??= primordials.ObjectFreeze([]));
   }
+
+  initMessageEvent(type, bubbles = false, cancelable = false, data = null, origin = '', lastEventId = '', source = null, ports = undefined) {
+    const prefix = "Failed to execute 'initMessageEvent' on 'MessageEvent'";
+    requiredArguments(arguments.length, 1, prefix);
+    type = converters.DOMString(type, prefix, 'Argument 1');
+    origin = converters.USVString(origin, prefix, 'Argument 5');
+    lastEventId = converters.DOMString(lastEventId, prefix, 'Argument 6');
+    if (source !== null && source !== undefined) source = toPort(source, prefix, 'Argument 7');
+    ports = ports === undefined ? undefined : toPorts(ports, prefix, 'Argument 8');
+    if (isDispatching(this)) return;
+    initEvent(this, type, bubbles, cancelable);
+    this.#data = data;
+    this.#origin = origin;
+    this.#lastEventId = lastEventId;
+    this.#source = source ?? null;
+    this.#ports = ports;
+  }
+
+  static {
+    createMessageEvent = (type, data, origin, ports) => {
+      const event = new MessageEvent(type);
+      event.#data = data;
+      event.#origin = origin;
+      event.#ports = ports === undefined ? undefined : primordials.ObjectFreeze(ports);
+      return event;
+    };
+  }
+}
+
+function toPort(value, prefix, context) {
+  if (!internals.messaging.isMessagePort(value)) throw new TypeError(`${prefix}: ${context} is not a MessagePort`);
+  return value;
+}
+
+const toPortList = sequenceConverter(toPort);
+
+function toPorts(value, prefix, context) {
+  return primordials.ObjectFreeze(toPortList(value, prefix, context));
 }
 
 defineInterface(MessageEvent);
@@ -176,7 +215,14 @@ function dispatchRejection(type, promise, reason) {
 
 internals.isErrorEvent = isErrorEvent;
 internals.reportException = reportException;
-internals.errorEvents = { ErrorEvent, PromiseRejectionEvent, MessageEvent, reportError };
+internals.errorEvents = {
+  ErrorEvent,
+  PromiseRejectionEvent,
+  MessageEvent,
+  /** (type, data, origin, ports): an event for `dispatchTrusted`. */
+  createMessageEvent,
+  reportError,
+};
 
 internals.callbacks ??= {};
 /** (error) -> whether an `error` listener handled it. The engine prints and decides what follows. */

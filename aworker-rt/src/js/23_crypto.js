@@ -39,10 +39,7 @@ class Crypto {
     }
     const length = TypedArrayPrototypeGetByteLength(array);
     if (length > MAX_RANDOM_BYTES) {
-      throw new DOMException(
-        `${prefix}: ${length} bytes exceed the ${MAX_RANDOM_BYTES} bytes of one call`,
-        'QuotaExceededError',
-      );
+      throw new internals.QuotaExceededError(`${prefix}: ${length} bytes exceed the ${MAX_RANDOM_BYTES} bytes of one call`);
     }
     ops.random_fill(array);
     return array;

@@ -25,13 +25,20 @@ const { promiseCall } = streams;
 const { PromiseReadRequest, readerRelease, readerCancel, startController } = streams.readable;
 const { ByteControllerRecord, acquireBYOBReader, readIntoView } = streams.byte;
 
+/** By name. Float16Array is not there while the built-ins load: it is added on first use. */
 const typedArrays = { __proto__: null };
+
+function float16Array() {
+  const constructor = internals.lateIntrinsics.Float16Array;
+  return (typedArrays.Float16Array = { constructor, elementSize: constructor.BYTES_PER_ELEMENT });
+}
+
 for (const name of [
   'Int8Array', 'Uint8Array', 'Uint8ClampedArray', 'Int16Array', 'Uint16Array', 'Int32Array', 'Uint32Array',
-  'BigInt64Array', 'BigUint64Array', 'Float16Array', 'Float32Array', 'Float64Array',
+  'BigInt64Array', 'BigUint64Array', 'Float32Array', 'Float64Array',
 ]) {
   const constructor = globalThis[name];
-  if (constructor !== undefined) typedArrays[name] = { constructor, elementSize: constructor.BYTES_PER_ELEMENT };
+  typedArrays[name] = { constructor, elementSize: constructor.BYTES_PER_ELEMENT };
 }
 
 /** What an ArrayBufferView is made of, whatever a user did to its properties. */
@@ -46,7 +53,7 @@ streams.viewParts = (view) => {
       constructor: DataView,
     };
   }
-  const { constructor, elementSize } = typedArrays[type];
+  const { constructor, elementSize } = typedArrays[type] ?? float16Array();
   return {
     buffer: TypedArrayPrototypeGetBuffer(view),
     byteOffset: TypedArrayPrototypeGetByteOffset(view),

@@ -26,7 +26,7 @@ const notPrintable = /[^\x20-\x7e]/;
 const lineEnding = /\r\n|\r|\n/g;
 const toEndings = enumConverter('EndingType', ['transparent', 'native']);
 
-let bytesOf, isBlob, isFile, makeBlob, setContents, typeOf, nameOf, lastModifiedOf, makeFile, cloneFile;
+let bytesOf, isBlob, isFile, makeBlob, setContents, typeOf, nameOf, lastModifiedOf, makeFile;
 
 /** One element of a Blob's parts: bytes, or text to encode. */
 function toPart(value) {
@@ -178,8 +178,6 @@ class File extends Blob {
       const file = new File(new SafeArrayIterator([]), name, { __proto__: null, lastModified });
       return setContents(file, bytes, type);
     };
-    cloneFile = (file) =>
-      isFile(file) ? makeFile(bytesOf(file), typeOf(file), file.#name, file.#lastModified) : undefined;
   }
 
   get name() {
@@ -194,6 +192,18 @@ class File extends Blob {
 defineInterface(Blob);
 defineInterface(File);
 
+internals.cloning.addSerializable({
+  is: isBlob,
+  write: (blob) => ({
+    bytes: bytesOf(blob),
+    type: typeOf(blob),
+    name: isFile(blob) ? nameOf(blob) : undefined,
+    lastModified: isFile(blob) ? lastModifiedOf(blob) : undefined,
+  }),
+  read: ({ bytes, type, name, lastModified }) =>
+    name === undefined ? makeBlob(bytes, type) : makeFile(bytes, type, name, lastModified),
+});
+
 internals.blob = {
   Blob,
   File,
@@ -201,7 +211,6 @@ internals.blob = {
   isFile,
   /** (bytes, type, name, lastModified): a File on bytes that nobody changes; without a time, modified at this moment. */
   makeFile,
-  cloneBlob: (blob) => cloneFile(blob) ?? makeBlob(bytesOf(blob), typeOf(blob)),
   /** The bytes, which nobody may change. */
   bytesOf,
   typeOf,

@@ -3,7 +3,7 @@
 //! https://html.spec.whatwg.org/#the-workerglobalscope-common-interface
 
 const { ObjectDefineProperty, ObjectSetPrototypeOf, ReflectOwnKeys, TypeError } = primordials;
-const { defineInterface, kConstruct } = internals.webidl;
+const { defineInterface } = internals.webidl;
 const { EventTarget, defineEventHandler } = internals.events;
 
 /** Defines a global that is no interface: a writable, configurable, enumerable value. */
@@ -55,26 +55,6 @@ defineInterface(WorkerGlobalScope);
 defineInterface(ServiceWorkerGlobalScope);
 ObjectSetPrototypeOf(globalThis, ServiceWorkerGlobalScope.prototype);
 
-class WorkerNavigator {
-  #brand;
-
-  constructor(token = undefined) {
-    if (token !== kConstruct) throw new TypeError("Failed to construct 'WorkerNavigator': Illegal constructor");
-  }
-
-  get userAgent() {
-    this.#brand;
-    return `Aworker/${ops.version()}`;
-  }
-
-  get hardwareConcurrency() {
-    this.#brand;
-    return 1;
-  }
-}
-
-defineInterface(WorkerNavigator);
-
 function exposeAll(group) {
   const names = ReflectOwnKeys(group);
   for (let i = 0; i < names.length; i++) exposeInterface(group[names[i]], names[i]);
@@ -82,6 +62,7 @@ function exposeAll(group) {
 
 const { Event, CustomEvent } = internals.events;
 const { ErrorEvent, PromiseRejectionEvent, MessageEvent, reportError } = internals.errorEvents;
+const { MessageChannel, MessagePort, BroadcastChannel } = internals.messaging;
 const { AbortController, AbortSignal } = internals.abort;
 const { Performance, PerformanceEntry, PerformanceMark, PerformanceMeasure, performance } = internals.performance;
 const { Crypto, crypto } = internals.crypto;
@@ -93,12 +74,16 @@ const { FormData } = internals.formData;
 
 exposeAll({
   DOMException: internals.DOMException,
+  QuotaExceededError: internals.QuotaExceededError,
   Event,
   CustomEvent,
   EventTarget,
   ErrorEvent,
   PromiseRejectionEvent,
   MessageEvent,
+  MessageChannel,
+  MessagePort,
+  BroadcastChannel,
   AbortController,
   AbortSignal,
   Performance,
@@ -132,7 +117,6 @@ exposeAll({
   DecompressionStream: streams.DecompressionStream,
   WorkerGlobalScope,
   ServiceWorkerGlobalScope,
-  WorkerNavigator,
 });
 
 const functions = internals.timers.functions;
@@ -146,9 +130,7 @@ ObjectDefineProperty(globalThis, 'console', {
   __proto__: null, value: internals.console, writable: true, enumerable: false, configurable: true,
 });
 
-const navigator = new WorkerNavigator(kConstruct);
 exposeAttribute('self', () => globalThis);
-exposeAttribute('navigator', () => navigator);
 exposeAttribute('crypto', () => crypto);
 exposeReplaceable('performance', () => performance);
 

@@ -10,7 +10,7 @@ const {
   PromiseResolve,
 } = primordials;
 const { defineInterface, requiredArguments, isObject } = internals.webidl;
-const { Event, defineEventHandler, dispatchTrusted, hasGlobalListener, isDispatching } = internals.events;
+const { Event, defineEventHandler, dispatchTrusted, hasGlobalListener, isDispatching, isTrusted } = internals.events;
 const { DOMException, exposeInterface } = internals;
 
 let extendLifetime;
@@ -32,7 +32,7 @@ class ExtendableEvent extends Event {
   waitUntil(f) {
     const prefix = "Failed to execute 'waitUntil' on 'ExtendableEvent'";
     requiredArguments(arguments.length, 1, prefix);
-    if (!this.isTrusted || (this.#pending === 0 && !isDispatching(this))) {
+    if (!isTrusted(this) || (this.#pending === 0 && !isDispatching(this))) {
       throw new DOMException(`${prefix}: the event is not active`, 'InvalidStateError');
     }
     extendLifetime(this, f);
@@ -80,6 +80,7 @@ let defaultExport;
 
 /** (type) -> promise of what the listeners wait for, or undefined if they wait for nothing. */
 internals.callbacks.dispatchLifecycleEvent = (type) => {
+  if (type === 'activate') internals.workerScope.installed();
   if (!hasGlobalListener(type)) return undefined;
   const event = new ExtendableEvent(type);
   dispatchTrusted(globalThis, event);
@@ -108,9 +109,10 @@ internals.callbacks.importLater = (place) =>
 let environment = ObjectFreeze({ __proto__: null });
 let scriptArguments = ObjectFreeze([]);
 
-/** (arguments, environment): this process is a worker of its own from here on. */
-internals.callbacks.becomeWorker = (args, env) => {
+/** (arguments, environment, location): this process is a worker of its own from here on. */
+internals.callbacks.becomeWorker = (args, env, location) => {
   internals.forgetRandomState();
+  internals.workerScope.becomeWorker(location);
   scriptArguments = ObjectFreeze(args);
   environment = ObjectFreeze(env);
 };

@@ -271,6 +271,7 @@ class FetchEvent extends ExtendableEvent {
 const { dispatch: dispatchEvent } = FetchEvent;
 delete FetchEvent.dispatch;
 defineInterface(FetchEvent);
+internals.events.inheritIsTrusted(FetchEvent.prototype);
 exposeInterface(FetchEvent);
 
 /** The third argument of a module's `fetch`. */

@@ -212,3 +212,15 @@ pub(crate) fn version(
 ) {
     result.set(crate::engine::conversions::string(scope, env!("CARGO_PKG_VERSION")).into());
 }
+
+/// `ops.default_locale()`: the locale of `Intl`, as a language tag.
+pub(crate) fn default_locale(
+    scope: &mut v8::PinScope<'_, '_>,
+    _: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let tag = v8::icu::get_language_tag();
+    // The locale of C and POSIX is English, as in V8.
+    let tag = if tag.is_empty() || tag.ends_with("posix") { "en-US" } else { &tag };
+    result.set(crate::engine::conversions::string(scope, tag).into());
+}

@@ -15,3 +15,4 @@ pub(crate) mod structured_clone;
 pub(crate) mod url;
 
 pub(crate) use base64::{atob, btoa};
+pub use url::is_url;

@@ -1,18 +1,26 @@
-//! structuredClone: V8's serialiser writes, its deserialiser reads, in one go.
+//! Structured cloning: V8's serialiser writes, its deserialiser reads. Either in
+//! one go ([`structured_clone`]), or apart, for messages that wait on a queue
+//! ([`structured_serialize`], [`structured_deserialize`]). What V8 does not know
+//! (platform objects, transfers) is JavaScript's part, in `21_structured_clone.js`.
 //! <https://html.spec.whatwg.org/#structured-cloning>
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// JavaScript's part: `[make_error, is_platform_object, clone_host]`.
+use super::bytes;
+
+/// JavaScript's part: `[make_error, is_platform_object, write, clones]`.
 #[derive(Clone)]
 struct Hooks {
     /// (message) -> a DataCloneError.
     make_error: v8::Global<v8::Function>,
     /// (object) -> whether it is an instance of a platform interface.
     is_platform_object: v8::Global<v8::Function>,
-    /// (object) -> its clone; throws if it has none.
-    clone_host: v8::Global<v8::Function>,
+    /// (object) -> its number among `clones`; throws if it cannot be cloned.
+    write: v8::Global<v8::Function>,
+    /// () -> the clones, by number. Asked between writing and reading: while V8 reads, it
+    /// lets no JavaScript run.
+    clones: v8::Global<v8::Function>,
 }
 
 impl Hooks {
@@ -22,27 +30,41 @@ impl Hooks {
             let function = list.get_index(scope, index)?.try_cast::<v8::Function>().ok()?;
             Some(v8::Global::new(scope, function))
         };
-        Some(Hooks { make_error: function(0)?, is_platform_object: function(1)?, clone_host: function(2)? })
+        Some(Hooks {
+            make_error: function(0)?,
+            is_platform_object: function(1)?,
+            write: function(2)?,
+            clones: function(3)?,
+        })
     }
 }
 
-/// What passes from the serialiser to the deserialiser beside the bytes.
+/// What serialiser and deserialiser share beside the bytes.
 #[derive(Clone)]
 struct Delegate {
     hooks: Hooks,
     /// `Object.prototype`: what hangs on it directly is no platform object.
     object_prototype: v8::Global<v8::Value>,
-    /// Shared buffers met on the way; their index is their id.
-    shared: Rc<RefCell<Vec<v8::Global<v8::SharedArrayBuffer>>>>,
-    /// Clones of platform objects; their index is written.
-    hosts: Rc<RefCell<Vec<v8::Global<v8::Object>>>>,
+    /// Shared buffers and WebAssembly modules met on the way; their index is their id.
+    carried: Rc<RefCell<Vec<v8::Global<v8::Value>>>>,
+    /// Whether there was a platform object.
+    wrote_hosts: Rc<Cell<bool>>,
+    /// Clones of platform objects, by number.
+    clones: Option<v8::Global<v8::Array>>,
 }
 
 impl Delegate {
-    fn new(scope: &mut v8::PinScope<'_, '_>, hooks: Hooks) -> Option<Delegate> {
+    fn new(scope: &mut v8::PinScope<'_, '_>, hooks: v8::Local<v8::Value>) -> Option<Delegate> {
+        let hooks = Hooks::new(scope, hooks)?;
         let object_prototype = v8::Object::new(scope).get_prototype(scope)?;
         let object_prototype = v8::Global::new(scope, object_prototype);
-        Some(Delegate { hooks, object_prototype, shared: Rc::default(), hosts: Rc::default() })
+        Some(Delegate {
+            hooks,
+            object_prototype,
+            carried: Rc::default(),
+            wrote_hosts: Rc::default(),
+            clones: None,
+        })
     }
 
     fn call<'s>(
@@ -55,15 +77,21 @@ impl Delegate {
         function.call(scope, receiver, &[argument])
     }
 
-    fn throw<'s>(&self, scope: &mut v8::PinScope<'s, '_>, message: v8::Local<'s, v8::String>) {
-        if let Some(error) = Self::call(scope, &self.hooks.make_error, message.into()) {
-            scope.throw_exception(error);
-        }
+    /// The id of something that is carried as it is.
+    fn carry(&self, scope: &mut v8::PinScope<'_, '_>, value: v8::Local<v8::Value>) -> Option<u32> {
+        let mut carried = self.carried.borrow_mut();
+        let known = carried.iter().position(|known| *known == value);
+        let index = known.unwrap_or_else(|| {
+            carried.push(v8::Global::new(scope, value));
+            carried.len() - 1
+        });
+        u32::try_from(index).ok()
     }
 
-    fn throw_text(&self, scope: &mut v8::PinScope<'_, '_>, message: &str) {
-        let message = crate::engine::conversions::string(scope, message);
-        self.throw(scope, message);
+    /// What [`Delegate::carry`] gave an id.
+    fn carried<'s>(&self, scope: &mut v8::PinScope<'s, '_>, id: u32) -> Option<v8::Local<'s, v8::Value>> {
+        let carried = self.carried.borrow();
+        carried.get(usize::try_from(id).ok()?).map(|value| v8::Local::new(scope, value))
     }
 }
 
@@ -73,7 +101,9 @@ impl v8::ValueSerializerImpl for Delegate {
         scope: &mut v8::PinScope<'s, '_>,
         message: v8::Local<'s, v8::String>,
     ) {
-        self.throw(scope, message);
+        if let Some(error) = Self::call(scope, &self.hooks.make_error, message.into()) {
+            scope.throw_exception(error);
+        }
     }
 
     fn has_custom_host_object(&self, _: &v8::Isolate) -> bool {
@@ -99,11 +129,9 @@ impl v8::ValueSerializerImpl for Delegate {
         object: v8::Local<'s, v8::Object>,
         serializer: &dyn v8::ValueSerializerHelper,
     ) -> Option<bool> {
-        let clone =
-            Self::call(scope, &self.hooks.clone_host, object.into())?.try_cast::<v8::Object>().ok()?;
-        let mut hosts = self.hosts.borrow_mut();
-        serializer.write_uint32(u32::try_from(hosts.len()).ok()?);
-        hosts.push(v8::Global::new(scope, clone));
+        let number = Self::call(scope, &self.hooks.write, object.into())?.uint32_value(scope)?;
+        serializer.write_uint32(number);
+        self.wrote_hosts.set(true);
         Some(true)
     }
 
@@ -112,22 +140,15 @@ impl v8::ValueSerializerImpl for Delegate {
         scope: &mut v8::PinScope<'s, '_>,
         buffer: v8::Local<'s, v8::SharedArrayBuffer>,
     ) -> Option<u32> {
-        let mut shared = self.shared.borrow_mut();
-        let known = shared.iter().position(|known| *known == buffer);
-        let index = known.unwrap_or_else(|| {
-            shared.push(v8::Global::new(scope, buffer));
-            shared.len() - 1
-        });
-        u32::try_from(index).ok()
+        self.carry(scope, buffer.into())
     }
 
     fn get_wasm_module_transfer_id(
         &self,
         scope: &mut v8::PinScope<'_, '_>,
-        _: v8::Local<v8::WasmModuleObject>,
+        module: v8::Local<v8::WasmModuleObject>,
     ) -> Option<u32> {
-        self.throw_text(scope, "A WebAssembly.Module could not be cloned");
-        None
+        self.carry(scope, module.into())
     }
 }
 
@@ -137,75 +158,55 @@ impl v8::ValueDeserializerImpl for Delegate {
         scope: &mut v8::PinScope<'s, '_>,
         deserializer: &dyn v8::ValueDeserializerHelper,
     ) -> Option<v8::Local<'s, v8::Object>> {
-        let mut index = 0;
-        deserializer.read_uint32(&mut index).then_some(())?;
-        let hosts = self.hosts.borrow();
-        hosts.get(usize::try_from(index).ok()?).map(|host| v8::Local::new(scope, host))
+        let mut number = 0;
+        deserializer.read_uint32(&mut number).then_some(())?;
+        let clones = v8::Local::new(scope, self.clones.as_ref()?);
+        clones.get_index(scope, number)?.try_cast::<v8::Object>().ok()
     }
 
+    /// A new object on the same memory.
     fn get_shared_array_buffer_from_id<'s>(
         &self,
         scope: &mut v8::PinScope<'s, '_>,
         id: u32,
     ) -> Option<v8::Local<'s, v8::SharedArrayBuffer>> {
-        let shared = self.shared.borrow();
-        shared.get(usize::try_from(id).ok()?).map(|buffer| v8::Local::new(scope, buffer))
+        let buffer = self.carried(scope, id)?.try_cast::<v8::SharedArrayBuffer>().ok()?;
+        let store = buffer.get_backing_store();
+        Some(v8::SharedArrayBuffer::with_backing_store(scope, &store))
+    }
+
+    /// A new object on the same compiled code.
+    fn get_wasm_module_from_id<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        id: u32,
+    ) -> Option<v8::Local<'s, v8::WasmModuleObject>> {
+        let module = self.carried(scope, id)?.try_cast::<v8::WasmModuleObject>().ok()?;
+        v8::WasmModuleObject::from_compiled_module(scope, &module.get_compiled_module())
     }
 }
 
-/// The ArrayBuffers of the transfer list, each of them detachable; `None` with an exception pending.
-fn transfer_list<'s>(
+/// The ArrayBuffers of a list; empty if it is none.
+fn buffers_of<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     list: v8::Local<'s, v8::Value>,
-    delegate: &Delegate,
-) -> Option<Vec<v8::Local<'s, v8::ArrayBuffer>>> {
+) -> Vec<v8::Local<'s, v8::ArrayBuffer>> {
     let Ok(list) = list.try_cast::<v8::Array>() else {
-        return Some(Vec::new());
+        return Vec::new();
     };
-    let mut buffers = Vec::new();
-    for index in 0..list.length() {
-        let buffer = list.get_index(scope, index)?.try_cast::<v8::ArrayBuffer>().ok();
-        match buffer {
-            Some(buffer) if buffer.is_detachable() && !buffer.was_detached() => buffers.push(buffer),
-            _ => {
-                delegate.throw_text(
-                    scope,
-                    &format!("The ArrayBuffer at index {index} of the transfer list is detached"),
-                );
-                return None;
-            }
-        }
-    }
-    Some(buffers)
+    let buffers = (0..list.length()).map(|index| list.get_index(scope, index)?.try_cast().ok());
+    buffers.collect::<Option<_>>().unwrap_or_default()
 }
 
-/// `ops.structured_clone(value, transfer, hooks)`: a clone. `transfer` is an array
-/// of ArrayBuffers or undefined, `hooks` the functions of [`Hooks`].
-pub(crate) fn structured_clone<'s>(
-    scope: &mut v8::PinScope<'s, '_>,
-    arguments: v8::FunctionCallbackArguments<'s>,
-    mut result: v8::ReturnValue,
-) {
-    let Some(delegate) = Hooks::new(scope, arguments.get(2)).and_then(|hooks| Delegate::new(scope, hooks))
-    else {
-        return;
-    };
-    let Some(buffers) = transfer_list(scope, arguments.get(1), &delegate) else {
-        return;
-    };
-    if let Some(value) = clone(scope, arguments.get(0), &buffers, &delegate) {
-        result.set(value);
-    }
-}
-
-/// Writes and reads back; `None` with an exception pending.
-fn clone<'s>(
+/// The bytes of a value; `None` with an exception pending. Of the buffers only
+/// their place in the list is written.
+fn write<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     value: v8::Local<'s, v8::Value>,
     buffers: &[v8::Local<'s, v8::ArrayBuffer>],
     delegate: &Delegate,
-) -> Option<v8::Local<'s, v8::Value>> {
-    use v8::{ValueDeserializerHelper as _, ValueSerializerHelper as _};
+) -> Option<Vec<u8>> {
+    use v8::ValueSerializerHelper as _;
     let context = scope.get_current_context();
     let serializer = v8::ValueSerializer::new(scope, Box::new(delegate.clone()));
     serializer.write_header();
@@ -213,15 +214,92 @@ fn clone<'s>(
         serializer.transfer_array_buffer(id, *buffer);
     }
     serializer.write_value(context, value)?;
-    let data = serializer.release();
+    Some(serializer.release())
+}
 
-    let deserializer = v8::ValueDeserializer::new(scope, Box::new(delegate.clone()), &data);
+/// The value of bytes that [`write`] made; `None` with an exception pending.
+fn read<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    data: &[u8],
+    buffers: &[v8::Local<'s, v8::ArrayBuffer>],
+    delegate: &Delegate,
+) -> Option<v8::Local<'s, v8::Value>> {
+    use v8::ValueDeserializerHelper as _;
+    let context = scope.get_current_context();
+    let deserializer = v8::ValueDeserializer::new(scope, Box::new(delegate.clone()), data);
     for (id, buffer) in (0..).zip(buffers) {
-        let store = buffer.get_backing_store();
-        buffer.detach(None);
-        let moved = v8::ArrayBuffer::with_backing_store(scope, &store);
-        deserializer.transfer_array_buffer(id, moved);
+        deserializer.transfer_array_buffer(id, *buffer);
     }
     deserializer.read_header(context)?;
     deserializer.read_value(context)
+}
+
+/// `ops.structured_clone(value, hooks)`: a clone.
+pub(crate) fn structured_clone<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: v8::FunctionCallbackArguments<'s>,
+    mut result: v8::ReturnValue,
+) {
+    let Some(mut delegate) = Delegate::new(scope, arguments.get(1)) else {
+        return;
+    };
+    let Some(data) = write(scope, arguments.get(0), &[], &delegate) else {
+        return;
+    };
+    if delegate.wrote_hosts.get() {
+        let receiver = v8::undefined(scope).into();
+        let Some(clones) = v8::Local::new(scope, &delegate.hooks.clones).call(scope, receiver, &[]) else {
+            return;
+        };
+        delegate.clones = clones.try_cast().ok().map(|clones| v8::Global::new(scope, clones));
+    }
+    if let Some(value) = read(scope, &data, &[], &delegate) {
+        result.set(value);
+    }
+}
+
+/// `ops.structured_serialize(value, buffers, hooks)`: `[bytes, carried]`.
+/// `buffers` are the ArrayBuffers that will be transferred.
+pub(crate) fn structured_serialize<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: v8::FunctionCallbackArguments<'s>,
+    mut result: v8::ReturnValue,
+) {
+    let Some(delegate) = Delegate::new(scope, arguments.get(2)) else {
+        return;
+    };
+    let buffers = buffers_of(scope, arguments.get(1));
+    let Some(data) = write(scope, arguments.get(0), &buffers, &delegate) else {
+        return;
+    };
+    let data = bytes::uint8_array(scope, data).into();
+    let carried: Vec<_> =
+        delegate.carried.borrow().iter().map(|value| v8::Local::new(scope, value)).collect();
+    let carried = v8::Array::new_with_elements(scope, &carried).into();
+    result.set(v8::Array::new_with_elements(scope, &[data, carried]).into());
+}
+
+/// `ops.structured_deserialize(bytes, carried, buffers, clones, hooks)`: the value.
+/// `buffers` stand for those that were given to the serialiser, `clones` for the
+/// platform objects by number.
+pub(crate) fn structured_deserialize<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: v8::FunctionCallbackArguments<'s>,
+    mut result: v8::ReturnValue,
+) {
+    let Some(mut delegate) = Delegate::new(scope, arguments.get(4)) else {
+        return;
+    };
+    delegate.clones = arguments.get(3).try_cast().ok().map(|clones| v8::Global::new(scope, clones));
+    if let Ok(carried) = arguments.get(1).try_cast::<v8::Array>() {
+        let values = (0..carried.length()).filter_map(|index| carried.get_index(scope, index));
+        let values: Vec<_> = values.map(|value| v8::Global::new(scope, value)).collect();
+        delegate.carried.borrow_mut().extend(values);
+    }
+    let buffers = buffers_of(scope, arguments.get(2));
+    let value = bytes::read(arguments.get(0), <[u8]>::to_vec)
+        .and_then(|data| read(scope, &data, &buffers, &delegate));
+    if let Some(value) = value {
+        result.set(value);
+    }
 }

@@ -25,6 +25,11 @@ fn positions(url: &Url) -> [u32; 8] {
     ]
 }
 
+/// Whether a text is an absolute URL.
+pub fn is_url(text: &str) -> bool {
+    Url::parse(text).is_ok()
+}
+
 /// Returns the URL's text and writes its positions.
 fn answer(
     scope: &mut v8::PinScope<'_, '_>,

@@ -64,6 +64,7 @@ fn handles_fetch(scope: &mut v8::PinScope<'_, '_>) -> Result<bool, ScriptError> 
 
 /// Runs a program's top level, and the loop as long as the top level awaits.
 pub(super) fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded, ScriptError> {
+    set_location(scope, &script.url())?;
     let loaded = engine::load(scope, script)?;
     match &loaded {
         Loaded::Classic(_) => event_loop::run_until(scope, |_| true)?,
@@ -73,6 +74,16 @@ pub(super) fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<
         }
     }
     Ok(loaded)
+}
+
+/// Tells the built-ins where the program comes from.
+fn set_location(scope: &mut v8::PinScope<'_, '_>, url: &str) -> Result<(), ScriptError> {
+    let Some(function) = engine::callback(scope, "setLocation") else {
+        return Ok(());
+    };
+    v8::scope!(let scope, scope);
+    let url = conversions::string(scope, url).into();
+    call(scope, &function, &[url]).map(drop)
 }
 
 /// Hands `export default` to the built-ins.
@@ -177,7 +188,11 @@ pub(super) fn tell_environment(
         let value = conversions::string(scope, value).into();
         conversions::set(scope, environment, name, value);
     }
-    call(scope, &function, &[arguments, environment.into()]).map(drop)
+    let location = match &options.location {
+        Some(location) => conversions::string(scope, location).into(),
+        None => v8::undefined(scope).into(),
+    };
+    call(scope, &function, &[arguments, environment.into(), location]).map(drop)
 }
 
 /// Runs a program and its loop; the completion value of a classic script as

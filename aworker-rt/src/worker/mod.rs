@@ -47,6 +47,8 @@ pub struct WorkerOptions {
     pub default_listen: Option<ListenAddress>,
     /// Told every address once the worker accepts connections there.
     pub on_listening: Option<fn(&ListenAddress)>,
+    /// What `self.location` is, and where relative URLs begin; the script's own URL when absent.
+    pub location: Option<String>,
     /// Limits of the HTTP server.
     pub server: ServerOptions,
 }

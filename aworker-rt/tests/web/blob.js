@@ -54,4 +54,8 @@ fact('the receiver is checked', async () => {
   await rejects(TypeError, Blob.prototype.text.call({}));
   throws(TypeError, () => Blob.prototype.slice.call({}));
 });
+fact('parts may be views of any type', async () => {
+  const views = [Float16Array, Float32Array, BigInt64Array, DataView].map((View) => new View(new ArrayBuffer(8)));
+  same(new Blob(views).size, 32);
+});
 end();

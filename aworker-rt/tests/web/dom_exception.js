@@ -1,6 +1,6 @@
 // DOMException. https://webidl.spec.whatwg.org/#idl-DOMException
 
-import { fact, end, same, holds, throws } from './facts.js';
+import { fact, end, same, holds, throws, alike } from './facts.js';
 
 fact('message and name have defaults', () => {
   const exception = new DOMException();
@@ -42,5 +42,16 @@ fact('it needs new, and its getters a DOMException', () => {
   throws(TypeError, () => DOMException('x'));
   throws(TypeError, () => DOMException.prototype.name);
   throws(TypeError, () => new DOMException(Symbol()));
+});
+fact('QuotaExceededError is a class with its numbers', () => {
+  const error = new QuotaExceededError('full', { quota: 1, requested: 2.5 });
+  alike([error.name, error.code, error.message, error.quota, error.requested], ['QuotaExceededError', 22, 'full', 1, 2.5]);
+  holds(error instanceof DOMException && error instanceof Error);
+  alike([new QuotaExceededError().quota, new QuotaExceededError().requested], [null, null]);
+  for (const options of [{ quota: -1 }, { requested: -1 }, { quota: 2, requested: 1 }]) {
+    throws(RangeError, () => new QuotaExceededError('', options));
+  }
+  throws(TypeError, () => new QuotaExceededError('', { quota: Infinity }));
+  throws(TypeError, () => QuotaExceededError.prototype.quota);
 });
 end();

@@ -9,6 +9,10 @@ fact('an event has the attributes of its init', () => {
   alike([plain.type, plain.bubbles, plain.cancelable, plain.composed], ['null', false, false, false]);
   alike([plain.target, plain.currentTarget, plain.srcElement, plain.eventPhase], [null, null, null, 0]);
   same(plain.isTrusted, false);
+  const { get, set, enumerable, configurable } = Object.getOwnPropertyDescriptor(plain, 'isTrusted');
+  alike([typeof get, set, enumerable, configurable], ['function', undefined, true, false]);
+  same(get, Object.getOwnPropertyDescriptor(new CustomEvent('x'), 'isTrusted').get);
+  same('isTrusted' in Event.prototype, false);
   holds(plain.timeStamp > 0 && plain.timeStamp <= performance.now());
 });
 fact('the type is required', () => {

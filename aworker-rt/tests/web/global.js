@@ -22,6 +22,24 @@ fact('navigator names the runtime', () => {
   holds(/^Aworker\/\d+\.\d+\.\d+$/.test(navigator.userAgent), navigator.userAgent);
   throws(TypeError, () => WorkerNavigator.prototype.userAgent);
 });
+fact('the location is the script and cannot be replaced', () => {
+  same(location.href, import.meta.url);
+  same(String(location), location.href);
+  alike([location.protocol, location.host, location.port, location.search, location.hash, location.origin], ['file:', '', '', '', '', 'null']);
+  same(location.pathname, new URL(import.meta.url).pathname);
+  holds(location instanceof WorkerLocation);
+  throws(TypeError, () => new WorkerLocation());
+  throws(TypeError, () => { 'use strict'; self.location = 'http://a'; });
+  alike([origin, isSecureContext, crossOriginIsolated], ['null', true, true]);
+});
+fact('navigator knows the language of Intl', () => {
+  same(navigator.language, new Intl.NumberFormat().resolvedOptions().locale);
+  alike(navigator.languages, [navigator.language]);
+  holds(Object.isFrozen(navigator.languages) && navigator.languages === navigator.languages);
+});
+fact('a module may not import scripts', () => {
+  throws(TypeError, () => importScripts());
+});
 fact('queueMicrotask runs before promises that come later', async () => {
   const seen = [];
   queueMicrotask(() => seen.push('microtask'));

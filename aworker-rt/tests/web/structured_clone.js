@@ -83,7 +83,7 @@ fact('a transfer list is checked', () => {
 });
 fact('platform objects are refused, but blobs and files', async () => {
   class Mine extends EventTarget {}
-  for (const value of [new URL('http://a'), new Event('x'), new Mine(), new ReadableStream(), new AbortController(), new Headers()]) {
+  for (const value of [new URL('http://a'), new Event('x'), new Mine(), new ReadableStream(), new MessageChannel(), new AbortController(), new Headers()]) {
     throws('DataCloneError', () => structuredClone({ value }), value.constructor.name);
   }
   const { blob, file } = structuredClone({ blob: new Blob(['abc'], { type: 'x/y' }), file: new File(['de'], 'n', { lastModified: 3, type: 'f/g' }) });
