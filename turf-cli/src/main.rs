@@ -55,6 +55,7 @@ fn close_inherited(command: &Command) -> Result<()> {
         | Command::Delete(_)
         | Command::List(_)
         | Command::Ps(_)
+        | Command::Events(_)
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Update(_)

@@ -1,5 +1,6 @@
 //! The tests, one file per area.
 
+mod events;
 mod exec;
 mod failure;
 mod hooks;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Test> {
         isolation::TESTS,
         resources::TESTS,
         exec::TESTS,
+        events::TESTS,
         update::TESTS,
         verbs::TESTS,
         hooks::TESTS,

@@ -124,6 +124,8 @@ pub enum Command {
     List(List),
     /// List the processes of a container.
     Ps(Ps),
+    /// Print what a container uses, and when it runs out of memory, as JSON.
+    Events(Events),
     /// Stop all processes of a container where they are.
     Pause(One),
     /// Let the processes of a paused container go on.
@@ -227,6 +229,19 @@ pub struct Ps {
     /// Options of ps(1), which is then asked for the columns.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PS OPTIONS")]
     pub options: Vec<OsString>,
+}
+
+/// `turf events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Time between two statistics, like 5s or 200ms.
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub interval: String,
+    /// Print the statistics once.
+    #[arg(long)]
+    pub stats: bool,
+    /// The container.
+    pub id: String,
 }
 
 /// The log that a command line asks for which was not understood as a whole.

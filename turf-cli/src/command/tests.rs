@@ -41,6 +41,8 @@ fn engines_command_lines_are_understood() {
         "turf --cgroup-manager=systemd --debug create --pidfd-socket /s ID",
         "turf exec --apparmor p --process-label l --ignore-paused --cgroup a --cgroup cpu:b --user 1 ID true",
         "turf exec -t -d -e A=b -u 1:1 -g 5 -c CAP_CHOWN --preserve-fds 2 --pidfd-socket /s ID true",
+        "turf events --stats ID",
+        "turf events --interval 200ms ID",
         "turf spec --rootless --bundle /b",
         "turf spec --file /b/config.json",
         "turf ps ID -ef",

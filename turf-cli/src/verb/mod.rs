@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -40,6 +41,7 @@ pub fn run(globals: &Globals, command: Command, log: &Log) -> Result<u8> {
         Command::Delete(delete) => delete::run(&root()?, &delete, log)?,
         Command::List(list) => list::run(&root()?, &list, log)?,
         Command::Ps(ps) => ps::run(&root()?, &ps)?,
+        Command::Events(events) => events::run(&root()?, &events)?,
         Command::Pause(one) => pause::pause(&root()?, &one)?,
         Command::Resume(one) => pause::resume(&root()?, &one)?,
         Command::Update(update) => update::run(&root()?, update)?,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::{Cgroup, Group, open_for_writing};
+use super::{Cgroup, Group, Version, open_for_writing};
 use crate::error::{Error, Result};
 
 /// A group below the container's own, `[CONTROLLER[,CONTROLLER]:]PATH`.
@@ -54,6 +54,11 @@ impl Cgroup {
         let open =
             |group: &Group| open_for_writing(&group.directory.join(path(group)).join(group.join_file()));
         self.groups.iter().map(open).collect()
+    }
+
+    /// Whether the container's memory is counted.
+    pub fn counts_memory(&self) -> bool {
+        self.groups.iter().any(|group| group.version == Version::V2 || group.has("memory"))
     }
 
     /// Whether the caller has the right to make all of the groups.
