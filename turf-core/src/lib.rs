@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod container;
 pub mod error;
+pub mod fault;
 pub mod limits;
 pub mod root;
 pub mod sandbox;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Every directory is 0700. A container exists if and only if its state.json exists: a directory
-//! without one was left by a `create` that was killed in its first step, and the next `create` or
-//! `delete` of that id takes it over.
+//! without one was left by a `create` or `delete` that was killed in its first or last step: it is shown as
+//! stopped, and the next `create` or `delete` of that id takes it over.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -23,6 +23,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Operation, Result};
+use crate::fault::{self, Point};
 use crate::limits;
 
 /// Where Turf keeps what must outlive one command.
@@ -136,6 +137,12 @@ impl ContainerDir {
         self.path.join(name)
     }
 
+    /// When the directory was made or changed last.
+    pub fn made(&self) -> Result<std::time::SystemTime> {
+        let found = fs::metadata(&self.path).and_then(|found| found.modified());
+        found.operation(|| format!("read {}", self.path.display()))
+    }
+
     /// Whether state.json exists, which is what it means for the container to exist.
     pub fn exists(&self) -> bool {
         self.file(STATE_FILE).exists()
@@ -152,7 +159,7 @@ impl ContainerDir {
             let lock = match self.lock_with(OpenOptions::new().create(true)) {
                 // A `delete` removed the directory in between.
                 Err(Error::NoSuchContainer(_)) => continue,
-                Err(error) => return Err(error.and_clean_up(self.remove_if_empty())),
+                Err(error) => return Err(error.and_clean_up(self.remove_if_empty().map(drop))),
                 Ok(lock) => lock,
             };
             return if self.exists() { Err(self.taken()) } else { Ok(lock) };
@@ -218,6 +225,7 @@ impl ContainerDir {
         let describe = |path: &Path| format!("remove {}", path.display());
         let state = self.file(STATE_FILE);
         ignore_missing(fs::remove_file(&state)).operation(|| describe(&state))?;
+        fault::at(Point::DeleteStateRemoved)?;
         for entry in
             fs::read_dir(&self.path).operation(|| format!("read directory {}", self.path.display()))?
         {
@@ -231,15 +239,20 @@ impl ContainerDir {
         }
         let lock = self.file(LOCK_FILE);
         ignore_missing(fs::remove_file(&lock)).operation(|| describe(&lock))?;
-        self.remove_if_empty()
+        self.remove_if_empty().map(drop)
     }
 
-    /// Removes an empty directory, which is what a `create` that was killed in its very first step leaves.
-    pub fn remove_if_empty(&self) -> Result<()> {
+    /// Removes an empty directory, which is what a `create` that was killed in its very first step leaves; whether
+    /// there was one.
+    pub fn remove_if_empty(&self) -> Result<bool> {
         match fs::remove_dir(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            result => {
-                ignore_missing(result).operation(|| format!("remove directory {}", self.path.display()))
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) =>
+            {
+                Ok(false)
+            }
+            removed => {
+                removed.operation(|| format!("remove directory {}", self.path.display())).map(|()| true)
             }
         }
     }

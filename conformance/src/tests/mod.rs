@@ -3,6 +3,7 @@
 mod events;
 mod exec;
 mod failure;
+mod faults;
 mod hooks;
 mod isolation;
 mod lifecycle;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Test> {
         hooks::TESTS,
         worker::TESTS,
         failure::TESTS,
+        faults::TESTS,
         seed::TESTS,
     ]
     .concat()

@@ -19,6 +19,7 @@ mod update;
 use std::io::Write;
 
 use anyhow::{Context, Result, bail};
+use turf_core::fault;
 use turf_core::root::StateRoot;
 
 use crate::command::{Command, Globals};
@@ -26,9 +27,13 @@ use crate::log::Log;
 
 /// Runs a verb and returns the exit status.
 pub fn run(globals: &Globals, command: Command, log: &Log) -> Result<u8> {
-    let root = || match &globals.root {
-        Some(path) => StateRoot::at(path),
-        None => StateRoot::default_for_user(),
+    let root = || -> Result<StateRoot> {
+        let root = match &globals.root {
+            Some(path) => StateRoot::at(path)?,
+            None => StateRoot::default_for_user()?,
+        };
+        fault::arm(&root)?;
+        Ok(root)
     };
     match command {
         Command::Spec(spec) => spec::run(&spec)?,

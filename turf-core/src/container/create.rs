@@ -1,10 +1,10 @@
 //! `create`: from a bundle to an init that waits at the gate.
 //!
-//! The order is what makes a killed `create` harmless: state.json names the control groups before
-//! they are made, and init's pid before init can reach the gate; init itself ends when `create` does before it has let it pass.
-//! Whatever fails here is undone here.
+//! The order is what makes a killed `create` harmless: state.json names the control groups before they are
+//! made, and init is written down before it can reach the gate, and as created while it still ends with this
+//! process. Whatever fails here is undone here.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::cgroups::{self, CgroupOptions};
@@ -12,6 +12,7 @@ use super::process::ProcessId;
 use super::state::{State, store_plan, write_atomically};
 use crate::bundle::Bundle;
 use crate::error::{Error, Operation, Result};
+use crate::fault::{self, Point};
 use crate::root::{ContainerDir, ContainerId, Lock, StateRoot};
 use crate::sandbox::compile::{Context, Keyring, RootEntry, compile};
 use crate::sandbox::hooks;
@@ -53,7 +54,8 @@ pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) ->
     let dir = root.container(id);
     // First of all the id: whoever has it has the control group of that name too.
     let lock = dir.create()?;
-    let cgroup = cgroups::locate(&plan.cgroup, options.cgroups)
+    let cgroup = fault::at(Point::CreateLocked)
+        .and_then(|()| cgroups::locate(&plan.cgroup, options.cgroups))
         .map_err(|error| error.and_clean_up(dir.remove(&lock)))?;
     let mut state = State::begin(id, &plan, bundle.rootfs, cgroup);
     state.preserved_fds = options.preserve_fds;
@@ -106,8 +108,11 @@ fn build(
     options: CreateOptions<'_>,
 ) -> Result<init::Created> {
     store_plan(dir, plan, lock)?;
+    fault::at(Point::CreatePlanStored)?;
     state.store(dir, lock)?;
+    fault::at(Point::CreateStateStored)?;
     state.cgroup.create(&plan.cgroup)?;
+    fault::at(Point::CreateGroupsMade)?;
     let building = init::spawn(SpawnOptions {
         plan,
         container_dir: dir.path(),
@@ -116,17 +121,26 @@ fn build(
         console_socket: options.console_socket,
     })?;
     let pid = building.pid();
+    fault::at(Point::CreateInitSpawned)?;
     state.store_init(dir, ProcessId::of(pid)?, lock)?;
-    let created = building.wait_created(|| {
+    fault::at(Point::CreateInitStored)?;
+    let runtime_hooks = || {
         let shown = hooks::state_json(&plan.init.state, "creating", pid);
         hooks::run("prestart", &plan.hooks.prestart, &shown)?;
         hooks::run("createRuntime", &plan.hooks.create_runtime, &shown)?;
-        Ok(())
-    })?;
-    let finished = state
-        .store_created(dir, lock)
-        .and_then(|()| tell(&created, options.pid_file, options.pidfd_socket.as_ref()));
-    match finished {
+        fault::at(Point::CreateHooksRun)
+    };
+    // Written down while init still ends with this process: whatever says that the container is created is true
+    // however this ends.
+    let at_gate = |pidfd: BorrowedFd<'_>| {
+        fault::at(Point::CreateAtGate)?;
+        state.store_created(dir, lock)?;
+        fault::at(Point::CreateCreatedStored)?;
+        tell(pid, pidfd, options.pid_file, options.pidfd_socket.as_ref())?;
+        fault::at(Point::CreateToldPid)
+    };
+    let created = building.wait_created(runtime_hooks, at_gate)?;
+    match fault::at(Point::CreateReleased) {
         Ok(()) => Ok(created),
         Err(error) => Err(error.and_clean_up(kill_child(&created))),
     }
@@ -134,15 +148,16 @@ fn build(
 
 /// Tells the caller which process there is: its pid in a file, a descriptor over a socket.
 pub(super) fn tell(
-    created: &init::Created,
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
     pid_file: Option<&Path>,
     pidfd_socket: Option<&OwnedFd>,
 ) -> Result<()> {
     if let Some(path) = pid_file {
-        write_atomically(path, created.pid.to_string().as_bytes())?;
+        write_atomically(path, pid.to_string().as_bytes())?;
     }
     match pidfd_socket {
-        Some(socket) => socket::send_packet(socket.as_fd(), b"pidfd", &[created.pidfd.as_fd()])
+        Some(socket) => socket::send_packet(socket.as_fd(), b"pidfd", &[pidfd])
             .operation(|| "--pidfd-socket: send the descriptor"),
         None => Ok(()),
     }

@@ -12,6 +12,7 @@ use super::state::{Creator, State, load_plan};
 use super::status::{After, Event};
 use crate::cgroup::wait_for_exit;
 use crate::error::{Error, Operation, Result};
+use crate::fault::{self, Point};
 use crate::limits;
 use crate::root::{ContainerDir, ContainerId, Lock, StateRoot};
 use crate::sys::pidfd::pidfd_send_signal;
@@ -31,8 +32,8 @@ pub fn delete(root: &StateRoot, id: &ContainerId, force: Force) -> Result<Vec<Er
     let dir = root.container(id);
     match delete_known(&dir, force) {
         Err(error @ Error::NoSuchContainer(_)) => {
-            dir.remove_if_empty()?;
-            if force == Force::Yes { Ok(Vec::new()) } else { Err(error) }
+            let was_there = dir.remove_if_empty()?;
+            if was_there || force == Force::Yes { Ok(Vec::new()) } else { Err(error) }
         }
         result => result,
     }
@@ -46,11 +47,12 @@ fn delete_known(dir: &ContainerDir, force: Force) -> Result<Vec<Error>> {
         kill_processes(&state)?;
     }
     let lock = dir.lock()?;
+    fault::at(Point::DeleteLocked)?;
     let state = match State::load(dir) {
-        // The first step of a `create` that was killed.
-        Err(error @ Error::NoSuchContainer(_)) => {
+        // The files of a `create` or `delete` that was killed: this verb has them locked itself.
+        Err(Error::NoSuchContainer(_)) => {
             dir.remove(&lock)?;
-            return Err(error);
+            return Ok(Vec::new());
         }
         // state.json of another version or damaged: `--force` removes at least the files.
         Err(error) if force == Force::Yes && matches!(error, Error::Invalid { .. }) => {
@@ -65,6 +67,7 @@ fn delete_known(dir: &ContainerDir, force: Force) -> Result<Vec<Error>> {
     }
     // Also of a stopped container: without a pid namespace others may live on.
     kill_processes(&state)?;
+    fault::at(Point::DeleteKilled)?;
     remove(dir, &lock, &state)
 }
 
@@ -99,6 +102,8 @@ fn kill_init(init: &ProcessId, state: &State) -> Result<()> {
 fn remove(dir: &ContainerDir, lock: &Lock, state: &State) -> Result<Vec<Error>> {
     let plan = if state.has_poststop { Some(load_plan(dir)?) } else { None };
     state.cgroup.remove()?;
+    fault::at(Point::DeleteGroupsRemoved)?;
     dir.remove(lock)?;
+    fault::at(Point::DeleteRemoved)?;
     Ok(plan.map(|plan| run_poststop(&plan.hooks.poststop, &plan)).unwrap_or_default())
 }

@@ -3,7 +3,7 @@
 //! The container's lock is not taken: nothing of the container changes. If it ends meanwhile, joining it
 //! fails, or the new process ends with it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::create::tell;
@@ -12,6 +12,7 @@ use super::status::Status;
 use crate::bundle;
 use crate::cgroup::SubGroup;
 use crate::error::{Error, Operation, Result};
+use crate::fault::{self, Point};
 use crate::root::{ContainerId, StateRoot};
 use crate::sandbox::exec::{self, ExecOptions};
 use crate::sandbox::init::Created;
@@ -108,6 +109,7 @@ impl std::str::FromStr for User {
 pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Created> {
     let dir = root.container(id);
     let state = State::load(&dir)?;
+    fault::at(Point::ExecLoaded)?;
     let status = state.status(&dir, Creator::MayLive)?;
     let refused = |status| Error::WrongStatus { id: id.to_string(), verb: "exec in", status };
     match status {
@@ -138,7 +140,10 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
         preserve_fds: options.preserve_fds,
         console_socket: options.console_socket,
     })?;
-    match tell(&created, options.pid_file, options.pidfd_socket.as_ref()) {
+    let told = fault::at(Point::ExecSpawned).and_then(|()| {
+        tell(created.pid, created.pidfd.as_fd(), options.pid_file, options.pidfd_socket.as_ref())
+    });
+    match told {
         Ok(()) => Ok(created),
         Err(error) => Err(error.and_clean_up(kill_child(&created))),
     }
@@ -192,7 +197,6 @@ fn changed(changes: &Changes, own: &ProcessPlan) -> Result<ProcessPlan> {
 
 /// Kills and reaps a process that is a child of this one.
 fn kill_child(created: &Created) -> Result<()> {
-    use std::os::fd::AsFd;
     pidfd_send_signal(created.pidfd.as_fd(), libc::SIGKILL)
         .and_then(|()| crate::sys::process::wait_for(created.pid))
         .operation(|| format!("kill process {}", created.pid))

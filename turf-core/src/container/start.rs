@@ -12,6 +12,7 @@ use super::state::{Creator, State, load_plan};
 use super::status::{Event, Status};
 use crate::cgroup::wait_for_exit;
 use crate::error::{Error, Operation, Result};
+use crate::fault::{self, Point};
 use crate::limits;
 use crate::root::{ContainerDir, ContainerId, StateRoot};
 use crate::sandbox::gate::{Gate, WorkerStart};
@@ -30,6 +31,7 @@ pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Resul
     let dir = root.container(id);
     let _lock = dir.lock()?;
     let state = State::load(&dir)?;
+    fault::at(Point::StartLoaded)?;
     let status = state.status(&dir, Creator::Gone)?;
     let init = match &state.init {
         Some(init) if status.allows(Event::Started) => init,
@@ -50,6 +52,7 @@ pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Resul
             Some(start_worker(&starting, seed, &worker, listeners)?)
         }
     };
+    fault::at(Point::StartRunning)?;
     run_poststart(&plan, init)?;
     Ok(timeline)
 }
@@ -72,11 +75,13 @@ fn start_worker(
     let worker = worker.encode()?;
     // The seed first: if there is none, init need not hear of it.
     let seed = Registry::new(starting.root).connect(&seed.parse()?)?;
+    fault::at(Point::StartSeedConnected)?;
     let pidfd = starting.init.open()?.ok_or_else(|| stopped(starting.state))?;
     let inherited = inherited_fds(pidfd.as_fd(), starting.state)?;
     let cgroups = starting.state.cgroup.open_for_join()?;
     let gate = Gate::connect(starting.dir.path())?;
     gate.prepare_worker()?;
+    fault::at(Point::StartPrepared)?;
     let (report, workers_end) = report_channel()?;
     seed.fork(&Fork {
         container: starting.state.id.as_str(),
@@ -94,10 +99,23 @@ fn start_worker(
     })?;
     // Without this copy of ours a worker that dies without a word is noticed at once.
     drop(workers_end);
+    let followed = follow_worker(report, gate, pidfd.as_fd());
+    followed.map_err(|error| match error {
+        // The worker has ended by itself, and init ends with its status.
+        Error::Remote { .. } => error,
+        // A start that fails leaves nothing that might still begin to run.
+        error => error.and_clean_up(end(pidfd.as_fd())),
+    })
+}
+
+/// From the fork until the worker runs.
+fn follow_worker(report: OwnedFd, gate: Gate, init: BorrowedFd<'_>) -> Result<Timeline> {
+    fault::at(Point::StartForked)?;
     let timeline = match receive_report(report, limits::WORKER_RUNNING)? {
         Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
         Report::Running(timeline) => timeline,
     };
+    fault::at(Point::StartReported)?;
     match gate.wait_running(limits::WORKER_RUNNING) {
         Ok(WorkerStart::Running) => Ok(timeline),
         // It did run, as it said itself, and has ended since.
@@ -105,8 +123,19 @@ fn start_worker(
         Err(error @ Error::TimedOut { .. }) => Err(error),
         // And init with it, before it could say so.
         Err(error) => {
-            let has_ended = wait_for_exit(pidfd.as_fd(), Instant::now() + limits::INIT_EXIT)?;
+            let has_ended = wait_for_exit(init, Instant::now() + limits::INIT_EXIT)?;
             if has_ended { Ok(timeline) } else { Err(error) }
+        }
+    }
+}
+
+/// Kills init, and returns when it has exited.
+fn end(init: BorrowedFd<'_>) -> Result<()> {
+    match pidfd_send_signal(init, libc::SIGKILL) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        sent => {
+            sent.operation(|| "kill the container")?;
+            wait_for_exit(init, Instant::now() + limits::INIT_EXIT).map(drop)
         }
     }
 }
@@ -162,10 +191,7 @@ fn run_poststart(plan: &Plan, init: &ProcessId) -> Result<()> {
     }
     let shown = hooks::state_json(&plan.init.state, Status::Running.as_str(), init.pid);
     hooks::run("poststart", &plan.hooks.poststart, &shown).map_err(|failed| {
-        let kill = || match init.open()? {
-            Some(pidfd) => pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).operation(|| "kill the container"),
-            None => Ok(()),
-        };
+        let kill = || init.open()?.map_or(Ok(()), |pidfd| end(pidfd.as_fd()));
         Error::from(failed).and_clean_up(kill())
     })
 }

@@ -104,7 +104,7 @@ impl State {
     /// Reads the state of a container.
     pub fn load(dir: &ContainerDir) -> Result<State> {
         let path = dir.file(STATE_FILE);
-        let Some(text) = read_bounded(&path)? else { return Err(dir.unknown()) };
+        let Some(text) = read_bounded(&path)? else { return State::interrupted(dir) };
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -123,6 +123,34 @@ impl State {
             }
         }
         Ok(state)
+    }
+
+    /// What a `create` or `delete` that was killed in its first or last step has left: files without state.json, no
+    /// process and no control group. A verb that is still at work has them locked; then there is no container.
+    fn interrupted(dir: &ContainerDir) -> Result<State> {
+        match dir.try_lock() {
+            Ok(Some(_)) => {}
+            // Killed before it made the lock, or after it removed it.
+            Err(Error::NoSuchContainer(_)) if dir.path().exists() => {}
+            Ok(None) | Err(Error::NoSuchContainer(_)) => return Err(dir.unknown()),
+            Err(error) => return Err(error),
+        }
+        Ok(State {
+            version: VERSION,
+            oci_version: crate::sandbox::compile::OCI_VERSION.to_owned(),
+            id: dir.id().clone(),
+            bundle: PathBuf::new(),
+            rootfs: None,
+            annotations: BTreeMap::new(),
+            created: crate::time::rfc3339(dir.made()?),
+            owner: nix::unistd::geteuid().as_raw(),
+            phase: Phase::Creating,
+            init: None,
+            cgroup: Cgroup::default(),
+            preserved_fds: 0,
+            listen_fds: 0,
+            has_poststop: false,
+        })
     }
 
     /// Writes the state of a container that has no init yet: from here on it exists.
@@ -151,7 +179,7 @@ impl State {
         };
         Ok(match (self.phase, init_lives) {
             (Phase::Creating, true) => Status::Creating,
-            (Phase::Creating, false) if creator == Creator::MayLive && dir.try_lock()?.is_none() => {
+            (Phase::Creating, false) if creator == Creator::MayLive && matches!(dir.try_lock(), Ok(None)) => {
                 Status::Creating
             }
             (Phase::Creating | Phase::Created, false) => Status::Stopped,

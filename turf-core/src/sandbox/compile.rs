@@ -17,7 +17,7 @@ use crate::bundle::{Bundle, Workload};
 use crate::error::Result;
 
 /// The version of the specification that states follow.
-const OCI_VERSION: &str = "1.2.0";
+pub(crate) const OCI_VERSION: &str = "1.2.0";
 
 /// Size of the root of a bundle without an image: it holds mount points and device nodes.
 const EMPTY_ROOT_BYTES: u64 = 1 << 20;

@@ -86,7 +86,7 @@ impl Case {
             preserve_fds: self.preserve_fds,
             console_socket: self.console.as_ref().map(|console| console.try_clone().unwrap()),
         };
-        spawn(options)?.wait_created(runtime_hooks)
+        spawn(options)?.wait_created(runtime_hooks, |_| Ok(()))
     }
 
     /// Creates, starts and waits: the program's wait status.

@@ -106,10 +106,15 @@ impl Building {
         self.init.pid
     }
 
-    /// Waits until init stands at the gate. `runtime_hooks` is called once in between, when the
+    /// Waits until init stands at the gate, and lets it live on its own. `runtime_hooks` is called once in between, when the
     /// namespaces and mounts exist and the root has not been entered yet: the caller runs the
-    /// `prestart` and `createRuntime` hooks there. If anything fails, init is killed and reaped.
-    pub fn wait_created(mut self, runtime_hooks: impl FnOnce() -> Result<()>) -> Result<Created> {
+    /// `prestart` and `createRuntime` hooks there. `at_gate` is called with a descriptor of init while init still
+    /// ends with the caller. If anything fails, init is killed and reaped.
+    pub fn wait_created(
+        mut self,
+        runtime_hooks: impl FnOnce() -> Result<()>,
+        at_gate: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<Created> {
         let mut runtime_hooks = Some(runtime_hooks);
         loop {
             let mut packet = [0; gate::PACKET_BYTES];
@@ -132,6 +137,9 @@ impl Building {
         }
         if let Some(hooks) = runtime_hooks.take() {
             hooks()?;
+        }
+        if let Some(pidfd) = &self.init.pidfd {
+            at_gate(pidfd.as_fd())?;
         }
         self.go()?;
         let pid = self.init.pid;

@@ -1,0 +1,208 @@
+//! Faults on request, for tests of what a verb leaves behind when it is killed, stopped or refused something
+//! half-way.
+//!
+//! A file `faults` in the state directory has lines `POINT ACTION`; a verb that comes to that point of its work
+//! is killed (`kill`), stopped (`stop`) or fails (`errno NUMBER`) there. The points are those of [`Point`].
+//!
+//! This is in every build, so that what is tested is what runs. It is safe because the state directory belongs to
+//! the user alone (0700): whoever can write this file could as well rewrite plan.json, which says what is done as
+//! that user. Without the file it costs one open(2) for each command.
+
+use std::io::{self, Read};
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, raise};
+
+use crate::error::{Error, Operation, Result};
+use crate::root::StateRoot;
+
+/// The file's name in the state directory.
+pub const FILE: &str = "faults";
+
+/// Longest file that is read, in bytes.
+const FILE_BYTES: u64 = 64 * 1024;
+
+/// The points of this process, read once.
+static ARMED: OnceLock<Vec<(Point, Action)>> = OnceLock::new();
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Kill,
+    Stop,
+    Fail(i32),
+}
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $name:ident = $word:literal),+ $(,)?) => {
+        /// Where a verb can be hit: after what the name says.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Point {
+            $($(#[$doc])* $name),+
+        }
+
+        impl Point {
+            /// All points, in the order in which a container's life comes to them.
+            pub const ALL: &'static [Point] = &[$(Point::$name),+];
+
+            /// The word in the file.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Point::$name => $word),+
+                }
+            }
+        }
+    };
+}
+
+points! {
+    /// `create` has the id and its lock.
+    CreateLocked = "create:locked",
+    /// plan.json is written.
+    CreatePlanStored = "create:plan-stored",
+    /// state.json is written: the container exists.
+    CreateStateStored = "create:state-stored",
+    /// The control groups are made.
+    CreateGroupsMade = "create:groups-made",
+    /// init runs and is not yet written down.
+    CreateInitSpawned = "create:init-spawned",
+    /// init is written down.
+    CreateInitStored = "create:init-stored",
+    /// The `prestart` and `createRuntime` hooks have run.
+    CreateHooksRun = "create:hooks-run",
+    /// init stands at the gate.
+    CreateAtGate = "create:at-gate",
+    /// The container is written down as created.
+    CreateCreatedStored = "create:created-stored",
+    /// The pid file is written; init still depends on `create`.
+    CreateToldPid = "create:told-pid",
+    /// init lives on its own.
+    CreateReleased = "create:released",
+    /// `start` has the lock and the state.
+    StartLoaded = "start:loaded",
+    /// A worker's seed is there.
+    StartSeedConnected = "start:seed-connected",
+    /// init expects a worker.
+    StartPrepared = "start:prepared",
+    /// The seed has forked.
+    StartForked = "start:forked",
+    /// The worker has reported that it runs.
+    StartReported = "start:reported",
+    /// The workload runs; the `poststart` hooks come next.
+    StartRunning = "start:running",
+    /// `exec` knows its container.
+    ExecLoaded = "exec:loaded",
+    /// The process runs; its pid is not yet written.
+    ExecSpawned = "exec:spawned",
+    /// `delete` has the lock.
+    DeleteLocked = "delete:locked",
+    /// Nothing of the container runs.
+    DeleteKilled = "delete:killed",
+    /// The control groups are gone.
+    DeleteGroupsRemoved = "delete:groups-removed",
+    /// state.json is gone.
+    DeleteStateRemoved = "delete:state-removed",
+    /// The directory is gone; the `poststop` hooks come next.
+    DeleteRemoved = "delete:removed",
+}
+
+impl FromStr for Point {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Point> {
+        let known = Point::ALL.iter().copied().find(|point| point.as_str() == text);
+        known.ok_or_else(|| Error::invalid(format!("fault {text:?}"), "is no point of a verb's work"))
+    }
+}
+
+/// Reads which faults are asked for; a command does it once, before anything else.
+pub fn arm(root: &StateRoot) -> Result<()> {
+    let path = root.path().join(FILE);
+    let file = match std::fs::File::open(&path) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
+        // Without the right to look into the directory the verb's own error says so better.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        file => file.operation(|| format!("open {}", path.display()))?,
+    };
+    let mut text = String::new();
+    file.take(FILE_BYTES).read_to_string(&mut text).operation(|| format!("read {}", path.display()))?;
+    let faults =
+        parse(&text).map_err(|error| Error::invalid(path.display().to_string(), error.to_string()))?;
+    // A command has one state directory.
+    ARMED.get_or_init(|| faults);
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<Vec<(Point, Action)>> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let point = words.next().unwrap_or_default().parse()?;
+        let action = match (words.next(), words.next().map(str::parse), words.next()) {
+            (Some("kill"), None, None) => Action::Kill,
+            (Some("stop"), None, None) => Action::Stop,
+            (Some("errno"), Some(Ok(number)), None) => Action::Fail(number),
+            _ => {
+                return Err(Error::invalid(
+                    format!("fault {line:?}"),
+                    "must be POINT kill, stop or errno NUMBER",
+                ));
+            }
+        };
+        Ok((point, action))
+    };
+    text.lines().filter(|text| !text.trim().is_empty()).map(line).collect()
+}
+
+/// Comes to a point: nothing happens unless a fault is asked for here.
+pub(crate) fn at(point: Point) -> Result<()> {
+    let Some(armed) = ARMED.get() else { return Ok(()) };
+    for (_, action) in armed.iter().filter(|(known, _)| *known == point) {
+        let what = || format!("come to {}", point.as_str());
+        match action {
+            Action::Kill => raise(Signal::SIGKILL).operation(what)?,
+            Action::Stop => raise(Signal::SIGSTOP).operation(what)?,
+            Action::Fail(number) => return Err(Error::io(what(), Errno::from_raw(*number))),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_lines_of_a_point_and_an_action() {
+        let text = "create:locked kill\n\n start:forked  errno 28\ndelete:removed stop\n";
+        let wanted = [
+            (Point::CreateLocked, Action::Kill),
+            (Point::StartForked, Action::Fail(28)),
+            (Point::DeleteRemoved, Action::Stop),
+        ];
+        assert_eq!(parse(text).unwrap(), wanted);
+        for wrong in [
+            "create:x kill",
+            "create:locked",
+            "create:locked die",
+            "create:locked errno",
+            "create:locked kill 9",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        for point in Point::ALL {
+            assert_eq!(point.as_str().parse::<Point>().unwrap(), *point);
+        }
+    }
+
+    #[test]
+    fn without_a_file_nothing_is_armed() {
+        let directory = tempfile::tempdir().unwrap();
+        arm(&StateRoot::at(directory.path()).unwrap()).unwrap();
+        arm(&StateRoot::at(&directory.path().join("none/at/all")).unwrap()).unwrap();
+        assert!(at(Point::CreateLocked).is_ok());
+        std::fs::write(directory.path().join(FILE), "no such point\n").unwrap();
+        let error = arm(&StateRoot::at(directory.path()).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("faults: "), "{error}");
+    }
+}
