@@ -93,6 +93,9 @@ fn snapshot(files: &[PathBuf]) -> v8::StartupData {
         for file in files {
             run(scope, file, &arguments);
         }
+        for file in builtin_files(Path::new("src/js/lazy")) {
+            compile(scope, &file);
+        }
         scope.set_default_context(context);
         let index = scope.add_context_data(context, internals);
         assert_eq!(index, INTERNALS_INDEX);
@@ -100,8 +103,30 @@ fn snapshot(files: &[PathBuf]) -> v8::StartupData {
     isolate.create_blob(v8::FunctionCodeHandling::Keep).expect("V8 makes the snapshot")
 }
 
+/// Compiles one file, which is loaded late, only to see whether it can be compiled.
+fn compile(scope: &mut v8::PinScope<'_, '_>, file: &Path) {
+    v8::scope!(let scope, scope);
+    v8::tc_scope!(let scope, scope);
+    if function(scope, file).is_none() {
+        fail(&describe(scope, file));
+    }
+}
+
 /// Runs one file as the body of a strict function of the four arguments.
 fn run(scope: &mut v8::PinScope<'_, '_>, file: &Path, arguments: &[v8::Local<v8::Value>]) {
+    {
+        v8::tc_scope!(let scope, scope);
+        let receiver = v8::undefined(scope).into();
+        let done = function(scope, file).and_then(|function| function.call(scope, receiver, arguments));
+        if done.is_none() {
+            fail(&describe(scope, file));
+        }
+    }
+    scope.perform_microtask_checkpoint();
+}
+
+/// A file as a strict function of the four arguments; `None` with an exception pending.
+fn function<'s>(scope: &mut v8::PinScope<'s, '_>, file: &Path) -> Option<v8::Local<'s, v8::Function>> {
     println!("cargo:rerun-if-changed={}", file.display());
     let text =
         fs::read_to_string(file).unwrap_or_else(|error| fail(&format!("read {}: {error}", file.display())));
@@ -115,9 +140,7 @@ fn run(scope: &mut v8::PinScope<'_, '_>, file: &Path, arguments: &[v8::Local<v8:
     let parameters = ["primordials", "ops", "internals", "globalThis"]
         .map(|name| v8::String::new(scope, name).expect("a name"));
 
-    v8::tc_scope!(let scope, scope);
-    let receiver = v8::undefined(scope).into();
-    let done = v8::script_compiler::compile_function(
+    v8::script_compiler::compile_function(
         scope,
         &mut source,
         &parameters,
@@ -125,11 +148,6 @@ fn run(scope: &mut v8::PinScope<'_, '_>, file: &Path, arguments: &[v8::Local<v8:
         v8::script_compiler::CompileOptions::NoCompileOptions,
         v8::script_compiler::NoCacheReason::NoReason,
     )
-    .and_then(|function| function.call(scope, receiver, arguments));
-    if done.is_none() {
-        fail(&describe(scope, file));
-    }
-    scope.perform_microtask_checkpoint();
 }
 
 /// What went wrong and where, from a try-catch scope that caught something.

@@ -11,6 +11,7 @@ pub mod exceptions;
 pub(crate) mod import_scripts;
 mod inherited;
 mod isolate;
+pub(crate) mod lazy;
 mod madvise;
 mod memory;
 pub(crate) mod modules;

@@ -1,4 +1,4 @@
-//! Crypto: getRandomValues and randomUUID. Every call asks the kernel: no state that a fork
+//! Crypto: getRandomValues and randomUUID; `subtle` is in 63_subtle_crypto.js. Every call asks the kernel: no state that a fork
 //! could share lives here. https://w3c.github.io/webcrypto/#Crypto-interface
 
 const { TypeError, TypedArrayPrototypeGetByteLength, TypedArrayPrototypeGetSymbolToStringTag } = primordials;
@@ -26,6 +26,11 @@ class Crypto {
 
   constructor(token = undefined) {
     if (token !== kConstruct) throw new TypeError("Failed to construct 'Crypto': Illegal constructor");
+  }
+
+  get subtle() {
+    this.#brand;
+    return internals.subtle;
   }
 
   getRandomValues(array) {

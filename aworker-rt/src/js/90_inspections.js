@@ -49,6 +49,7 @@ showAttributes(internals.encoding.TextDecoder, ['encoding', 'fatal', 'ignoreBOM'
 showAttributes(internals.encoding.TextEncoder, ['encoding']);
 showAttributes(internals.blob.Blob, ['size', 'type']);
 showAttributes(internals.blob.File, ['name', 'size', 'type', 'lastModified']);
+showAttributes(globalThis.CryptoKey, ['type', 'extractable', 'algorithm', 'usages']);
 showEntries(internals.formData.FormData);
 showAttributes(internals.performance.PerformanceEntry, ['name', 'entryType', 'startTime', 'duration']);
 showAttributes(globalThis.FetchEvent, ['type', 'request']);

@@ -1,8 +1,28 @@
-//! Random bytes for `crypto`: one getrandom(2) per call. Nothing is kept, so
-//! that no two forks can ever share a generator.
+//! `crypto`: random bytes here, the primitives of `crypto.subtle` in the files below
+//! this one. Every random number is asked of the kernel, getrandom(2): nothing is
+//! kept, so that no two forks can ever share a generator. Why these crates:
+//! `docs/decisions/0004-webcrypto-by-rustcrypto.md`.
+
+pub(crate) mod aes;
+pub(crate) mod curves;
+mod edwards;
+pub(crate) mod hash;
+mod nist;
+pub(crate) mod rsa;
+pub(crate) mod values;
+
+use ::rsa::rand_core::UnwrapErr;
+use getrandom::SysRng;
 
 use super::bytes;
 use crate::engine::conversions;
+
+/// The kernel's generator, for crates that cannot be told of a failure; `None` if the
+/// kernel gives nothing, which a seccomp filter can cause.
+fn random() -> Option<UnwrapErr<SysRng>> {
+    getrandom::fill(&mut [0; 1]).ok()?;
+    Some(UnwrapErr(SysRng))
+}
 
 /// `ops.random_fill(view)`: fills a view of at most 64 KiB (JavaScript checks).
 pub(crate) fn random_fill(

@@ -3,10 +3,10 @@
 import { fact, end, same, alike, holds, throws } from './facts.js';
 
 const names = [
-  'AbortController', 'AbortSignal', 'Blob', 'ByteLengthQueuingStrategy', 'CompressionStream', 'CountQueuingStrategy', 'Crypto', 'CustomEvent',
+  'AbortController', 'AbortSignal', 'Blob', 'ByteLengthQueuingStrategy', 'CompressionStream', 'CountQueuingStrategy', 'Crypto', 'CryptoKey', 'CustomEvent',
   'DOMException', 'DecompressionStream', 'ErrorEvent', 'Event', 'EventTarget', 'File', 'FormData', 'MessageEvent', 'Performance', 'PerformanceEntry', 'PerformanceMark',
-  'PerformanceMeasure', 'PromiseRejectionEvent', 'ReadableByteStreamController', 'ReadableStream', 'ReadableStreamBYOBReader',
-  'ReadableStreamBYOBRequest', 'ReadableStreamDefaultController', 'ReadableStreamDefaultReader', 'ServiceWorkerGlobalScope',
+  'PerformanceMeasure', 'PromiseRejectionEvent', 'QuotaExceededError', 'ReadableByteStreamController', 'ReadableStream', 'ReadableStreamBYOBReader',
+  'ReadableStreamBYOBRequest', 'ReadableStreamDefaultController', 'ReadableStreamDefaultReader', 'ServiceWorkerGlobalScope', 'SubtleCrypto',
   'TextDecoder', 'TextDecoderStream', 'TextEncoder', 'TextEncoderStream', 'TransformStream', 'TransformStreamDefaultController',
   'URL', 'URLSearchParams', 'WorkerGlobalScope', 'WorkerNavigator', 'WritableStream', 'WritableStreamDefaultController',
   'WritableStreamDefaultWriter',
@@ -16,7 +16,7 @@ const lengths = {
   AbortController: 0, Blob: 0, File: 2, FormData: 0, CustomEvent: 1, DOMException: 0, ErrorEvent: 1, Event: 1, EventTarget: 0, MessageEvent: 1,
   PromiseRejectionEvent: 2, PerformanceMark: 1, ReadableStream: 0, ReadableStreamDefaultReader: 1, ReadableStreamBYOBReader: 1,
   TextDecoder: 0, TextEncoder: 0, TransformStream: 0, URL: 1, URLSearchParams: 0, WritableStream: 0,
-  WritableStreamDefaultWriter: 1, AbortSignal: 0, Crypto: 0, ByteLengthQueuingStrategy: 1, CountQueuingStrategy: 1,
+  WritableStreamDefaultWriter: 1, AbortSignal: 0, Crypto: 0, CryptoKey: 0, SubtleCrypto: 0, QuotaExceededError: 0, ByteLengthQueuingStrategy: 1, CountQueuingStrategy: 1,
 };
 
 for (const name of names) {
@@ -71,7 +71,7 @@ fact('methods have the lengths of Web IDL', () => {
     [TextDecoder.prototype, 'decode', 0], [TextEncoder.prototype, 'encodeInto', 2], [AbortSignal, 'any', 1],
     [AbortController.prototype, 'abort', 0], [ReadableStream.prototype, 'pipeTo', 1], [ReadableStream.prototype, 'getReader', 0],
     [ReadableStreamBYOBReader.prototype, 'read', 1], [WritableStreamDefaultWriter.prototype, 'write', 0],
-    [globalThis, 'setTimeout', 1], [globalThis, 'clearTimeout', 0], [globalThis, 'structuredClone', 1],
+    [SubtleCrypto.prototype, 'deriveBits', 2], [SubtleCrypto.prototype, 'unwrapKey', 7], [globalThis, 'setTimeout', 1], [globalThis, 'clearTimeout', 0], [globalThis, 'structuredClone', 1],
   ]) same(object[method].length, length, method);
 });
 end();
