@@ -70,3 +70,10 @@ pub const SEED_STAT: Duration = Duration::from_secs(5);
 
 /// How long a seed that was told to stop, or killed, may take to be gone.
 pub const SEED_STOP: Duration = Duration::from_secs(5);
+
+/// How long a seccomp agent may take to accept the descriptor of a process that waits for it.
+pub const SECCOMP_AGENT: Duration = Duration::from_secs(10);
+
+/// Longest metadata for a seccomp agent, in bytes: with the state it goes to the agent in one message, for
+/// which a socket's buffer must have room.
+pub const SECCOMP_METADATA_BYTES: usize = 32 << 10;

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use nix::sys::signal::SigSet;
 use nix::time::ClockId;
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setresgid, setresuid, setsid};
 use turf_core::sandbox::{StepError, enter, gate};
-use turf_core::seed::client::send_report;
+use turf_core::seed::client::{send_report, wait_for_agent};
 use turf_core::seed::plan::WorkerPlan;
 use turf_core::seed::protocol::{ForkRequest, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, Timeline};
 use turf_core::sys::identity::{ProcessLayout, replace_environment};
@@ -51,7 +51,7 @@ pub fn live(forked: ForkedWorker, runtime: Runtime, prepared: &Prepared) -> i32 
     let Ok(report) = fds.report.try_clone() else {
         return NOT_STARTED;
     };
-    let made = make(&request, fds, runtime, prepared, &mut timeline);
+    let made = make(&request, fds, runtime, prepared, &mut timeline, report.as_fd());
     let message = match &made {
         Ok(_) => Report::Running(timeline),
         Err(refusal) => Report::Failed(refusal.clone()),
@@ -78,6 +78,7 @@ fn make(
     runtime: Runtime,
     prepared: &Prepared,
     timeline: &mut Timeline,
+    report: BorrowedFd<'_>,
 ) -> Result<Ready, Refusal> {
     let fds = helper::finish_entry(request, fds)?;
     let at_gate = |error| Refusal::from_io("gate", "tell the container's init of its worker", &error);
@@ -97,7 +98,11 @@ fn make(
     dup2_stdin(stdin).map_err(stdio_failed)?;
     dup2_stdout(stdout).map_err(stdio_failed)?;
     dup2_stderr(stderr).map_err(stdio_failed)?;
-    enter::apply_process(&plan.process).map_err(step_refusal)?;
+    let mut agent = |notifications: RawFd| {
+        wait_for_agent(report, notifications)?;
+        nix::unistd::close(notifications).map_err(Into::into)
+    };
+    enter::apply_process(&plan.process, &mut agent).map_err(step_refusal)?;
     // A change of user takes this away; execve(2) would give it back.
     prctl::set_dumpable(true)
         .map_err(|errno| Refusal::from_io("dumpable", "make /proc/self readable", &errno.into()))?;

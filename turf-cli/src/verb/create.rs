@@ -11,20 +11,23 @@ use turf_core::sandbox::compile::{Keyring, RootEntry};
 use turf_core::sandbox::init::Created;
 
 use crate::command::{Create, Globals, Rootless};
+use crate::log::Log;
 
 /// Creates the container, or prints its plan.
-pub fn run(root: &StateRoot, globals: &Globals, create: Create) -> Result<()> {
+pub fn run(root: &StateRoot, globals: &Globals, create: Create, log: &Log) -> Result<()> {
     if create.dry_run {
         dry_run(globals, &create)
     } else {
-        create_container(root, globals, &create).map(drop)
+        create_container(root, globals, &create, log).map(drop)
     }
 }
 
 /// Creates the container; shared with `turf run`.
-pub fn create_container(root: &StateRoot, globals: &Globals, create: &Create) -> Result<Created> {
+pub fn create_container(root: &StateRoot, globals: &Globals, create: &Create, log: &Log) -> Result<Created> {
     let id: ContainerId = create.id.parse()?;
-    Ok(container::create(root, &id, options(globals, create)?)?)
+    let created = container::create(root, &id, options(globals, create)?)?;
+    created.warnings.iter().for_each(|warning| log.warning(warning));
+    Ok(created)
 }
 
 /// Prints the plan; shared with `turf run`.

@@ -37,7 +37,7 @@ pub fn run(globals: &Globals, command: Command, log: &Log) -> Result<u8> {
     };
     match command {
         Command::Spec(spec) => spec::run(&spec)?,
-        Command::Create(create) => create::run(&root()?, globals, create)?,
+        Command::Create(create) => create::run(&root()?, globals, create, log)?,
         Command::Start(start) => start::run(&root()?, &start, log)?,
         Command::Run(run) => return run::run(&root()?, globals, run, log),
         Command::Exec(exec) => return exec::run(&root()?, exec),

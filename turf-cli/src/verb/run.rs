@@ -17,7 +17,7 @@ pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u
     }
     let id: ContainerId = run.create.id.parse()?;
     let foreground = if run.detach { None } else { Some(Foreground::block_signals()?) };
-    let init = create_container(root, globals, &run.create)?;
+    let init = create_container(root, globals, &run.create, log)?;
     if let Err(error) = start_container(root, &id, &run.listen, log) {
         // What `run` created, it removes; the reason of the failure is the one to report.
         clear_up(root, &id, log);

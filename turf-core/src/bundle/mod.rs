@@ -3,6 +3,8 @@
 //! The specification is <https://github.com/opencontainers/runtime-spec/blob/v1.3.0/bundle.md>.
 
 pub mod default;
+mod host;
+mod normalise;
 mod validate;
 mod workload;
 
@@ -38,6 +40,8 @@ pub struct Bundle {
     pub rootfs: Option<PathBuf>,
     /// What runs in the container.
     pub workload: Workload,
+    /// What is no error, but should be known to whoever wrote the configuration.
+    pub warnings: Vec<String>,
 }
 
 impl Bundle {
@@ -46,10 +50,11 @@ impl Bundle {
     pub fn load(directory: &Path) -> Result<Bundle> {
         let directory =
             directory.canonicalize().operation(|| format!("open the bundle {}", directory.display()))?;
-        let spec = parse(&read_config(&directory.join(CONFIG_NAME))?)?;
+        let (spec, warnings) = parse(&read_config(&directory.join(CONFIG_NAME))?)?;
         let workload = validate::validate(&spec)?;
+        host::check(&spec)?;
         let rootfs = spec.root().as_ref().map(|root| rootfs(&directory, root.path())).transpose()?;
-        Ok(Bundle { directory, spec, rootfs, workload })
+        Ok(Bundle { directory, spec, rootfs, workload, warnings })
     }
 }
 
@@ -67,21 +72,19 @@ fn read_config(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Parses a config.json; errors name the JSON path of what does not fit the types.
-pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
+/// Parses a config.json; errors name the JSON path of what does not fit the types. Returns warnings too.
+pub(crate) fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     let mut value: Value =
         serde_json::from_slice(text).map_err(|error| Error::invalid(CONFIG_NAME, error.to_string()))?;
-    // The specification lets `user` be left out; the types of oci-spec do not.
-    if let Some(process) = value.get_mut("process").and_then(Value::as_object_mut) {
-        process.entry("user").or_insert_with(|| serde_json::json!({}));
-    }
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    let warnings = normalise::configuration(&mut value);
+    let spec = serde_path_to_error::deserialize(value).map_err(|error| {
         let place = match error.path().to_string().as_str() {
             "." => "$".to_owned(),
             path => format!("$.{path}"),
         };
         Error::invalid(format!("{CONFIG_NAME}: {place}"), error.inner().to_string())
-    })
+    })?;
+    Ok((spec, warnings))
 }
 
 /// Reads and validates a file that holds `process` of a config.json alone (`exec --process`). Errors name
@@ -93,9 +96,7 @@ pub fn load_process(path: &Path) -> Result<Process> {
 fn parse_process(text: &[u8]) -> Result<Process> {
     let mut value: Value =
         serde_json::from_slice(text).map_err(|error| Error::invalid(PROCESS_NAME, error.to_string()))?;
-    if let Some(process) = value.as_object_mut() {
-        process.entry("user").or_insert_with(|| serde_json::json!({}));
-    }
+    normalise::process(&mut value, "$");
     let process = serde_path_to_error::deserialize(value).map_err(|error| {
         let place = match error.path().to_string().as_str() {
             "." => "$".to_owned(),
@@ -103,7 +104,7 @@ fn parse_process(text: &[u8]) -> Result<Process> {
         };
         Error::invalid(format!("{PROCESS_NAME}: {place}"), error.inner().to_string())
     })?;
-    match validate::another_process(&process) {
+    match validate::another_process(&process).and_then(|()| host::labels(&process)) {
         Err(Error::Invalid { object, reason }) => {
             let object = object.replacen("config.json: $.process", &format!("{PROCESS_NAME}: $"), 1);
             Err(Error::Invalid { object, reason })
@@ -219,7 +220,7 @@ mod tests {
                         _ => text.truncate(at),
                     }
                 }
-                if let Ok(spec) = parse(&text) {
+                if let Ok((spec, _)) = parse(&text) {
                     let _ = validate::validate(&spec);
                 }
             }

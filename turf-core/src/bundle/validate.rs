@@ -3,16 +3,16 @@
 //!
 //! What can be judged from the text alone is judged here, so that it fails before anything is made.
 
-use std::collections::BTreeSet;
-use std::path::{Component, Path};
+mod linux;
+mod mounts;
 
-use oci_spec::runtime::{
-    Hook, Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec,
-};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use oci_spec::runtime::{Hook, Linux, Process, Spec};
 
 use super::workload::{self, Workload};
 use crate::error::{Error, Result};
-use crate::sandbox::mounts;
 
 /// Longest host name (`__NEW_UTS_LEN`).
 const HOSTNAME_BYTES: usize = 64;
@@ -20,20 +20,27 @@ const HOSTNAME_BYTES: usize = 64;
 /// Validates the configuration and says what it runs.
 pub(super) fn validate(spec: &Spec) -> Result<Workload> {
     version(spec.version())?;
-    let process =
-        spec.process().as_ref().ok_or_else(|| invalid("process", "must be there: it says what to run"))?;
-    let args = args(process)?;
-    let workload = workload::decide(spec, args)?;
-    self::process(process, &workload)?;
+    let workload = match spec.process() {
+        // Allowed until `start` (config.md, "Process").
+        None => workload::decide(spec, &[])?,
+        Some(process) => {
+            let workload = workload::decide(spec, args(process)?)?;
+            self::process(process, &workload)?;
+            workload
+        }
+    };
     let linux = spec.linux().clone().unwrap_or_default_empty();
-    let namespaces = namespaces(&linux)?;
+    let namespaces = linux::namespaces(&linux)?;
     root(spec, &workload, &namespaces)?;
     names(spec, &namespaces)?;
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        self::mount(mount, &format!("mounts[{index}]"))?;
+        mounts::mount(mount, &linux, &format!("mounts[{index}]"))?;
     }
-    self::linux(&linux, &namespaces)?;
+    linux::linux(&linux, &namespaces)?;
     hooks(spec)?;
+    if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
+        return Err(invalid("annotations", "a key must not be empty"));
+    }
     Ok(workload)
 }
 
@@ -104,6 +111,13 @@ fn process(process: &Process, workload: &Workload) -> Result<()> {
     {
         return Err(invalid("process.oomScoreAdj", &format!("{score} must be -1000 to 1000")));
     }
+    crate::sandbox::process::check(process)?;
+    for (label, place) in [
+        (process.selinux_label(), "process.selinuxLabel"),
+        (process.apparmor_profile(), "process.apparmorProfile"),
+    ] {
+        no_zero_byte(label.as_deref().unwrap_or_default(), place)?;
+    }
     if process.user().umask().is_some_and(|umask| umask > 0o777) {
         return Err(invalid("process.user.umask", "must be at most 511 (octal 777)"));
     }
@@ -114,51 +128,6 @@ fn process(process: &Process, workload: &Workload) -> Result<()> {
         if process.terminal() == Some(true) {
             return Err(invalid("process.terminal", "a worker has no terminal: must be false"));
         }
-    }
-    Ok(())
-}
-
-fn namespaces(linux: &Linux) -> Result<BTreeSet<String>> {
-    let mut kinds = BTreeSet::new();
-    for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
-        let place = format!("linux.namespaces[{index}]");
-        if !kinds.insert(namespace.typ().to_string()) {
-            return Err(invalid(
-                &format!("{place}.type"),
-                &format!("\"{}\" is there twice", namespace.typ()),
-            ));
-        }
-        if let Some(path) = namespace.path() {
-            absolute(path, &format!("{place}.path"))?;
-        }
-    }
-    let new = |kind| {
-        let find = |ns: &&oci_spec::runtime::LinuxNamespace| ns.typ() == kind && ns.path().is_none();
-        linux.namespaces().iter().flatten().find(find).is_some()
-    };
-    for (mappings, name) in [(linux.uid_mappings(), "uidMappings"), (linux.gid_mappings(), "gidMappings")] {
-        let place = format!("linux.{name}");
-        let mappings = mappings.as_deref().unwrap_or_default();
-        if new(LinuxNamespaceType::User) && mappings.is_empty() {
-            return Err(invalid(&place, "must not be empty: there is a new user namespace"));
-        }
-        if !kinds.contains("user") && !mappings.is_empty() {
-            return Err(invalid(&place, "needs a user namespace in $.linux.namespaces"));
-        }
-        mappings.iter().enumerate().try_for_each(|(index, mapping)| id_mapping(mapping, &place, index))?;
-    }
-    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())
-        && !new(LinuxNamespaceType::Time)
-    {
-        return Err(invalid("linux.timeOffsets", "needs a new time namespace in $.linux.namespaces"));
-    }
-    Ok(kinds)
-}
-
-fn id_mapping(mapping: &LinuxIdMapping, place: &str, index: usize) -> Result<()> {
-    let fits = |first: u32| first.checked_add(mapping.size()).is_some();
-    if mapping.size() == 0 || !fits(mapping.host_id()) || !fits(mapping.container_id()) {
-        return Err(invalid(&format!("{place}[{index}]"), "must map at least one id, below 2^32"));
     }
     Ok(())
 }
@@ -193,172 +162,6 @@ fn names(spec: &Spec, namespaces: &BTreeSet<String>) -> Result<()> {
         if name.len() > HOSTNAME_BYTES {
             return Err(invalid(place, &format!("must be at most {HOSTNAME_BYTES} bytes")));
         }
-    }
-    Ok(())
-}
-
-fn mount(mount: &Mount, place: &str) -> Result<()> {
-    absolute(mount.destination(), &format!("{place}.destination"))?;
-    let options = mount.options().as_deref().unwrap_or_default();
-    let parsed = mounts::parse(options)
-        .map_err(|(index, reason)| invalid(&format!("{place}.options[{index}]"), reason))?;
-    let kind = mount.typ().as_deref().unwrap_or_default();
-    no_zero_byte(kind, &format!("{place}.type"))?;
-    let is_bind = parsed.bind.is_some() || kind == "bind";
-    if let Some(index) = parsed.copy_up
-        && (is_bind || kind != "tmpfs")
-    {
-        return Err(invalid(&format!("{place}.options[{index}]"), "tmpcopyup is for mounts of type tmpfs"));
-    }
-    if is_bind && mount.source().as_ref().is_none_or(|source| source.as_os_str().is_empty()) {
-        return Err(invalid(&format!("{place}.source"), "must be there: this is a bind mount"));
-    }
-    if !is_bind && (kind.is_empty() || kind == "none") {
-        return Err(invalid(
-            &format!("{place}.type"),
-            "must name a file system, or the options say \"bind\"",
-        ));
-    }
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(invalid(&format!("{place}.uidMappings"), "id-mapped mounts are not supported"));
-    }
-    if let Some(source) = mount.source() {
-        no_zero_byte(&source.to_string_lossy(), &format!("{place}.source"))?;
-    }
-    below_proc(mount, is_bind, kind, place)
-}
-
-/// Files of /proc that clients bind something over (lxcfs, resource views); anything else over /proc would
-/// let a container fool the runtime's own checks (CVE-2019-16884).
-const OVER_PROC: [&str; 11] = [
-    "cpuinfo",
-    "diskstats",
-    "meminfo",
-    "stat",
-    "swaps",
-    "uptime",
-    "loadavg",
-    "slabinfo",
-    "net/dev",
-    "sys/kernel/ns_last_pid",
-    "sys/crypto/fips_enabled",
-];
-
-fn below_proc(mount: &Mount, is_bind: bool, kind: &str, place: &str) -> Result<()> {
-    let destination = crate::sandbox::compile::clean(mount.destination());
-    let Ok(below) = destination.strip_prefix("/proc") else { return Ok(()) };
-    let place = format!("{place}.destination");
-    if below.as_os_str().is_empty() {
-        let source = mount.source().as_deref().unwrap_or(Path::new(""));
-        if kind == "proc" && !is_bind || is_bind && source.starts_with("/proc") {
-            return Ok(());
-        }
-        return Err(invalid(&place, "only a proc file system can be mounted on /proc"));
-    }
-    let allowed = below.to_str().is_some_and(|below| OVER_PROC.contains(&below));
-    if allowed || kind == "proc" {
-        return Ok(());
-    }
-    Err(invalid(
-        &place,
-        &format!("{} lies inside of /proc, where nothing may be mounted", destination.display()),
-    ))
-}
-
-fn linux(linux: &Linux, namespaces: &BTreeSet<String>) -> Result<()> {
-    let unsupported = [
-        (linux.intel_rdt().is_some(), "linux.intelRdt", "resource director technology"),
-        (linux.memory_policy().is_some(), "linux.memoryPolicy", "memory policies"),
-        (
-            linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
-            "linux.netDevices",
-            "moving network devices",
-        ),
-        (
-            linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()),
-            "linux.mountLabel",
-            "SELinux labels of mounts",
-        ),
-    ];
-    for (asked, place, what) in unsupported {
-        if asked {
-            return Err(invalid(place, &format!("{what} cannot be had from this runtime")));
-        }
-    }
-    for (index, device) in linux.devices().iter().flatten().enumerate() {
-        self::device(device, &format!("linux.devices[{index}]"))?;
-    }
-    for (paths, name) in [(linux.masked_paths(), "maskedPaths"), (linux.readonly_paths(), "readonlyPaths")] {
-        let paths = paths.as_deref().unwrap_or_default();
-        if !paths.is_empty() && !namespaces.contains("mnt") {
-            return Err(invalid(&format!("linux.{name}"), "needs a mount namespace in $.linux.namespaces"));
-        }
-        for (index, path) in paths.iter().enumerate() {
-            absolute(Path::new(path), &format!("linux.{name}[{index}]"))?;
-        }
-    }
-    if let Some(word) = linux.rootfs_propagation().as_deref().filter(|word| !word.is_empty())
-        && mounts::propagation(word).is_none()
-    {
-        let reason = format!(
-            "{word:?} must be shared, slave, private or unbindable, or one of these with an r before"
-        );
-        return Err(invalid("linux.rootfsPropagation", &reason));
-    }
-    for (key, value) in linux.sysctl().iter().flatten() {
-        sysctl(key, value, namespaces)?;
-    }
-    Ok(())
-}
-
-fn device(device: &LinuxDevice, place: &str) -> Result<()> {
-    absolute(device.path(), &format!("{place}.path"))?;
-    if device.typ() == LinuxDeviceType::A {
-        return Err(invalid(&format!("{place}.type"), "\"a\" is no device: must be c, u, b or p"));
-    }
-    let numbers = [(device.major(), "major"), (device.minor(), "minor")];
-    for (number, name) in numbers {
-        if u32::try_from(number).is_err() {
-            return Err(invalid(&format!("{place}.{name}"), &format!("{number} must be 0 to 4294967295")));
-        }
-    }
-    if device.file_mode().is_some_and(|mode| mode & !0o170_777 != 0) {
-        return Err(invalid(&format!("{place}.fileMode"), "must be at most 511 (octal 777)"));
-    }
-    Ok(())
-}
-
-/// Only what belongs to a namespace of the container may be changed: everything else is the host's.
-fn sysctl(key: &str, value: &str, namespaces: &BTreeSet<String>) -> Result<()> {
-    const IPC: [&str; 9] = [
-        "kernel/msgmax",
-        "kernel/msgmnb",
-        "kernel/msgmni",
-        "kernel/sem",
-        "kernel/shmall",
-        "kernel/shmmax",
-        "kernel/shmmni",
-        "kernel/shm_rmid_forced",
-        "kernel/auto_msgmni",
-    ];
-    let place = format!("linux.sysctl[\"{key}\"]");
-    let path = crate::sandbox::compile::sysctl_path(key);
-    let text = path.to_str().unwrap_or_default();
-    if path.components().any(|part| !matches!(part, Component::Normal(_))) || text.is_empty() {
-        return Err(invalid(&place, "must be a name like net.ipv4.ip_forward"));
-    }
-    no_zero_byte(value, &place)?;
-    let needs = match text {
-        _ if text.starts_with("net/") => "net",
-        _ if text.starts_with("fs/mqueue/") || IPC.contains(&text) => "ipc",
-        "kernel/hostname" => return Err(invalid(&place, "set $.hostname instead")),
-        "kernel/domainname" => "uts",
-        _ if text.starts_with("user/") => "user",
-        _ => return Err(invalid(&place, "belongs to the host, not to a namespace of the container")),
-    };
-    if !namespaces.contains(needs) {
-        let needs = if needs == "net" { "network" } else { needs };
-        return Err(invalid(&place, &format!("needs a {needs} namespace in $.linux.namespaces")));
     }
     Ok(())
 }
@@ -401,6 +204,6 @@ fn no_zero_byte(text: &str, place: &str) -> Result<()> {
     if text.contains('\0') { Err(invalid(place, "must not contain a zero byte")) } else { Ok(()) }
 }
 
-fn invalid(place: &str, reason: &str) -> Error {
+pub(super) fn invalid(place: &str, reason: &str) -> Error {
     Error::invalid(format!("config.json: $.{place}"), reason)
 }

@@ -41,17 +41,12 @@ pub struct WorkerSettings {
     pub listen: Vec<ListenAddress>,
 }
 
-/// Decides what the bundle runs. `args` is `process.args`, which is not empty.
+/// Decides what the bundle runs. `args` is `process.args`. Unknown annotations are no error (config.md,
+/// "Annotations"), whatever their prefix.
 pub(super) fn decide(spec: &Spec, args: &[String]) -> Result<Workload> {
     let annotations = spec.annotations().clone().unwrap_or_default();
-    let unknown = annotations
-        .keys()
-        .filter(|key| key.starts_with("io.turf.") && ![WORKLOAD, SEED, LISTEN].contains(&key.as_str()))
-        .min();
-    if let Some(key) = unknown {
-        return Err(invalid(key, &format!("is not known; there are {WORKLOAD}, {SEED} and {LISTEN}")));
-    }
-    let named = Path::new(&args[0]).file_name().is_some_and(|name| name == AWORKER);
+    let named = args.first().and_then(|program| Path::new(program).file_name());
+    let named = named.is_some_and(|name| name == AWORKER);
     let is_worker = match annotations.get(WORKLOAD).map(String::as_str) {
         None => named,
         Some("worker") => true,
@@ -155,7 +150,6 @@ mod tests {
             ("aworker", LISTEN, "tcp://127.0.0.1"),
             ("aworker", LISTEN, "unix://relative"),
             ("aworker", LISTEN, "udp://127.0.0.1:1"),
-            ("aworker", "io.turf.sed", "x"),
             ("sh", SEED, "x"),
         ];
         for (arg0, key, value) in table {

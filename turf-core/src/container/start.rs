@@ -16,13 +16,13 @@ use crate::fault::{self, Point};
 use crate::limits;
 use crate::root::{ContainerDir, ContainerId, StateRoot};
 use crate::sandbox::gate::{Gate, WorkerStart};
-use crate::sandbox::hooks;
 use crate::sandbox::plan::{ListenAddress, NamespaceKind, Plan, WorkloadPlan};
+use crate::sandbox::{hooks, seccomp_agent};
 use crate::seed::client::{Fork, receive_report, report_channel};
 use crate::seed::plan::WorkerPlan;
 use crate::seed::protocol::{ForkFds, Namespaces, Reaper, Report, Timeline};
 use crate::seed::registry::Registry;
-use crate::sys::pidfd::{pidfd_getfd, pidfd_send_signal};
+use crate::sys::pidfd::{pidfd_getfd, pidfd_open, pidfd_send_signal};
 
 /// Starts a created container. `listeners` are sockets for a worker to accept on, besides those that
 /// `create` was handed; a program cannot be given any more at this point. Returns when a worker's start reached its
@@ -42,8 +42,14 @@ pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Resul
         WorkloadPlan::Exec if !listeners.is_empty() => {
             return Err(Error::invalid("--listen", "is for workers; this bundle runs a program"));
         }
+        WorkloadPlan::Exec if plan.process.args.is_empty() => {
+            return Err(Error::invalid("config.json: $.process", "must be there: it says what to run"));
+        }
         WorkloadPlan::Exec => {
-            Gate::connect(dir.path())?.start_program()?;
+            Gate::connect(dir.path())?.start_program_with_agent(|number| {
+                let pidfd = init.open()?.ok_or_else(|| stopped(&state))?;
+                introduce(&plan, init.pid, init.pid, pidfd.as_fd(), number)
+            })?;
             None
         }
         WorkloadPlan::Worker { seed, listen } => {
@@ -83,7 +89,7 @@ fn start_worker(
     gate.prepare_worker()?;
     fault::at(Point::StartPrepared)?;
     let (report, workers_end) = report_channel()?;
-    seed.fork(&Fork {
+    let worker_pid = seed.fork(&Fork {
         container: starting.state.id.as_str(),
         namespaces: namespaces(starting.plan)?,
         reaper: if starting.plan.init.has_new_pid_namespace() { Reaper::Init } else { Reaper::Relay },
@@ -99,7 +105,7 @@ fn start_worker(
     })?;
     // Without this copy of ours a worker that dies without a word is noticed at once.
     drop(workers_end);
-    let followed = follow_worker(report, gate, pidfd.as_fd());
+    let followed = follow_worker(starting, worker_pid, report, gate, pidfd.as_fd());
     followed.map_err(|error| match error {
         // The worker has ended by itself, and init ends with its status.
         Error::Remote { .. } => error,
@@ -109,12 +115,26 @@ fn start_worker(
 }
 
 /// From the fork until the worker runs.
-fn follow_worker(report: OwnedFd, gate: Gate, init: BorrowedFd<'_>) -> Result<Timeline> {
+fn follow_worker(
+    starting: &Starting<'_>,
+    worker_pid: i32,
+    report: OwnedFd,
+    gate: Gate,
+    init: BorrowedFd<'_>,
+) -> Result<Timeline> {
     fault::at(Point::StartForked)?;
-    let timeline = match receive_report(report, limits::WORKER_RUNNING)? {
-        Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
-        Report::Running(timeline) => timeline,
+    let timeline = loop {
+        match receive_report(report.as_fd(), limits::WORKER_RUNNING)? {
+            Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
+            Report::Running(timeline) => break timeline,
+            Report::Notifications(number) => {
+                let worker = pidfd_open(worker_pid).operation(|| format!("open the worker {worker_pid}"))?;
+                introduce(starting.plan, starting.init.pid, worker_pid, worker.as_fd(), number)?;
+                seccomp_agent::go_on(report.as_fd()).operation(|| "send to the worker")?;
+            }
+        }
     };
+    drop(report);
     fault::at(Point::StartReported)?;
     match gate.wait_running(limits::WORKER_RUNNING) {
         Ok(WorkerStart::Running) => Ok(timeline),
@@ -138,6 +158,14 @@ fn end(init: BorrowedFd<'_>) -> Result<()> {
             wait_for_exit(init, Instant::now() + limits::INIT_EXIT).map(drop)
         }
     }
+}
+
+/// Gives the seccomp agent of the plan a descriptor of the process that is about to run.
+fn introduce(plan: &Plan, init_pid: i32, pid: i32, pidfd: BorrowedFd<'_>, number: i32) -> Result<()> {
+    let status = Status::Created.as_str();
+    let process =
+        seccomp_agent::Process { plan: &plan.process, state: &plan.init.state, init_pid, status, pid, pidfd };
+    seccomp_agent::introduce(&process, number)
 }
 
 fn stopped(state: &State) -> Error {

@@ -332,6 +332,8 @@ mod tests {
             process: ProcessPlan::default(),
             cgroup: crate::cgroup::CgroupPlan::compile("box", None).unwrap(),
             hooks: HooksPlan::default(),
+            net_devices: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 

@@ -11,13 +11,17 @@ use super::plan::{
     CgroupPlan, HookPlan, HookState, HooksPlan, IdMapping, InitPlan, NamespaceKind, NamespacePlan, Plan,
     TimeOffset, WorkloadPlan,
 };
-use super::step::{DeviceKind, DeviceStep, MountSource, MountStep, Propagation, PropagationKind, Step};
-use super::{process, seccomp};
+use super::step::{
+    DeviceKind, DeviceStep, MountIdMapping, MountSource, MountStep, Parameter, Propagation, PropagationKind,
+    Step,
+};
+use super::{net_devices, process, seccomp};
 use crate::bundle::{Bundle, Workload};
 use crate::error::Result;
+use crate::sys::mount::MOUNT_ATTR_RDONLY;
 
 /// The version of the specification that states follow.
-pub(crate) const OCI_VERSION: &str = "1.2.0";
+pub(crate) const OCI_VERSION: &str = "1.3.0";
 
 /// Size of the root of a bundle without an image: it holds mount points and device nodes.
 const EMPTY_ROOT_BYTES: u64 = 1 << 20;
@@ -62,7 +66,7 @@ pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
     let namespaces: Vec<NamespacePlan> = linux.namespaces().iter().flatten().map(namespace).collect();
     let mut builder = Builder { bundle, linux: &linux, namespaces: &namespaces, steps: Vec::new() };
     builder.build(&hooks, context.root_entry);
-    if bundle.workload == Workload::Exec {
+    if bundle.workload == Workload::Exec && !process.args.is_empty() {
         let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).map(str::to_owned);
         builder.steps.push(Step::FindProgram {
             program: process.args[0].clone(),
@@ -85,7 +89,15 @@ pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
         },
     };
     let cgroup = CgroupPlan::compile(context.id, spec.linux().as_ref())?;
-    Ok(Plan { workload: workload(&bundle.workload), init, process, cgroup, hooks })
+    Ok(Plan {
+        workload: workload(&bundle.workload),
+        init,
+        process,
+        cgroup,
+        hooks,
+        net_devices: net_devices::compile(&linux)?,
+        warnings: bundle.warnings.clone(),
+    })
 }
 
 fn workload(workload: &Workload) -> WorkloadPlan {
@@ -190,8 +202,46 @@ impl Builder<'_> {
             };
             self.steps.extend(defaults.into_iter().filter(|step| !replaced(step)).map(Step::Mount));
         }
-        let directory = &self.bundle.directory;
-        self.steps.extend(bundle_mounts.iter().map(|mount| Step::Mount(mount_step(mount, directory))));
+        for mount in bundle_mounts {
+            let mut step = mount_step(mount, &self.bundle.directory);
+            self.complete(&mut step, mount);
+            self.steps.push(Step::Mount(step));
+        }
+    }
+
+    /// What a mount gets from the rest of the configuration.
+    fn complete(&self, step: &mut MountStep, mount: &Mount) {
+        let has_cgroup_namespace = self.namespace(NamespaceKind::Cgroup).is_some();
+        if mount.typ().as_deref() == Some("cgroup2") && !has_cgroup_namespace {
+            // A new mount of the hierarchy would show the host's groups.
+            step.source = MountSource::Cgroups;
+        }
+        if is_readonly_at_last(step) {
+            step.attributes.set &= !MOUNT_ATTR_RDONLY;
+        }
+        if let MountSource::Filesystem { kind, parameters, .. } = &mut step.source
+            && let Some(label) = self.linux.mount_label().as_ref().filter(|label| !label.is_empty())
+            && !matches!(kind.as_str(), "proc" | "sysfs" | "mqueue" | "cgroup2")
+        {
+            parameters.push(Parameter { key: "context".to_owned(), value: Some(label.clone()) });
+        }
+        step.id_mapping = self.id_mapping(mount);
+    }
+
+    /// The owners that an id-mapped mount shows: its own mapping, or the container's.
+    fn id_mapping(&self, mount: &Mount) -> Option<MountIdMapping> {
+        let options = mounts::parse(mount.options().as_deref().unwrap_or_default()).unwrap_or_default();
+        let own = (id_mappings(mount.uid_mappings()), id_mappings(mount.gid_mappings()));
+        let asked = options.id_map.map(|(_, depth)| depth);
+        if asked.is_none() && own.0.is_empty() {
+            return None;
+        }
+        let (uids, gids) = if own.0.is_empty() {
+            (id_mappings(self.linux.uid_mappings()), id_mappings(self.linux.gid_mappings()))
+        } else {
+            own
+        };
+        Some(MountIdMapping { uids, gids, recursive: asked == Some(mounts::Bind::Recursive) })
     }
 
     fn devices(&mut self) {
@@ -204,8 +254,15 @@ impl Builder<'_> {
             return;
         }
         let bind = self.namespace(NamespaceKind::User).is_some();
-        let asked: Vec<DeviceStep> =
-            self.linux.devices().iter().flatten().map(|device| device_step(device, bind)).collect();
+        let asked: Vec<DeviceStep> = self
+            .linux
+            .devices()
+            .iter()
+            .flatten()
+            .map(|device| device_step(device, bind))
+            // It is the container's own multiplexer of terminals, whatever the host's is.
+            .filter(|device| device.path != Path::new("/dev/ptmx"))
+            .collect();
         let defaults = DEFAULT_DEVICES
             .iter()
             .map(|&(path, major, minor)| default_device(path, major, minor, bind))
@@ -220,6 +277,12 @@ impl Builder<'_> {
 
     /// What takes rights away comes last, when nothing has to be made any more.
     fn protect(&mut self) {
+        for mount in self.bundle.spec.mounts().iter().flatten() {
+            let step = mount_step(mount, &self.bundle.directory);
+            if is_readonly_at_last(&step) {
+                self.steps.push(Step::ReadonlyMount(step.target));
+            }
+        }
         let readonly = self.linux.readonly_paths().iter().flatten();
         self.steps.extend(readonly.map(|path| Step::Readonly(clean(Path::new(path)))));
         let masked = self.linux.masked_paths().iter().flatten();
@@ -277,8 +340,17 @@ fn device_step(device: &LinuxDevice, bind: bool) -> DeviceStep {
         mode: device.file_mode().unwrap_or(0o666) & 0o777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
-        bind,
+        // Anybody may make a pipe.
+        bind: bind && kind != DeviceKind::Fifo,
     }
+}
+
+/// Whether a mount becomes read-only only when all that lies in it was made: mount points of other mounts in a
+/// tmpfs, device nodes in /dev. runc does the same.
+fn is_readonly_at_last(step: &MountStep) -> bool {
+    let is_new_tmpfs = matches!(&step.source, MountSource::Filesystem { kind, .. } if kind == "tmpfs");
+    let is_dev = step.target == Path::new("/dev");
+    step.attributes.set & MOUNT_ATTR_RDONLY != 0 && (is_new_tmpfs || is_dev)
 }
 
 fn mount_step(mount: &Mount, bundle: &Path) -> MountStep {
@@ -287,10 +359,11 @@ fn mount_step(mount: &Mount, bundle: &Path) -> MountStep {
     let source = mount.source().clone().unwrap_or_default();
     let bind = options.bind.or((kind == "bind").then_some(mounts::Bind::One));
     let source = match bind {
+        _ if options.remount.is_some() => MountSource::Remount,
         Some(bind) => {
             MountSource::Bind { path: bundle.join(source), recursive: bind == mounts::Bind::Recursive }
         }
-        None if kind == "cgroup" || kind == "cgroup2" => MountSource::Cgroups,
+        None if kind == "cgroup" => MountSource::Cgroups,
         None => MountSource::Filesystem {
             source: if source.as_os_str().is_empty() { kind.clone() } else { source.display().to_string() },
             kind,
@@ -304,6 +377,7 @@ fn mount_step(mount: &Mount, bundle: &Path) -> MountStep {
         recursive_attributes: options.recursive_attributes,
         propagation: options.propagation,
         copy_up: options.copy_up.is_some(),
+        id_mapping: None,
     }
 }
 

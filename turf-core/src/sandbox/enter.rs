@@ -5,14 +5,18 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, umask};
 
-use super::plan::{CapabilityPlan, LabelMoment, ProcessPlan, SchedulerPlan, SeccompPlan};
+use super::plan::{CapabilityPlan, LabelMoment, MemoryPolicyPlan, ProcessPlan, SchedulerPlan, SeccompPlan};
 use super::step::StepError;
 use crate::sys::{credentials, mount, process};
+
+/// Tells whoever made this process the number of the descriptor that seccomp notifications are read from, and
+/// returns when the agent has it. It may use read(2) and write(2) only, and a filter must not leave write(2) open.
+pub type HandOver<'a> = &'a mut dyn FnMut(RawFd) -> io::Result<()>;
 
 /// Applies the plan to the calling, single-threaded process. It may allocate, but takes no lock and
 /// starts no thread. The caller is inside the sandbox (namespaces and root) as its root user; afterwards
@@ -24,7 +28,7 @@ use crate::sys::{credentials, mount, process};
 /// 3. without `no_new_privileges` the system call filter: loading it needs `CAP_SYS_ADMIN`;
 /// 4. the working directory, the bounding set, groups and user, the other capability sets;
 /// 5. with `no_new_privileges` the filter last, so that it need not allow any of the above.
-pub fn apply_process(plan: &ProcessPlan) -> Result<(), StepError> {
+pub fn apply_process(plan: &ProcessPlan, agent: HandOver<'_>) -> Result<(), StepError> {
     join_keyring(plan)?;
     write_own_attributes(plan)?;
     set_scheduling(plan)?;
@@ -35,7 +39,7 @@ pub fn apply_process(plan: &ProcessPlan) -> Result<(), StepError> {
     if plan.no_new_privileges {
         credentials::set_no_new_privileges().at(|| "set no_new_privileges")?;
     } else {
-        load_filter(plan.seccomp.as_ref())?;
+        load_filter(plan.seccomp.as_ref(), agent)?;
     }
     // The directory may be open to root alone, or (on a network file system) to the user alone.
     let cwd_entered = match enter_cwd(plan) {
@@ -50,7 +54,7 @@ pub fn apply_process(plan: &ProcessPlan) -> Result<(), StepError> {
     set_capabilities(capabilities)?;
     umask(Mode::from_bits_truncate(plan.umask));
     if plan.no_new_privileges {
-        load_filter(plan.seccomp.as_ref())?;
+        load_filter(plan.seccomp.as_ref(), agent)?;
     }
     Ok(())
 }
@@ -139,6 +143,9 @@ fn set_scheduling(plan: &ProcessPlan) -> Result<(), StepError> {
     if let Some(priority) = plan.io_priority {
         credentials::set_io_priority(priority).at(|| format!("set I/O priority {priority:#x}"))?;
     }
+    if let Some(MemoryPolicyPlan { mode, nodes }) = &plan.memory_policy {
+        credentials::set_memory_policy(*mode, nodes).at(|| format!("set memory policy {mode:#x}"))?;
+    }
     if let Some(persona) = plan.personality {
         credentials::set_personality(persona).at(|| format!("set personality {persona:#x}"))?;
     }
@@ -213,10 +220,16 @@ fn set_capabilities(plan: CapabilityPlan) -> Result<(), StepError> {
     Ok(())
 }
 
-fn load_filter(plan: Option<&SeccompPlan>) -> Result<(), StepError> {
-    let Some(SeccompPlan { flags, program }) = plan else { return Ok(()) };
-    credentials::seccomp_filter(*flags, program)
-        .at(|| format!("load the system call filter of {} instructions", program.len()))
+/// Loads the filter. If calls are left to an agent, the process goes on only when the agent has their descriptor:
+/// until then nobody would answer.
+fn load_filter(plan: Option<&SeccompPlan>, hand_over: HandOver<'_>) -> Result<(), StepError> {
+    let Some(SeccompPlan { flags, program, agent }) = plan else { return Ok(()) };
+    let step = || format!("load the system call filter of {} instructions", program.len());
+    if agent.is_none() {
+        return credentials::seccomp_filter(*flags, program).at(step);
+    }
+    let notifications = credentials::seccomp_filter_with_listener(*flags, program).at(step)?;
+    hand_over(notifications.as_raw_fd()).at(|| "wait for the seccomp agent")
 }
 
 pub(crate) fn c_string(step: &str, text: &str) -> Result<CString, StepError> {

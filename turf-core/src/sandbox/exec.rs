@@ -7,7 +7,8 @@
 //!                               setns(init, all that differ)
 //!                               clone3(CLONE_PARENT) ----------> close the rest; join the cgroups
 //!    <--------------------------'B' and its pid, ends            session, terminal, process plan
-//!    <---------------------------------------------------------- 'x', then execve closes the pipe
+//!    <---------------------------------------------------------- 'N', and waits: sandbox::seccomp_agent
+//!    <---------------------------------------------------------- 'x', then execve closes the connection
 //!    <---------------------------------------------------------- or 'F': a step failed
 //! ```
 //!
@@ -29,14 +30,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{Gid, Uid};
 
 use super::enter::{self, At};
 use super::gate;
 use super::init::{Created, become_root, clone_flag};
+use super::number_list;
 use super::plan::{InitPlan, NamespaceKind, ProcessPlan, TerminalPlan};
 use super::program::Program;
+use super::seccomp_agent;
 use super::step::StepError;
 use crate::error::{Error, Operation, Result};
 use crate::sys::namespace::{Cloned, clone_process};
@@ -70,23 +74,21 @@ pub struct ExecOptions<'a> {
 pub fn spawn(options: &ExecOptions<'_>) -> Result<Created> {
     let flags = namespaces_that_differ(options.init_pid)
         .operation(|| format!("compare the namespaces with those of process {}", options.init_pid))?;
-    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).operation(|| "make a pipe")?;
+    let (reader, writer) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .operation(|| "make a socket pair")?;
     let between = match clone_process(0).operation(|| "clone a process to join namespaces")? {
         Cloned::Parent(pid) => pid,
         Cloned::Child => run(&writer, || between(options, flags, &writer)),
     };
     drop(writer);
-    let mut answers = Vec::new();
-    // Ends when both have ended or executed a program. Three short answers at most.
-    let read = File::from(reader).take(4 * gate::PACKET_BYTES as u64).read_to_end(&mut answers);
+    let answers = listen(options, File::from(reader));
     process::wait_for(between).operation(|| "wait for the process that joins namespaces")?;
-    read.operation(|| "read from the process that joins namespaces")?;
-    match Answers::parse(&answers) {
-        Answers { pid: Some(pid), executing: true, failure: None } => {
+    match answers? {
+        Answers { pid: Some(pid), executing: true, failure: None, .. } => {
             let pidfd = pidfd_open(pid).operation(|| format!("open process {pid}"))?;
-            Ok(Created { pid, pidfd })
+            Ok(Created { pid, pidfd, warnings: Vec::new() })
         }
-        Answers { pid, failure, executing: _ } => {
+        Answers { pid, failure, .. } => {
             if let Some(pid) = pid {
                 process::wait_for(pid).operation(|| format!("wait for process {pid}"))?;
             }
@@ -96,10 +98,59 @@ pub fn spawn(options: &ExecOptions<'_>) -> Result<Created> {
     }
 }
 
-/// What came through the pipe.
+/// Reads what the two processes say, until both have ended or executed a program, and answers the one that waits for a
+/// seccomp agent.
+fn listen(options: &ExecOptions<'_>, mut connection: File) -> Result<Answers> {
+    // A few short answers at most.
+    const ALL: usize = 4 * gate::PACKET_BYTES;
+    let mut bytes = Vec::new();
+    let mut introduced = false;
+    loop {
+        let mut part = [0; gate::PACKET_BYTES];
+        let length = match connection.read(&mut part) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read.operation(|| "read from the process that joins namespaces")?,
+        };
+        bytes.extend_from_slice(&part[..length]);
+        let answers = Answers::parse(&bytes);
+        if length == 0 || bytes.len() > ALL {
+            return Ok(answers);
+        }
+        if let Answers { pid: Some(pid), notifications: Some(number), .. } = answers
+            && !introduced
+        {
+            introduced = true;
+            let waiting = introduce(options, pid, number).and_then(|()| {
+                seccomp_agent::go_on(connection.as_fd()).operation(|| "send to the new process")
+            });
+            if waiting.is_err() {
+                // It ends when it sees the end of the connection.
+                drop(connection);
+                process::wait_for(pid).operation(|| format!("wait for process {pid}"))?;
+                return waiting.map(|()| Answers::default());
+            }
+        }
+    }
+}
+
+fn introduce(options: &ExecOptions<'_>, pid: i32, number: i32) -> Result<()> {
+    let pidfd = pidfd_open(pid).operation(|| format!("open process {pid}"))?;
+    let process = seccomp_agent::Process {
+        plan: options.process,
+        state: &options.sandbox.state,
+        init_pid: options.init_pid,
+        status: "running",
+        pid,
+        pidfd: pidfd.as_fd(),
+    };
+    seccomp_agent::introduce(&process, number)
+}
+
+/// What came over the connection.
 #[derive(Debug, Default, PartialEq)]
 struct Answers {
     pid: Option<i32>,
+    notifications: Option<i32>,
     executing: bool,
     failure: Option<StepError>,
 }
@@ -113,6 +164,10 @@ impl Answers {
             bytes = match bytes {
                 [gate::BORN, a, b, c, d, rest @ ..] => {
                     answers.pid = Some(i32::from_le_bytes([*a, *b, *c, *d]));
+                    rest
+                }
+                [seccomp_agent::NOTIFICATIONS, a, b, c, d, rest @ ..] => {
+                    answers.notifications = Some(i32::from_le_bytes([*a, *b, *c, *d]));
                     rest
                 }
                 [gate::EXECUTING, rest @ ..] => {
@@ -225,7 +280,17 @@ fn become_program(
 ) -> std::result::Result<(), StepError> {
     close_the_rest(options, writer).at(|| "close the descriptors the process does not need")?;
     let groups = options.cgroup.iter().map(AsFd::as_fd).collect::<Vec<_>>();
+    let affinity = options.process.exec_cpu_affinity.as_ref();
+    if let Some(affinity) = affinity.filter(|affinity| !affinity.initial.is_empty()) {
+        credentials::set_cpu_affinity(&affinity.initial).at(|| "set the CPUs of execCPUAffinity.initial")?;
+    }
     crate::cgroup::join_self(&groups).at(|| "join the control groups")?;
+    if let Some(affinity) = affinity {
+        // Without a list all CPUs: the kernel takes those of them that the control group has.
+        let all = vec![u64::MAX; number_list::HIGHEST as usize / 64 + 1];
+        let cpus = if affinity.lasting.is_empty() { &all } else { &affinity.lasting };
+        credentials::set_cpu_affinity(cpus).at(|| "set the CPUs of execCPUAffinity.final")?;
+    }
     credentials::set_name(c"turf:exec").at(|| "name the process")?;
     if flags.contains(CloneFlags::CLONE_NEWUSER) {
         become_root(options.sandbox)?;
@@ -236,7 +301,9 @@ fn become_program(
     }
     // The score has been set from outside, and the files in /proc of a hidden process are not its own.
     let plan = ProcessPlan { oom_score_adj: None, ..options.process.clone() };
-    enter::apply_process(&plan)?;
+    enter::apply_process(&plan, &mut |number| {
+        seccomp_agent::hand_over(writer.as_fd(), &seccomp_agent::packet(number))
+    })?;
     let program = Program::prepare(&plan)?;
     process::default_signal_actions();
     process::unblock_signals().at(|| "unblock signals")?;
@@ -276,7 +343,7 @@ fn make_terminal(size: TerminalPlan, options: &ExecOptions<'_>) -> std::result::
 
 /// Whether this is the multiplexer of a devpts: the container may have put anything else in its place
 /// (CVE-2025-52565).
-fn check_multiplexer(master: BorrowedFd<'_>) -> std::result::Result<(), StepError> {
+pub(super) fn check_multiplexer(master: BorrowedFd<'_>) -> std::result::Result<(), StepError> {
     let step = || "check /dev/pts/ptmx";
     let device = fstat(master).at(step)?.st_rdev;
     let kind = nix::sys::statfs::fstatfs(master).at(step)?.filesystem_type();
@@ -296,13 +363,15 @@ mod tests {
         let error = StepError::new("change into /x", nix::errno::Errno::ENOENT);
         let born = [&[gate::BORN][..], &77_i32.to_le_bytes()].concat();
         let executing = vec![gate::EXECUTING];
-        let both = Answers { pid: Some(77), executing: true, failure: None };
+        let both = Answers { pid: Some(77), executing: true, ..Answers::default() };
         assert_eq!(Answers::parse(&[born.clone(), executing.clone()].concat()), both);
         assert_eq!(Answers::parse(&[executing.clone(), born.clone()].concat()), both);
-        let failed = Answers { pid: Some(77), executing: false, failure: Some(error.clone()) };
+        let failed = Answers { pid: Some(77), failure: Some(error.clone()), ..Answers::default() };
         assert_eq!(Answers::parse(&[born.clone(), failure(&error)].concat()), failed);
         assert_eq!(Answers::parse(&[failure(&error), born.clone()].concat()), failed);
         let late = Answers { executing: true, ..failed };
+        let waiting = Answers { pid: Some(77), notifications: Some(9), ..Answers::default() };
+        assert_eq!(Answers::parse(&[&seccomp_agent::packet(9)[..], &born].concat()), waiting);
         assert_eq!(Answers::parse(&[executing, failure(&error), born].concat()), late);
         assert_eq!(Answers::parse(b"?"), Answers::default());
     }

@@ -18,6 +18,8 @@
 //!  'R'  worker -> init   running: user code comes next
 //!  'E'  H -> init        the worker ended with this wait status (i32); only where init is not
 //!                        the reaper of a pid namespace of its own
+//!  'N'  init -> start    the filter is loaded: give this descriptor of mine (i32) to the seccomp agent
+//!  'g'  start -> init    the agent has it
 //!  'x'  init -> start    about to call execve(2); the connection is closed by its success
 //!  'R'  init -> start    the worker runs, the status has changed
 //!  'E'  init -> start    the worker ended before it ran, with this wait status (i32)
@@ -36,13 +38,14 @@
 //! [`report_exit`]; when H finds the connection ended (init died), it kills the worker.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
 
+use super::seccomp_agent;
 use super::step::StepError;
 use crate::error::{Error, Operation, Result};
 
@@ -92,11 +95,22 @@ impl Gate {
     /// Starts an exec bundle: returns when the program has been executed. Hooks of the bundle may
     /// take as long as they like, so there is no time limit here.
     pub fn start_program(self) -> Result<()> {
+        let nobody =
+            |_| Err(Error::invalid("the container's init", "wants a seccomp agent that no profile names"));
+        self.start_program_with_agent(nobody)
+    }
+
+    /// The same where the filter may leave calls to an agent: `introduce` gives it init's descriptor of that number.
+    pub fn start_program_with_agent(self, introduce: impl Fn(RawFd) -> Result<()>) -> Result<()> {
         self.send(&[START_PROGRAM])?;
         let mut executing = false;
         loop {
             match self.receive(None)? {
                 Answer::Executing => executing = true,
+                Answer::Notifications(number) => {
+                    introduce(number)?;
+                    seccomp_agent::go_on(self.socket.as_fd()).operation(|| "send to the container's init")?;
+                }
                 Answer::Failed(error) => return Err(error.into()),
                 Answer::Closed if executing => return self.wait_closed(),
                 answer @ (Answer::Closed | Answer::Ready | Answer::Running | Answer::Ended(_)) => {
@@ -124,9 +138,11 @@ impl Gate {
         match self.receive(None)? {
             Answer::Ready => Ok(()),
             Answer::Failed(error) => Err(error.into()),
-            answer @ (Answer::Closed | Answer::Executing | Answer::Running | Answer::Ended(_)) => {
-                Err(unexpected(&answer, "an init that is ready"))
-            }
+            answer @ (Answer::Closed
+            | Answer::Executing
+            | Answer::Notifications(_)
+            | Answer::Running
+            | Answer::Ended(_)) => Err(unexpected(&answer, "an init that is ready")),
         }
     }
 
@@ -136,7 +152,7 @@ impl Gate {
             Answer::Running => Ok(WorkerStart::Running),
             Answer::Ended(status) => Ok(WorkerStart::Ended(status)),
             Answer::Failed(error) => Err(error.into()),
-            answer @ (Answer::Closed | Answer::Ready | Answer::Executing) => {
+            answer @ (Answer::Closed | Answer::Ready | Answer::Executing | Answer::Notifications(_)) => {
                 Err(unexpected(&answer, "a worker that runs"))
             }
         }
@@ -245,6 +261,7 @@ pub(crate) fn decode_failure(body: &[u8]) -> Option<StepError> {
 enum Answer {
     Ready,
     Executing,
+    Notifications(RawFd),
     Running,
     Ended(i32),
     Failed(StepError),
@@ -258,6 +275,9 @@ impl Answer {
             None => Ok(Answer::Closed),
             Some((&READY, [])) => Ok(Answer::Ready),
             Some((&EXECUTING, [])) => Ok(Answer::Executing),
+            Some((&seccomp_agent::NOTIFICATIONS, &[a, b, c, d])) => {
+                Ok(Answer::Notifications(i32::from_le_bytes([a, b, c, d])))
+            }
             Some((&RUNNING, [])) => Ok(Answer::Running),
             Some((&ENDED, &[a, b, c, d])) => Ok(Answer::Ended(i32::from_le_bytes([a, b, c, d]))),
             Some((&FAILED, body)) => decode_failure(body).map(Answer::Failed).ok_or_else(malformed),
@@ -271,6 +291,7 @@ fn unexpected(answer: &Answer, wanted: &str) -> Error {
         Answer::Closed => "ended",
         Answer::Ready => "said that it is ready",
         Answer::Executing => "executes a program",
+        Answer::Notifications(_) => "wants a seccomp agent",
         Answer::Running => "said that a worker runs",
         Answer::Ended(_) => "said that the worker ended",
         Answer::Failed(_) => "failed",

@@ -15,11 +15,15 @@ pub mod exec;
 pub mod gate;
 pub mod hooks;
 pub mod init;
+pub(crate) mod memory_policy;
 pub mod mounts;
+pub(crate) mod net_devices;
+pub(crate) mod number_list;
 pub mod plan;
 pub(crate) mod process;
 mod program;
 pub mod seccomp;
+pub mod seccomp_agent;
 pub mod step;
 
 pub use plan::{CgroupPlan, InitPlan, Plan, ProcessPlan};

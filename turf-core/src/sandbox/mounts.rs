@@ -29,6 +29,10 @@ pub struct Options {
     pub propagation: Vec<Propagation>,
     /// `tmpcopyup`, and which option says so.
     pub copy_up: Option<usize>,
+    /// `idmap` or `ridmap`, and which option says so.
+    pub id_map: Option<(usize, Bind)>,
+    /// `remount`: changes a mount that an earlier entry has made, and which option says so.
+    pub remount: Option<usize>,
     /// Parameters of the file system.
     pub parameters: Vec<Parameter>,
 }
@@ -51,6 +55,9 @@ pub fn parse(options: &[String]) -> Result<Options, (usize, &'static str)> {
     for (index, option) in options.iter().enumerate() {
         match option.as_str() {
             "tmpcopyup" => parsed.copy_up = Some(index),
+            "idmap" => parsed.id_map = Some((index, Bind::One)),
+            "ridmap" => parsed.id_map = Some((index, Bind::Recursive)),
+            "remount" => parsed.remount = Some(index),
             _ => parse_one(option, &mut parsed).map_err(|reason| (index, reason))?,
         }
     }
@@ -65,21 +72,26 @@ fn parse_one(option: &str, parsed: &mut Options) -> Result<(), &'static str> {
         parsed.propagation.push(propagation);
         return Ok(());
     }
-    if let Some(change) = attribute(option) {
+    if let Some(change) = attribute(option, parsed.attributes) {
         apply(&mut parsed.attributes, change);
         return Ok(());
     }
-    if let Some(change) = option.strip_prefix('r').and_then(attribute) {
+    if let Some(change) =
+        option.strip_prefix('r').and_then(|option| attribute(option, parsed.recursive_attributes))
+    {
         apply(&mut parsed.recursive_attributes, change);
         return Ok(());
     }
     match option {
         "bind" => parsed.bind = Some(parsed.bind.unwrap_or(Bind::One)),
         "rbind" => parsed.bind = Some(Bind::Recursive),
-        // Words of mount(8) that ask for what is so anyway.
-        "defaults" | "async" | "noiversion" | "loud" | "nomand" | "nolazytime" => {}
-        "idmap" | "ridmap" => return Err("id-mapped mounts are not supported"),
-        "remount" => return Err("a container's mounts are new ones: there is nothing to remount"),
+        // They undo what an earlier option asked for, which is all they can do to a new mount.
+        "async" => without(parsed, "sync"),
+        "nolazytime" => without(parsed, "lazytime"),
+        "nomand" => without(parsed, "mand"),
+        // Words of mount(8) that ask for what is so anyway, or that the file systems decide for themselves:
+        // mount(2) has flags for these, which change nothing that can be seen.
+        "defaults" | "iversion" | "noiversion" | "acl" | "noacl" | "silent" | "loud" => {}
         _ => {
             let (key, value) = match option.split_once('=') {
                 Some(("", _)) => return Err("a parameter needs a name before the ="),
@@ -100,7 +112,20 @@ fn apply(attributes: &mut MountAttributes, (set, clear): Change) {
     attributes.clear = attributes.clear & !set | clear;
 }
 
-fn attribute(option: &str) -> Option<Change> {
+/// Takes a flag of the file system back.
+fn without(parsed: &mut Options, flag: &str) {
+    parsed.parameters.retain(|parameter| parameter.key != flag || parameter.value.is_some());
+}
+
+/// Flags that every file system has, as the kernel calls them; a bind mount shares those of its source.
+pub(crate) fn is_common_flag(parameter: &Parameter) -> bool {
+    parameter.value.is_none() && matches!(parameter.key.as_str(), "sync" | "dirsync" | "lazytime" | "mand")
+}
+
+/// What a word does to the attributes `so_far`.
+fn attribute(option: &str, so_far: MountAttributes) -> Option<Change> {
+    const NOTHING: Change = (0, 0);
+    let is = |value: u64| so_far.set & MOUNT_ATTR_ATIME == value;
     Some(match option {
         "ro" => (MOUNT_ATTR_RDONLY, 0),
         "rw" => (0, MOUNT_ATTR_RDONLY),
@@ -117,7 +142,12 @@ fn attribute(option: &str) -> Option<Change> {
         // The three values of access time exclude each other: one field, cleared as a whole.
         "noatime" => (MOUNT_ATTR_NOATIME, MOUNT_ATTR_ATIME),
         "strictatime" => (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_ATIME),
-        "relatime" | "atime" | "norelatime" | "nostrictatime" => (MOUNT_ATTR_RELATIME, MOUNT_ATTR_ATIME),
+        "relatime" => (MOUNT_ATTR_RELATIME, MOUNT_ATTR_ATIME),
+        // The negative words leave the other values alone. Without any of the three it is relatime.
+        "atime" if is(MOUNT_ATTR_STRICTATIME) => NOTHING,
+        "nostrictatime" if is(MOUNT_ATTR_NOATIME) => NOTHING,
+        "atime" | "nostrictatime" => (MOUNT_ATTR_RELATIME, MOUNT_ATTR_ATIME),
+        "norelatime" => NOTHING,
         _ => return None,
     })
 }
@@ -153,6 +183,7 @@ pub(crate) fn filesystem(target: &str, kind: &str, options: &[&str]) -> MountSte
         recursive_attributes: parsed.recursive_attributes,
         propagation: parsed.propagation,
         copy_up: parsed.copy_up.is_some(),
+        id_mapping: None,
     }
 }
 
@@ -190,6 +221,42 @@ mod tests {
     }
 
     #[test]
+    fn negative_words_of_access_time_leave_the_other_values_alone() {
+        let table = [
+            ("noatime,nostrictatime", MOUNT_ATTR_NOATIME),
+            ("noatime,norelatime", MOUNT_ATTR_NOATIME),
+            ("strictatime,atime", MOUNT_ATTR_STRICTATIME),
+            ("noatime,atime", MOUNT_ATTR_RELATIME),
+            ("strictatime,nostrictatime", MOUNT_ATTR_RELATIME),
+        ];
+        for (words, value) in table {
+            let attributes = MountAttributes { set: value, clear: MOUNT_ATTR_ATIME };
+            assert_eq!(parse_words(words).attributes, attributes, "{words}");
+            let recursive: Vec<String> = words.split(',').map(|word| format!("r{word}")).collect();
+            assert_eq!(parse(&recursive).unwrap().recursive_attributes, attributes, "{recursive:?}");
+        }
+        assert_eq!(parse_words("norelatime").attributes, MountAttributes::default());
+    }
+
+    #[test]
+    fn every_word_of_the_specification_is_known() {
+        // config.md, "Linux mount options".
+        let words = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev \
+            nodiratime noexec noiversion nolazytime norelatime nostrictatime nosuid nosymfollow private \
+            ratime rbind rdev rdiratime relatime remount rexec rnoatime rnodiratime rnoexec rnorelatime \
+            rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime \
+            rsuid rsymfollow runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup \
+            unbindable idmap ridmap";
+        for word in words.split_whitespace() {
+            let parsed = parse_words(word);
+            assert!(parsed.parameters.iter().all(is_common_flag), "{word} became a parameter");
+        }
+        assert_eq!(parse_words("sync,async,lazytime,nolazytime,mand,nomand").parameters, []);
+        assert_eq!(parse_words("rw,ridmap").id_map, Some((1, Bind::Recursive)));
+        assert_eq!(parse_words("remount,ro").remount, Some(0));
+    }
+
+    #[test]
     fn words_of_propagation_and_binding_are_no_parameters() {
         assert_eq!(parse_words("ro,tmpcopyup").copy_up, Some(1));
         let parsed = parse_words("rbind,bind,rslave,shared");
@@ -214,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        for (index, option) in ["", "=x", "idmap", "ridmap", "remount", "a\0b"].into_iter().enumerate() {
+        for (index, option) in ["", "=x", "a\0b"].into_iter().enumerate() {
             let mut options = vec!["ro".to_owned(); index];
             options.push(option.to_owned());
             assert_eq!(parse(&options).unwrap_err().0, index, "{option:?}");

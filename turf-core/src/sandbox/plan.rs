@@ -26,6 +26,19 @@ pub struct Plan {
     pub cgroup: CgroupPlan,
     /// The bundle's hooks.
     pub hooks: HooksPlan,
+    /// Devices that are moved into the network namespace.
+    pub net_devices: Vec<NetDevicePlan>,
+    /// What should be known to whoever wrote the configuration.
+    pub warnings: Vec<String>,
+}
+
+/// A network device of the host that moves into the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetDevicePlan {
+    /// Its name on the host.
+    pub host_name: String,
+    /// Its name in the container.
+    pub name: String,
 }
 
 /// What runs inside the sandbox.
@@ -173,10 +186,32 @@ pub struct ProcessPlan {
     pub io_priority: Option<u32>,
     /// Scheduling policy and attributes (sched_setattr(2)).
     pub scheduler: Option<SchedulerPlan>,
+    /// Where memory comes from (set_mempolicy(2)).
+    pub memory_policy: Option<MemoryPolicyPlan>,
+    /// The CPUs of a process that joins the container; the container's own process has none.
+    pub exec_cpu_affinity: Option<CpuAffinityPlan>,
     /// Name of a new session keyring (keyrings(7)); `None` keeps the inherited one.
     pub session_keyring: Option<String>,
     /// Whether the process gets a terminal as its standard input, output and error.
     pub terminal: Option<TerminalPlan>,
+}
+
+/// A NUMA memory policy (set_mempolicy(2)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicyPlan {
+    /// `MPOL_*`, with its flags.
+    pub mode: u32,
+    /// The nodes as a bit mask; empty: none.
+    pub nodes: Vec<u64>,
+}
+
+/// The CPUs of a process that joins a container, as bit masks (sched_setaffinity(2)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuAffinityPlan {
+    /// Before it enters the control groups; empty: unchanged.
+    pub initial: Vec<u64>,
+    /// Afterwards; empty: all that the control groups allow.
+    pub lasting: Vec<u64>,
 }
 
 /// When a security label takes effect.
@@ -231,6 +266,17 @@ pub struct SeccompPlan {
     pub flags: u32,
     /// The program: each `struct sock_filter` as one number in the machine's byte order.
     pub program: Vec<u64>,
+    /// Who decides on the calls that the filter leaves open.
+    pub agent: Option<SeccompAgentPlan>,
+}
+
+/// The seccomp agent that gets the descriptor of notifications (config-linux.md, "Seccomp").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompAgentPlan {
+    /// Its Unix socket on the host.
+    pub socket: PathBuf,
+    /// What it is told besides the container's state.
+    pub metadata: String,
 }
 
 /// Scheduling attributes (sched_setattr(2)).

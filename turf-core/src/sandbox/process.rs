@@ -1,12 +1,15 @@
 //! From `process` of config.json to the [`ProcessPlan`]: names become numbers. Pure.
 
 use oci_spec::runtime::{
-    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxPersonalityDomain, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, PosixRlimitType, Process, Scheduler, Spec,
+    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxPersonality, LinuxPersonalityDomain,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType, Process, Scheduler, Spec,
 };
 
 use super::compile::{Context, Keyring, clean};
-use super::plan::{CapabilityPlan, LabelMoment, ProcessPlan, RlimitPlan, SchedulerPlan, TerminalPlan};
+use super::plan::{
+    CapabilityPlan, CpuAffinityPlan, LabelMoment, ProcessPlan, RlimitPlan, SchedulerPlan, TerminalPlan,
+};
+use super::{memory_policy, number_list};
 use crate::bundle::Workload;
 use crate::error::{Error, Result};
 
@@ -15,18 +18,19 @@ const DEFAULT_UMASK: u32 = 0o022;
 
 /// Compiles `process`; the seccomp program is left to the caller.
 pub(crate) fn compile(spec: &Spec, workload: &Workload, context: Context<'_>) -> Result<ProcessPlan> {
-    let missing = || Error::invalid("config.json: $.process", "must be there: it says what to run");
-    let process = spec.process().as_ref().ok_or_else(missing)?;
+    // Nothing can be started then, but everything else can be made (config.md, "Process").
+    let Some(process) = spec.process() else { return Ok(ProcessPlan::default()) };
     let personality = spec.linux().as_ref().and_then(|linux| linux.personality().clone());
     Ok(ProcessPlan {
         labels: match workload {
             Workload::Exec => LabelMoment::Exec,
             Workload::Worker(_) => LabelMoment::Now,
         },
-        personality: personality.map(|personality| match personality.domain() {
-            LinuxPersonalityDomain::PerLinux => 0,
-            LinuxPersonalityDomain::PerLinux32 => 8,
-        }),
+        personality: personality.as_ref().map(self::personality).transpose()?,
+        memory_policy: match spec.linux() {
+            Some(linux) => memory_policy::compile(linux)?,
+            None => None,
+        },
         session_keyring: (context.keyring == Keyring::New).then(|| format!("_ses.{}", context.id)),
         ..of_process(process)?
     })
@@ -51,6 +55,7 @@ fn of_process(process: &Process) -> Result<ProcessPlan> {
         selinux_label: process.selinux_label().clone().filter(|label| !label.is_empty()),
         io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        exec_cpu_affinity: cpu_affinity(process)?,
         terminal: terminal(process),
         ..ProcessPlan::default()
     })
@@ -77,6 +82,8 @@ pub(crate) fn compile_another(process: &Process, own: &ProcessPlan) -> Result<Pr
     plan.selinux_label = plan.selinux_label.or_else(|| own.selinux_label.clone());
     plan.io_priority = plan.io_priority.or(own.io_priority);
     plan.scheduler = plan.scheduler.or(own.scheduler);
+    plan.exec_cpu_affinity = plan.exec_cpu_affinity.or_else(|| own.exec_cpu_affinity.clone());
+    plan.memory_policy.clone_from(&own.memory_policy);
     plan.personality = own.personality;
     plan.session_keyring.clone_from(&own.session_keyring);
     plan.seccomp.clone_from(&own.seccomp);
@@ -213,6 +220,55 @@ fn io_priority(priority: &oci_spec::runtime::LinuxIOPriority) -> Result<u32> {
         Error::invalid("config.json: $.process.ioPriority.priority", "must be 0 (highest) to 7")
     })?;
     Ok(class << 13 | level)
+}
+
+/// The execution domain with its flags, by their names in personality(2).
+pub(crate) fn personality(personality: &LinuxPersonality) -> Result<u32> {
+    const FLAGS: [(&str, u32); 11] = [
+        ("UNAME26", 0x002_0000),
+        ("ADDR_NO_RANDOMIZE", 0x004_0000),
+        ("FDPIC_FUNCPTRS", 0x008_0000),
+        ("MMAP_PAGE_ZERO", 0x010_0000),
+        ("ADDR_COMPAT_LAYOUT", 0x020_0000),
+        ("READ_IMPLIES_EXEC", 0x040_0000),
+        ("ADDR_LIMIT_32BIT", 0x080_0000),
+        ("SHORT_INODE", 0x100_0000),
+        ("WHOLE_SECONDS", 0x200_0000),
+        ("STICKY_TIMEOUTS", 0x400_0000),
+        ("ADDR_LIMIT_3GB", 0x800_0000),
+    ];
+    let domain = match personality.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    };
+    personality.flags().iter().flatten().enumerate().try_fold(domain, |persona, (index, name)| {
+        let flag = FLAGS.iter().find(|(known, _)| known == name).map(|(_, flag)| flag);
+        let unknown = || {
+            let place = format!("config.json: $.linux.personality.flags[{index}]");
+            Error::invalid(place, format!("{name:?} is no flag of personality(2)"))
+        };
+        flag.map(|flag| persona | flag).ok_or_else(unknown)
+    })
+}
+
+/// Refuses what could not be compiled.
+pub(crate) fn check(process: &Process) -> Result<()> {
+    of_process(process).map(drop)
+}
+
+/// The CPUs of processes that join the container.
+fn cpu_affinity(process: &Process) -> Result<Option<CpuAffinityPlan>> {
+    let Some(affinity) = process.exec_cpu_affinity() else { return Ok(None) };
+    let mask = |list: &Option<String>, field: &str| {
+        number_list::mask(list.as_deref().unwrap_or_default()).map_err(|reason| {
+            Error::invalid(format!("config.json: $.process.execCPUAffinity.{field}"), reason)
+        })
+    };
+    let plan = CpuAffinityPlan {
+        initial: mask(affinity.initial(), "initial")?,
+        lasting: mask(affinity.cpu_affinity_final(), "final")?,
+    };
+    Ok(Some(plan).filter(|plan| *plan != CpuAffinityPlan::default()))
 }
 
 fn scheduler(scheduler: &Scheduler) -> Result<SchedulerPlan> {

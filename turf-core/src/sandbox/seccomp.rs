@@ -3,6 +3,8 @@
 //! Init and workers only load the program: they have no need of the library. Section:
 //! <https://github.com/opencontainers/runtime-spec/blob/v1.3.0/config-linux.md#seccomp>.
 
+mod unknown_calls;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 
@@ -14,11 +16,15 @@ use oci_spec::runtime::{
     LinuxSyscall,
 };
 
-use super::plan::SeccompPlan;
+use super::plan::{SeccompAgentPlan, SeccompPlan};
 use crate::error::{Error, Result};
+use crate::limits;
 
 /// The most instructions the kernel takes (`BPF_MAXINSNS`).
 const PROGRAM_INSTRUCTIONS: usize = 4096;
+
+/// Since Linux 5.19; not in the C library's headers everywhere.
+const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 /// Highest argument index of a system call.
 const LAST_ARGUMENT: usize = 5;
@@ -30,8 +36,9 @@ const DEFAULT_ERRNO: i32 = libc::EPERM;
 /// libseccomp does not know are passed over, as runc does: profiles list those of newer kernels.
 pub fn compile(profile: &LinuxSeccomp, place: &str) -> Result<SeccompPlan> {
     let default = action(profile.default_action(), profile.default_errno_ret(), place)?;
-    if profile.listener_path().is_some() || profile.listener_metadata().is_some() {
-        return Err(invalid(&format!("{place}.listenerPath"), "seccomp notification is not supported"));
+    if default == ScmpAction::Notify {
+        // The process itself could not go on to run its program.
+        return Err(invalid(&format!("{place}.defaultAction"), "must not be SCMP_ACT_NOTIFY"));
     }
     let mut filter = ScmpFilterContext::new(default).map_err(|error| failed(place, &error))?;
     // The program is loaded by our own system call, and no_new_privileges is a decision of its own.
@@ -46,11 +53,50 @@ pub fn compile(profile: &LinuxSeccomp, place: &str) -> Result<SeccompPlan> {
     for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
         add_rule(&mut filter, rule, default, &format!("{place}.syscalls[{index}]"))?;
     }
-    // A search tree over the numbers instead of a list: fewer instructions are run on each call.
+    // A search tree over the numbers instead of a list: fewer instructions are run on each call, and on each
+    // of the calls that the kernel tries when it takes the program.
     // Libraries older than 2.5 have no such choice, and the list is as right.
     let _ = filter.set_ctl_optimize(2);
-    let program = export(&filter, place)?;
-    Ok(SeccompPlan { flags: flags(profile, place)?, program })
+    let mut program = unknown_calls::prologue(profile);
+    program.extend(export(&filter, place)?);
+    if program.len() > PROGRAM_INSTRUCTIONS {
+        let reason = format!(
+            "compiles to {} instructions, the kernel takes at most {PROGRAM_INSTRUCTIONS}",
+            program.len()
+        );
+        return Err(invalid(place, &reason));
+    }
+    let agent = agent(profile, place)?;
+    Ok(SeccompPlan { flags: flags(profile, agent.is_some(), place)?, program, agent })
+}
+
+/// The agent, if some rule leaves calls to one.
+fn agent(profile: &LinuxSeccomp, place: &str) -> Result<Option<SeccompAgentPlan>> {
+    let path = profile.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
+    let metadata = profile.listener_metadata().clone().unwrap_or_default();
+    if path.is_none() && !metadata.is_empty() {
+        return Err(invalid(&format!("{place}.listenerMetadata"), "goes only with listenerPath"));
+    }
+    if metadata.len() > limits::SECCOMP_METADATA_BYTES {
+        let reason = format!("must be at most {} bytes", limits::SECCOMP_METADATA_BYTES);
+        return Err(invalid(&format!("{place}.listenerMetadata"), &reason));
+    }
+    if let Some(path) = path
+        && (!path.is_absolute() || path.to_string_lossy().contains('\0'))
+    {
+        return Err(invalid(&format!("{place}.listenerPath"), "must be an absolute path of a Unix socket"));
+    }
+    let notifies = |rule: &&LinuxSyscall| rule.action() == LinuxSeccompAction::ScmpActNotify;
+    if profile.syscalls().iter().flatten().find(notifies).is_none() {
+        return Ok(None);
+    }
+    match path {
+        Some(path) => Ok(Some(SeccompAgentPlan { socket: path.clone(), metadata })),
+        None => Err(invalid(
+            &format!("{place}.listenerPath"),
+            "must name the socket of an agent for SCMP_ACT_NOTIFY",
+        )),
+    }
 }
 
 fn add_rule(
@@ -65,6 +111,10 @@ fn add_rule(
     }
     if action == default {
         return Ok(());
+    }
+    if action == ScmpAction::Notify && rule.names().iter().any(|name| name == "write") {
+        // By write(2) the process tells that there is something for the agent, who does not know of it yet.
+        return Err(invalid(&format!("{place}.action"), "SCMP_ACT_NOTIFY cannot be used for write"));
     }
     let arguments = rule.args().as_deref().unwrap_or_default();
     let conditions = arguments
@@ -130,9 +180,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, place: &str) -> Result
         LinuxSeccompAction::ScmpActTrace => ScmpAction::Trace(u16::try_from(number).unwrap_or(0)),
         LinuxSeccompAction::ScmpActLog => ScmpAction::Log,
         LinuxSeccompAction::ScmpActAllow => ScmpAction::Allow,
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(invalid(place, "SCMP_ACT_NOTIFY: seccomp notification is not supported"));
-        }
+        LinuxSeccompAction::ScmpActNotify => ScmpAction::Notify,
     })
 }
 
@@ -168,7 +216,7 @@ fn architecture(arch: Arch) -> Option<ScmpArch> {
 
 /// The flags of seccomp(2). Without any in the profile the one runc sets: filters of containers do not
 /// switch on the mitigation of speculative store bypass, which costs every thread speed.
-fn flags(profile: &LinuxSeccomp, place: &str) -> Result<u32> {
+fn flags(profile: &LinuxSeccomp, has_agent: bool, place: &str) -> Result<u32> {
     let Some(names) = profile.flags() else {
         return Ok(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32);
     };
@@ -181,9 +229,15 @@ fn flags(profile: &LinuxSeccomp, place: &str) -> Result<u32> {
                 LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => {
                     libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32
                 }
+                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if has_agent => {
+                    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+                }
                 LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
                     let place = format!("{place}.flags");
-                    return Err(invalid(&place, "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs notification"));
+                    return Err(invalid(
+                        &place,
+                        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV goes only with SCMP_ACT_NOTIFY",
+                    ));
                 }
             })
     })
@@ -248,13 +302,58 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_that_notifies_has_an_agent() {
+        let plan = compile_json(serde_json::json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent", "listenerMetadata": "a b",
+            "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "SECCOMP_FILTER_FLAG_TSYNC"],
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
+        }))
+        .unwrap();
+        let agent = SeccompAgentPlan { socket: "/run/agent".into(), metadata: "a b".into() };
+        assert_eq!((plan.agent, plan.flags), (Some(agent), SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV));
+        let silent =
+            compile_json(serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}));
+        assert_eq!(silent.unwrap().agent, None);
+    }
+
+    #[test]
+    fn every_action_compiles() {
+        for action in ["KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "LOG", "ALLOW"] {
+            let rule = serde_json::json!([{ "names": ["chmod"], "action": format!("SCMP_ACT_{action}") }]);
+            for default in ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"] {
+                let plan = compile_json(serde_json::json!({"defaultAction": default, "syscalls": rule}));
+                assert!(!plan.unwrap().program.is_empty(), "{action}");
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_with_its_place() {
         let refused = [
-            (serde_json::json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "$.linux.seccomp: SCMP_ACT_NOTIFY"),
+            (serde_json::json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "$.linux.seccomp.defaultAction"),
             (serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}), "goes only with"),
             (
-                serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}),
+                serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+                "$.linux.seccomp.listenerMetadata",
+            ),
+            (
+                serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "x"}),
                 "$.linux.seccomp.listenerPath",
+            ),
+            (
+                serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                    {"names": ["chmod"], "action": "SCMP_ACT_NOTIFY"}]}),
+                "$.linux.seccomp.listenerPath",
+            ),
+            (
+                serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x", "syscalls": [
+                    {"names": ["chmod", "write"], "action": "SCMP_ACT_NOTIFY"}]}),
+                "$.linux.seccomp.syscalls[0].action",
+            ),
+            (
+                serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW",
+                    "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}),
+                "$.linux.seccomp.flags",
             ),
             (
                 serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{HookPlan, TerminalPlan};
+use super::plan::{HookPlan, IdMapping, TerminalPlan};
 
 /// One thing init does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +69,8 @@ pub enum Step {
     Mask(PathBuf),
     /// Makes a file or directory read-only; nothing happens if it does not exist.
     Readonly(PathBuf),
+    /// Makes a mount of the bundle read-only that had to stay writable until everything in it was made.
+    ReadonlyMount(PathBuf),
     /// Makes the root's own mount read-only.
     ReadonlyRoot,
     /// Makes the root init's `/` (pivot_root(2)) and detaches everything else.
@@ -126,6 +128,19 @@ pub struct MountStep {
     pub propagation: Vec<Propagation>,
     /// Whether a tmpfs begins with a copy of what it covers.
     pub copy_up: bool,
+    /// Owners as the mount shows them; made by the creator, who has rights over the file system.
+    pub id_mapping: Option<MountIdMapping>,
+}
+
+/// The owners that an id-mapped mount shows (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountIdMapping {
+    /// User ids: `inside` is what the file system stores, `outside` what the host sees through the mount.
+    pub uids: Vec<IdMapping>,
+    /// Group ids.
+    pub gids: Vec<IdMapping>,
+    /// Whether the mounts below are mapped too.
+    pub recursive: bool,
 }
 
 /// What is mounted.
@@ -150,6 +165,8 @@ pub enum MountSource {
     /// The control groups of the container: the v2 hierarchy, or a tmpfs with one mount for each
     /// v1 hierarchy.
     Cgroups,
+    /// The mount that is on the target already: only its attributes and propagation change.
+    Remount,
 }
 
 /// A parameter of a file system (fsconfig(2)).

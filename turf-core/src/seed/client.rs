@@ -161,10 +161,10 @@ pub fn report_channel() -> Result<(OwnedFd, OwnedFd), ClientError> {
 
 /// Waits for the worker's report. The caller must have closed its copy of the worker's end: then a worker that dies
 /// without a report is noticed at once.
-pub fn receive_report(end: OwnedFd, timeout: Duration) -> Result<Report, ClientError> {
-    socket::set_timeout(end.as_fd(), timeout)
+pub fn receive_report(end: BorrowedFd<'_>, timeout: Duration) -> Result<Report, ClientError> {
+    socket::set_timeout(end, timeout)
         .map_err(|source| ClientError::Io { operation: "set a timeout on the report channel", source })?;
-    receive(end.as_fd(), "the worker", timeout)
+    receive(end, "the worker", timeout)
 }
 
 /// Sends a worker's report.
@@ -172,6 +172,12 @@ pub fn send_report(end: BorrowedFd<'_>, report: &Report) -> Result<(), ClientErr
     let packet = protocol::encode(report)?;
     socket::send_packet(end, &packet, &[])
         .map_err(|source| ClientError::Io { operation: "send the worker's report", source })
+}
+
+/// The worker's side of [`Report::Notifications`]: returns when the seccomp agent has the descriptor.
+pub fn wait_for_agent(end: BorrowedFd<'_>, notifications: i32) -> io::Result<()> {
+    let packet = protocol::encode(&Report::Notifications(notifications)).map_err(io::Error::other)?;
+    crate::sandbox::seccomp_agent::hand_over(end, &packet)
 }
 
 fn receive<M: DeserializeOwned>(
@@ -216,14 +222,14 @@ mod tests {
         let report = Report::Failed(Refusal::new("open script", "open /x: no such file or directory"));
         send_report(theirs.as_fd(), &report).unwrap();
         drop(theirs);
-        assert_eq!(receive_report(ours, Duration::from_secs(5)).unwrap(), report);
+        assert_eq!(receive_report(ours.as_fd(), Duration::from_secs(5)).unwrap(), report);
     }
 
     #[test]
     fn a_worker_that_dies_without_a_report_is_noticed() {
         let (ours, theirs) = report_channel().unwrap();
         drop(theirs);
-        let error = receive_report(ours, Duration::from_secs(5)).unwrap_err();
+        let error = receive_report(ours.as_fd(), Duration::from_secs(5)).unwrap_err();
         assert_eq!(error.to_string(), "the worker closed the connection without an answer");
     }
 

@@ -237,6 +237,9 @@ pub enum Report {
     Running(Timeline),
     /// A step failed; the worker exits with status 1.
     Failed(Refusal),
+    /// The filter of system calls is loaded: the seccomp agent must get this descriptor of the worker, which waits
+    /// for a word (`sandbox::seccomp_agent`) and reports once more.
+    Notifications(i32),
 }
 
 /// When a worker's start reached its milestones: nanoseconds of the seed's `CLOCK_MONOTONIC`, except one.

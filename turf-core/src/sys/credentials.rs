@@ -6,6 +6,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Sets real, effective and saved user id (setresuid(2)).
 pub fn setresuid(uid: u32) -> io::Result<()> {
@@ -136,6 +137,40 @@ pub fn seccomp_filter(flags: u32, program: &[u64]) -> io::Result<()> {
     done(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
     })
+}
+
+/// Installs a seccomp filter that leaves calls to whoever holds the returned descriptor, which is close-on-exec
+/// (seccomp_unotify(2), `SECCOMP_FILTER_FLAG_NEW_LISTENER`).
+pub fn seccomp_filter_with_listener(flags: u32, program: &[u64]) -> io::Result<OwnedFd> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    let flags = flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
+    // SAFETY: the program points to `len` instructions of eight bytes that live through the call; the
+    // kernel only reads them.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: seccomp just made this descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets the NUMA memory policy of the calling thread (set_mempolicy(2)); bit N of `nodes` is node N.
+pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> io::Result<()> {
+    let pointer = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // The kernel reads one bit less than it is told.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    // SAFETY: the mask is null, or has the bits that the kernel reads and lives through the call.
+    done(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) })
+}
+
+/// Sets the CPUs of the calling thread (sched_setaffinity(2)); bit N is CPU N.
+pub fn set_cpu_affinity(cpus: &[u64]) -> io::Result<()> {
+    // SAFETY: the mask has as many bytes as are given and lives through the call.
+    done(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(cpus), cpus.as_ptr()) })
 }
 
 /// Joins a new session keyring of this name (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`); its

@@ -1,5 +1,6 @@
 //! Init's life from its birth to the gate.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -26,6 +27,7 @@ pub(super) struct Inherited<'a> {
     pub(super) cgroup: &'a [OwnedFd],
     pub(super) preserve_fds: u32,
     pub(super) console: Option<OwnedFd>,
+    pub(super) id_mapped: VecDeque<OwnedFd>,
 }
 
 /// Init's whole life. A panic must not unwind into the creator's frames, of which init has a copy.
@@ -34,8 +36,8 @@ pub(super) fn run(inherited: Inherited<'_>) -> ! {
     process::exit_now(lived.unwrap_or(FAILURE_STATUS))
 }
 
-fn live(inherited: Inherited<'_>) -> i32 {
-    match build(&inherited) {
+fn live(mut inherited: Inherited<'_>) -> i32 {
+    match build(&mut inherited) {
         Ok(signals) => {
             let Inherited { plan, setup, listener, console, .. } = inherited;
             drop(setup);
@@ -52,7 +54,7 @@ fn live(inherited: Inherited<'_>) -> i32 {
 }
 
 /// From birth to the gate, until the creator has let init go: the descriptor that signals are read from.
-fn build(inherited: &Inherited<'_>) -> Result<OwnedFd, StepError> {
+fn build(inherited: &mut Inherited<'_>) -> Result<OwnedFd, StepError> {
     let plan = &inherited.plan.init;
     close_the_rest(inherited, While::Building).at(|| "close the descriptors init does not need")?;
     wait_for_go(inherited)?;
@@ -62,7 +64,9 @@ fn build(inherited: &Inherited<'_>) -> Result<OwnedFd, StepError> {
     // Who is in the container must not look into init, which still holds descriptors of the host.
     credentials::set_dumpable(false).at(|| "hide init from the container")?;
     credentials::set_name(c"turf:init").at(|| "name init")?;
-    let mut sandbox = Sandbox::new(inherited.plan, inherited.setup.as_fd(), inherited.console.as_ref())?;
+    let id_mapped = std::mem::take(&mut inherited.id_mapped);
+    let mut sandbox =
+        Sandbox::new(inherited.plan, inherited.setup.as_fd(), inherited.console.as_ref(), id_mapped)?;
     if plan.namespace(NamespaceKind::Cgroup).is_some_and(|cgroup| cgroup.path.is_none()) {
         unshare(clone_flag(NamespaceKind::Cgroup)).at(|| "make a cgroup namespace")?;
     }
@@ -108,6 +112,7 @@ fn close_the_rest(inherited: &Inherited<'_>, then: While) -> std::io::Result<()>
     if then == While::Building {
         keep.extend(inherited.cgroup.iter().map(AsRawFd::as_raw_fd));
         keep.extend(inherited.console.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(inherited.id_mapped.iter().map(AsRawFd::as_raw_fd));
     }
     keep.extend(
         (0..inherited.preserve_fds).filter_map(|index| i32::try_from(index).ok()).map(|index| 3 + index),

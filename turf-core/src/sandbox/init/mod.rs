@@ -15,9 +15,12 @@
 //! `create` leaves no init behind. This file is the creator's side; `inside` is init's.
 
 mod copy_up;
+mod id_mapped;
 mod inside;
 mod mounting;
 mod move_root;
+mod net_devices;
+mod netlink;
 mod root;
 mod spawn;
 mod steps;
@@ -63,6 +66,7 @@ pub struct SpawnOptions<'a> {
 pub struct Building {
     init: Child,
     setup: OwnedFd,
+    warnings: Vec<String>,
 }
 
 /// An init that waits at the gate. It is a child of the caller and outlives it.
@@ -72,6 +76,8 @@ pub struct Created {
     pub pid: i32,
     /// A descriptor of it.
     pub pidfd: OwnedFd,
+    /// What was no error, but should be known to whoever wrote the configuration.
+    pub warnings: Vec<String>,
 }
 
 /// Makes init with clone3(2) in the namespaces of the plan. The caller must be single-threaded.
@@ -81,6 +87,7 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
         let reason = "is true, but there is no console socket to send the terminal to";
         return Err(Error::invalid("config.json: $.process.terminal", reason));
     }
+    let id_mapped = id_mapped::prepare(&options.plan.init)?;
     let listener = gate::listen(options.container_dir)?;
     let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
     let inherited = inside::Inherited {
@@ -90,12 +97,14 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
         cgroup: options.cgroup,
         preserve_fds: options.preserve_fds,
         console: options.console_socket,
+        id_mapped,
     };
     let pid = spawn::clone_init(&options.plan.init, inherited)?;
     let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
     let init = Child { pid, pidfd: Some(pidfd?) };
     write_id_mappings(&options.plan.init, pid)?;
-    let building = Building { init, setup: ours };
+    net_devices::move_all(&options.plan.net_devices, pid)?;
+    let building = Building { init, setup: ours, warnings: options.plan.warnings.clone() };
     building.go()?;
     Ok(building)
 }
@@ -144,7 +153,9 @@ impl Building {
         self.go()?;
         let pid = self.init.pid;
         let pidfd = self.init.pidfd.take();
-        pidfd.map(|pidfd| Created { pid, pidfd }).ok_or_else(|| Error::invalid("init", "has no descriptor"))
+        pidfd
+            .map(|pidfd| Created { pid, pidfd, warnings: self.warnings })
+            .ok_or_else(|| Error::invalid("init", "has no descriptor"))
     }
 
     fn go(&self) -> Result<()> {
@@ -217,6 +228,6 @@ fn write_id_mappings(plan: &InitPlan, pid: i32) -> Result<()> {
     write("gid_map", &mapping_lines(&plan.gid_mappings))
 }
 
-fn mapping_lines(mappings: &[IdMapping]) -> String {
+pub(super) fn mapping_lines(mappings: &[IdMapping]) -> String {
     mappings.iter().map(|map| format!("{} {} {}\n", map.inside, map.outside, map.count)).collect()
 }

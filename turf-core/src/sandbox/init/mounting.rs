@@ -10,6 +10,7 @@ use nix::sys::stat::fstat;
 use super::copy_up::copy_up;
 use super::steps::{Sandbox, is_directory, path_fd, propagation_bits};
 use crate::sandbox::enter::{At, c_string};
+use crate::sandbox::mounts::is_common_flag;
 use crate::sandbox::step::{MountAttributes, MountSource, MountStep, Parameter, StepError};
 use crate::sys::mount::{
     Depth, MountAttr, fs_context_message, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen,
@@ -20,9 +21,17 @@ use crate::sys::mount::{
 const PARAMETER_BYTES: usize = 255;
 
 impl Sandbox<'_> {
-    pub(super) fn mount(&self, step: &MountStep) -> Result<(), StepError> {
+    pub(super) fn mount(&mut self, step: &MountStep) -> Result<(), StepError> {
         let target = step.target.display();
         let tree = match &step.source {
+            MountSource::Bind { path, .. } if step.id_mapping.is_some() => {
+                let name = format!("bind {} on {target}", path.display());
+                let prepared = self.id_mapped.pop_front();
+                let tree = prepared
+                    .ok_or_else(|| StepError::refused(name.as_str(), "the id-mapped mount did not come"))?;
+                self.dress_and_attach(tree, step, &name)?
+            }
+            MountSource::Remount => Some(self.remount(step)?),
             MountSource::Bind { path, recursive } => {
                 let name = format!("bind {} on {target}", path.display());
                 let depth = if *recursive { Depth::All } else { Depth::One };
@@ -49,6 +58,15 @@ impl Sandbox<'_> {
         Ok(())
     }
 
+    /// Changes the mount that is on the target already.
+    fn remount(&self, step: &MountStep) -> Result<OwnedFd, StepError> {
+        let name = format!("remount {}", step.target.display());
+        let mounted = self.root.resolve(&step.target).at(|| name.as_str())?;
+        self.refuse_proc(mounted.as_fd(), step, &name)?;
+        dress(mounted.as_fd(), step, &name)?;
+        Ok(mounted)
+    }
+
     /// Sets the attributes of a detached mount and attaches it to its target, which is made if it is
     /// missing.
     fn dress_and_attach(
@@ -57,17 +75,7 @@ impl Sandbox<'_> {
         step: &MountStep,
         name: &str,
     ) -> Result<Option<OwnedFd>, StepError> {
-        let dress = |depth, attributes: MountAttributes| {
-            if attributes == MountAttributes::default() {
-                return Ok(());
-            }
-            let attr =
-                MountAttr { attr_set: attributes.set, attr_clr: attributes.clear, ..MountAttr::default() };
-            mount_setattr(tree.as_fd(), depth, &attr)
-        };
-        dress(Depth::One, step.attributes).at(|| format!("set the attributes: {name}"))?;
-        dress(Depth::All, step.recursive_attributes)
-            .at(|| format!("set the recursive attributes: {name}"))?;
+        dress(tree.as_fd(), step, name)?;
         let is_directory = is_directory(tree.as_fd()).at(|| name)?;
         let target = match is_directory {
             true => self.root.directory(&step.target),
@@ -135,15 +143,15 @@ impl Sandbox<'_> {
             Some(value) => format!("{}={value}", parameter.key),
             None => parameter.key.clone(),
         };
-        let data = parameters.iter().map(text).collect::<Vec<_>>().join(",");
+        let (common, own): (Vec<_>, Vec<_>) = parameters.iter().partition(|one| is_common_flag(one));
+        let flags = common.iter().fold(MsFlags::empty(), |flags, one| flags | common_flag(&one.key));
+        let data = own.into_iter().map(text).collect::<Vec<_>>().join(",");
         let target = self.root.directory(&step.target).at(|| name)?;
         self.refuse_proc(target.as_fd(), step, name)?;
         let path = format!("/proc/self/fd/{}", target.as_raw_fd());
-        mount(Some(source), path.as_str(), Some(kind), MsFlags::empty(), Some(data.as_str())).at(|| name)?;
+        mount(Some(source), path.as_str(), Some(kind), flags, Some(data.as_str())).at(|| name)?;
         let mounted = self.root.resolve(&step.target).at(|| name)?;
-        let attributes = step.attributes;
-        let attr = MountAttr { attr_set: attributes.set, attr_clr: attributes.clear, ..MountAttr::default() };
-        mount_setattr(mounted.as_fd(), Depth::One, &attr).at(|| format!("set the attributes: {name}"))?;
+        dress(mounted.as_fd(), step, name)?;
         Ok(Some(mounted))
     }
 
@@ -185,6 +193,30 @@ impl Sandbox<'_> {
         let attributes = step.attributes;
         let attr = MountAttr { attr_set: attributes.set, attr_clr: attributes.clear, ..MountAttr::default() };
         mount_setattr(top.as_fd(), Depth::One, &attr).at(|| format!("set the attributes: {name}"))
+    }
+}
+
+/// Sets the attributes of a mount, and of those below it.
+fn dress(mount: BorrowedFd<'_>, step: &MountStep, name: &str) -> Result<(), StepError> {
+    let set = |depth, attributes: MountAttributes| {
+        if attributes == MountAttributes::default() {
+            return Ok(());
+        }
+        let attr = MountAttr { attr_set: attributes.set, attr_clr: attributes.clear, ..MountAttr::default() };
+        mount_setattr(mount, depth, &attr)
+    };
+    set(Depth::One, step.attributes).at(|| format!("set the attributes: {name}"))?;
+    set(Depth::All, step.recursive_attributes).at(|| format!("set the recursive attributes: {name}"))
+}
+
+/// A flag of every file system as mount(2) takes it.
+fn common_flag(name: &str) -> MsFlags {
+    match name {
+        "sync" => MsFlags::MS_SYNCHRONOUS,
+        "dirsync" => MsFlags::MS_DIRSYNC,
+        "lazytime" => MsFlags::MS_LAZYTIME,
+        "mand" => MsFlags::MS_MANDLOCK,
+        _ => MsFlags::empty(),
     }
 }
 

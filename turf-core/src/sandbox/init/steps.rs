@@ -1,5 +1,6 @@
 //! Executing the steps of a plan, in init.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::mounting::{new_filesystem, own_cgroups};
 use super::root::Root;
 use super::{HOOKS_DUE, inside};
 use crate::sandbox::enter::At;
+use crate::sandbox::exec::check_multiplexer;
 use crate::sandbox::plan::{HookPlan, Plan, TerminalPlan};
 use crate::sandbox::step::{
     DeviceKind, DeviceStep, MountSource, Parameter, Propagation, PropagationKind, Step, StepError,
@@ -37,6 +39,8 @@ pub(super) struct Sandbox<'a> {
     null: OwnedFd,
     /// Where this process's control groups are mounted, with their names in the container.
     pub(super) cgroups: Vec<(String, PathBuf)>,
+    /// The id-mapped mounts that the creator has made, in the order of their steps.
+    pub(super) id_mapped: VecDeque<OwnedFd>,
     /// Whether the root was only chosen, not mounted.
     plain: bool,
 }
@@ -46,13 +50,14 @@ impl<'a> Sandbox<'a> {
         plan: &'a Plan,
         setup: BorrowedFd<'a>,
         console: Option<&'a OwnedFd>,
+        id_mapped: VecDeque<OwnedFd>,
     ) -> Result<Sandbox<'a>, StepError> {
         umask(Mode::empty());
         let asks_for_cgroups =
             |step: &Step| matches!(step, Step::Mount(mount) if mount.source == MountSource::Cgroups);
         let cgroups = if plan.init.steps.iter().any(asks_for_cgroups) { own_cgroups()? } else { Vec::new() };
         let root = Root::new(path_fd(Path::new("/")).at(|| "open /")?);
-        Ok(Sandbox { plan, setup, console, root, null: host_null()?, cgroups, plain: false })
+        Ok(Sandbox { plan, setup, console, root, null: host_null()?, cgroups, id_mapped, plain: false })
     }
 
     pub(super) fn execute(&mut self, step: &Step) -> Result<(), StepError> {
@@ -92,6 +97,7 @@ impl<'a> Sandbox<'a> {
             Step::ContainerHooks(list) => self.container_hooks(list),
             Step::Mask(path) => self.mask(path),
             Step::Readonly(path) => self.readonly(path).at(|| format!("make {} read-only", path.display())),
+            Step::ReadonlyMount(path) => self.readonly_mount(path),
             Step::ReadonlyRoot => {
                 let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
                 mount_setattr(self.root.as_fd(), Depth::One, &attr).at(|| "make the root read-only")
@@ -192,6 +198,7 @@ impl<'a> Sandbox<'a> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
         let master = self.root.open(Path::new("/dev/pts/ptmx"), flags, nix::fcntl::ResolveFlag::empty());
         let master = master.at(|| "open /dev/pts/ptmx")?;
+        check_multiplexer(master.as_fd())?;
         let peer = terminal::unlock_and_open_peer(master.as_fd()).at(step)?;
         terminal::set_size(master.as_fd(), size.height, size.width).at(|| "set the terminal's size")?;
         let (uid, gid) = (Uid::from_raw(self.plan.process.uid), Gid::from_raw(self.plan.process.gid));
@@ -229,6 +236,14 @@ impl<'a> Sandbox<'a> {
         let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
         mount_setattr(tree.as_fd(), Depth::All, &attr)?;
         move_mount(tree.as_fd(), target.as_fd())
+    }
+
+    /// The mount on the path itself; nothing happens if something else was put over it meanwhile, which then decides.
+    fn readonly_mount(&self, path: &Path) -> Result<(), StepError> {
+        let step = || format!("make the mount on {} read-only", path.display());
+        let mounted = self.root.resolve(path).at(step)?;
+        let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        mount_setattr(mounted.as_fd(), Depth::One, &attr).at(step)
     }
 
     fn resolve_if_there(&self, path: &Path) -> io::Result<Option<OwnedFd>> {

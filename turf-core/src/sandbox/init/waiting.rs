@@ -26,7 +26,7 @@ use crate::sandbox::enter::{self, At};
 use crate::sandbox::plan::{HooksPlan, Plan, WorkloadPlan};
 use crate::sandbox::program::Program;
 use crate::sandbox::step::StepError;
-use crate::sandbox::{gate, hooks};
+use crate::sandbox::{gate, hooks, seccomp_agent};
 use crate::sys::{credentials, process, socket};
 
 /// The status of a worker whose end nobody could tell: as if it was killed.
@@ -241,7 +241,10 @@ impl Waiting<'_> {
         self.start_hooks()?;
         // The attributes of a hidden process belong to the host's root, who this may no longer be.
         credentials::set_dumpable(true).at(|| "show init to the container")?;
-        enter::apply_process(&self.plan.process)?;
+        enter::apply_process(&self.plan.process, &mut |number| match &self.connection {
+            Some(connection) => seccomp_agent::hand_over(connection.as_fd(), &seccomp_agent::packet(number)),
+            None => Err(Errno::ENOTCONN.into()),
+        })?;
         let program = Program::prepare(&self.plan.process)?;
         process::default_signal_actions();
         process::unblock_signals().at(|| "unblock signals")?;
