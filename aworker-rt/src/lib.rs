@@ -13,6 +13,8 @@ pub mod http;
 pub mod web;
 pub mod worker;
 
-pub use engine::{Script, ScriptError, Snapshot, SnapshotError, V8Flags, initialize};
+pub use engine::{ImportMap, Script, ScriptError, Snapshot, SnapshotError, V8Flags, initialize};
 pub use web::is_url;
-pub use worker::{ListenAddress, Listener, Runtime, Start, Worker, WorkerOptions, build_snapshot};
+pub use worker::{
+    IMPORT_MAP, ListenAddress, Listener, Runtime, Start, Worker, WorkerOptions, build_snapshot,
+};

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use aworker_rt::engine::{in_child, listen_fds};
 use aworker_rt::http::ServerOptions;
 use aworker_rt::{
-    ListenAddress, Listener, Runtime, Script, ScriptError, Snapshot, Start, V8Flags, Worker, WorkerOptions,
-    build_snapshot,
+    IMPORT_MAP, ImportMap, ListenAddress, Listener, Runtime, Script, ScriptError, Snapshot, Start, V8Flags,
+    Worker, WorkerOptions, build_snapshot,
 };
 use options::{Command, Program, RunOptions};
 
@@ -48,10 +48,12 @@ fn main() -> ExitCode {
 /// Runs a program up to `serialize` and writes its heap.
 fn write_snapshot(file: &Path, output: &Path, options: RunOptions) -> Result<ExitCode, ScriptError> {
     let script = Script::read(file)?;
+    let import_map = import_map(&options)?;
     let built = in_child(|| {
         initialize(&options);
         let failed = |error| ScriptError::new(format!("write {}: {error}", output.display()));
-        let written = build_snapshot(&script).and_then(|snapshot| snapshot.write(output).map_err(failed));
+        let written =
+            build_snapshot(&script, import_map).and_then(|snapshot| snapshot.write(output).map_err(failed));
         if let Err(error) = &written {
             eprintln!("{}: {error}", file.display());
         }
@@ -73,8 +75,7 @@ fn run(program: Program, options: RunOptions) -> Result<ExitCode, ScriptError> {
     let (start, runtime) = match program {
         Program::Script(file) => {
             let script = Script::read(&file)?;
-            initialize(&options);
-            (Start::Load(script), Runtime::new())
+            (Start::Load(script), fresh_runtime(&options)?)
         }
         Program::Snapshot(file) => {
             initialize(&options);
@@ -93,13 +94,29 @@ fn run(program: Program, options: RunOptions) -> Result<ExitCode, ScriptError> {
 
 /// Evaluates code, and prints the value of a classic script.
 fn evaluate(code: &str, options: RunOptions) -> Result<ExitCode, ScriptError> {
-    initialize(&options);
-    let value = worker(Runtime::new(), options)?.evaluate(&Script::from_text("[eval]", code))?;
+    let runtime = fresh_runtime(&options)?;
+    let value = worker(runtime, options)?.evaluate(&Script::from_text("[eval]", code))?;
     if let Some(value) = value {
         // A reader that has gone away is no failure of the code.
         let _ = writeln!(std::io::stdout(), "{value}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn fresh_runtime(options: &RunOptions) -> Result<Runtime, ScriptError> {
+    let import_map = import_map(options)?;
+    initialize(options);
+    let mut runtime = Runtime::new();
+    if let Some(import_map) = import_map {
+        runtime.set_import_map(import_map);
+    }
+    Ok(runtime)
+}
+
+/// The map of the command line, else the environment's.
+fn import_map(options: &RunOptions) -> Result<Option<ImportMap>, ScriptError> {
+    let named = options.import_map.clone().or_else(|| std::env::var_os(IMPORT_MAP).map(Into::into));
+    named.map(|path| ImportMap::read(&path)).transpose()
 }
 
 fn initialize(options: &RunOptions) {

@@ -35,6 +35,11 @@ Environment (run, eval):
   --location URL      what self.location is, and where relative URLs begin
                       (the script's own URL)
 
+Modules:
+  --import-map FILE   what specifiers mean beyond paths; by default the file that
+                      the environment's AWORKER_IMPORT_MAP names. A snapshot keeps
+                      the map it was built with
+
 V8:
   --max-heap-mb N     limit of the JavaScript heap in MB
   --v8-flag FLAG      a flag for V8, for instance --v8-flag=--jitless; may be repeated
@@ -65,6 +70,7 @@ pub enum Program {
 /// Options of all verbs.
 #[derive(Debug, Default, PartialEq)]
 pub struct RunOptions {
+    pub import_map: Option<PathBuf>,
     pub listen: Vec<ListenAddress>,
     pub location: Option<String>,
     pub max_heap_mb: Option<u32>,
@@ -96,6 +102,7 @@ enum Takes {
 
 /// Every option, the verbs that know it, and whether it has a value.
 const OPTIONS: &[(&str, &[Verb], Takes)] = &[
+    ("--import-map", ALL, Takes::Value),
     ("--listen", RUN, Takes::Value),
     ("--location", &[Verb::Run, Verb::Eval], Takes::Value),
     ("--max-heap-mb", ALL, Takes::Value),
@@ -111,6 +118,7 @@ const OPTIONS: &[(&str, &[Verb], Takes)] = &[
 /// Enters an option that its verb knows.
 fn apply(options: &mut RunOptions, name: &str, value: &str) -> Result<(), String> {
     match name {
+        "--import-map" => options.import_map = Some(value.into()),
         "--listen" => options.listen.push(value.parse()?),
         "--location" => options.location = Some(location(value)?),
         "--max-heap-mb" => options.max_heap_mb = Some(megabytes(value)?),
@@ -171,6 +179,9 @@ fn finish(verb: Verb, subject: OsString, mut options: RunOptions) -> Result<Comm
         Verb::Eval => Ok(Command::Eval { code: subject.to_string_lossy().into_owned(), options }),
         Verb::Run => {
             let program = match options.snapshot.take() {
+                Some(_) if options.import_map.is_some() => {
+                    return Err("--import-map: a snapshot keeps the map it was built with".to_owned());
+                }
                 Some(snapshot) => Program::Snapshot(snapshot),
                 None => Program::Script(subject.into()),
             };
@@ -327,6 +338,7 @@ mod tests {
             "snapshot build w.js -o s argument",
             "snapshot build --listen 80 w.js -o s",
             "eval --snapshot s 1",
+            "run --snapshot s --import-map m",
             "run --output s w.js",
         ] {
             assert!(words(line).is_err(), "{line}");

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use aworker_rt::{ListenAddress, Listener, Runtime, Script, Start, Worker, WorkerOptions};
+use aworker_rt::{
+    IMPORT_MAP, ImportMap, ListenAddress, Listener, Runtime, Script, Start, Worker, WorkerOptions,
+};
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::time::ClockId;
@@ -75,7 +77,7 @@ struct Ready {
 fn make(
     request: &ForkRequest,
     fds: ReceivedFds,
-    runtime: Runtime,
+    mut runtime: Runtime,
     prepared: &Prepared,
     timeline: &mut Timeline,
     report: BorrowedFd<'_>,
@@ -111,6 +113,10 @@ fn make(
         Beginning::Deserialize => Start::Deserialize,
         Beginning::OwnScript => Start::Load(open_script(&plan)?),
     };
+    if let (Beginning::OwnScript, Some(path)) = (prepared.beginning, import_map(&plan)) {
+        let map = ImportMap::read(Path::new(path));
+        runtime.set_import_map(map.map_err(|error| Refusal::new("open import map", error.to_string()))?);
+    }
     let worker = runtime
         .become_worker(worker_options(&plan)?)
         .map_err(|error| Refusal::new("become worker", error.to_string()))?;
@@ -201,6 +207,11 @@ fn open_script(plan: &WorkerPlan) -> Result<Script, Refusal> {
             Err(Refusal::new("open script", "process.args names no script: [\"aworker\", \"SCRIPT\", ...]"))
         }
     }
+}
+
+fn import_map(plan: &WorkerPlan) -> Option<&str> {
+    let entries = plan.process.env.iter().filter_map(|entry| entry.split_once('='));
+    entries.filter(|(name, _)| *name == IMPORT_MAP).map(|(_, path)| path).next_back()
 }
 
 /// The port of the default address if the environment names none.

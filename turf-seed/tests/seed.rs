@@ -263,7 +263,7 @@ fn build_snapshot(world: &World, source: &str) -> PathBuf {
     let status = aworker_rt::engine::in_child(|| {
         aworker_rt::initialize(&aworker_rt::V8Flags::default());
         let script = aworker_rt::Script::read(Path::new(&script)).unwrap();
-        aworker_rt::build_snapshot(&script).unwrap().write(&snapshot).unwrap();
+        aworker_rt::build_snapshot(&script, None).unwrap().write(&snapshot).unwrap();
         0
     });
     assert!(status.unwrap().success());

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::source_maps;
+
 /// Frames kept of an exception's stack.
 pub(super) const STACK_FRAMES: i32 = 50;
 
@@ -85,7 +87,7 @@ fn describe(
 }
 
 /// `file:line:column`, the line and a caret, each ended by a newline.
-fn excerpt(scope: &v8::PinScope<'_, '_>, message: v8::Local<v8::Message>) -> Option<String> {
+fn excerpt(scope: &mut v8::PinScope<'_, '_>, message: v8::Local<v8::Message>) -> Option<String> {
     let file =
         message.get_script_resource_name(scope).filter(|name| name.is_string())?.to_rust_string_lossy(scope);
     if file.starts_with("aworker:") {
@@ -93,15 +95,23 @@ fn excerpt(scope: &v8::PinScope<'_, '_>, message: v8::Local<v8::Message>) -> Opt
     }
     let line = message.get_line_number(scope)?;
     let column = message.get_start_column();
-    let place = format!("{file}:{line}:{}\n", column + 1);
+    if let Some(place) = source_maps::original(scope, &file, line, column + 1) {
+        let head = format!("{}:{}:{}\n", place.source, place.line, place.column);
+        return Some(quoted(head, &place.text.unwrap_or_default(), place.column - 1, 1));
+    }
     let source = message.get_source_line(scope)?.to_rust_string_lossy(scope);
+    let width = message.get_end_column().saturating_sub(column);
+    Some(quoted(format!("{file}:{line}:{}\n", column + 1), &source, column, width))
+}
+
+/// The place, the line and a caret below the column; a line that is too long is left out.
+fn quoted(place: String, source: &str, column: usize, width: usize) -> String {
     if source.is_empty() || source.chars().count() > MAX_QUOTED_COLUMNS {
-        return Some(place);
+        return place;
     }
     let indent: String =
         source.chars().take(column).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
-    let width = message.get_end_column().saturating_sub(column).clamp(1, MAX_QUOTED_COLUMNS);
-    Some(format!("{place}{source}\n{indent}{}\n", "^".repeat(width)))
+    format!("{place}{source}\n{indent}{}\n", "^".repeat(width.clamp(1, MAX_QUOTED_COLUMNS)))
 }
 
 /// The exception as `console` would show it: an error with its stack and cause,

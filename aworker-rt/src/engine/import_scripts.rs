@@ -3,7 +3,8 @@
 //! <https://html.spec.whatwg.org/#import-scripts-into-worker-global-scope>
 
 use super::conversions::{self, string};
-use super::modules;
+use super::specifier::ModuleName;
+use super::{module_files, source_maps};
 
 /// The program is a classic script: it may import others.
 struct Classic;
@@ -30,7 +31,7 @@ pub(crate) fn read_script(
     mut result: v8::ReturnValue,
 ) {
     let path = arguments.get(0).to_rust_string_lossy(scope);
-    match modules::read_source(&path) {
+    match module_files::read_source(&path) {
         Ok(text) => result.set(string(scope, &text).into()),
         Err(message) => conversions::throw_error(scope, &message),
     }
@@ -49,6 +50,9 @@ pub(crate) fn run_script(
     let name = arguments.get(1);
     let origin = v8::ScriptOrigin::new(scope, name, 0, 0, false, 0, None, false, false, false, None);
     if let Some(script) = v8::Script::compile(scope, text, Some(&origin)) {
+        let mapping = script.get_unbound_script(scope).get_source_mapping_url(scope);
+        let name = name.to_rust_string_lossy(scope);
+        source_maps::note(scope, &name, ModuleName::from_path(&name).url(), mapping);
         script.run(scope);
     }
 }

@@ -2,8 +2,9 @@
 //! state that natives keep beside it.
 
 use super::exceptions;
+use super::import_map::ImportMap;
 use super::snapshot::{Heap, Saved, Snapshot, SnapshotError};
-use super::{conversions, memory, modules, ops, platform, rejections, snapshot, uncaught};
+use super::{conversions, memory, modules, ops, platform, rejections, snapshot, source_maps, uncaught};
 
 /// The running JavaScript engine: isolate and context.
 ///
@@ -54,7 +55,8 @@ impl Engine {
         let Snapshot { saved, heap } = snapshot;
         // The message listener is in the heap.
         let mut engine = Engine::set_up(v8::Isolate::new(parameters.snapshot_blob(heap.into_startup_data())));
-        engine.with_scope(|scope| modules::restore(scope, &saved.modules))?;
+        source_maps::restore(&mut engine.isolate, saved.source_maps);
+        engine.with_scope(|scope| modules::restore(scope, saved.modules))?;
         Ok(engine)
     }
 
@@ -76,7 +78,8 @@ impl Engine {
             let modules = modules::save(scope, context);
             scope.clear_kept_objects();
             scope.set_default_context(context);
-            Saved { modules, timers }
+            let source_maps = source_maps::save(scope);
+            Saved { modules, source_maps, timers }
         };
         drop(context);
         let Engine { context, isolate } = self;
@@ -103,6 +106,11 @@ impl Engine {
         };
         isolate.set_slot(Internals(internals));
         Engine { context, isolate }
+    }
+
+    /// What specifiers mean beyond paths; for a program that is not loaded yet.
+    pub fn set_import_map(&mut self, import_map: ImportMap) {
+        modules::set_import_map(&mut self.isolate, import_map);
     }
 
     /// Makes local times those of this zone (a value of `TZ`), which a seed could

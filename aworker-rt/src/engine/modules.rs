@@ -1,5 +1,5 @@
 //! ES modules: loading a graph of files, linking, evaluation, `import()`,
-//! `import.meta`, JSON modules.
+//! `import.meta`, modules that are values (JSON, text, bytes).
 //!
 //! Files are read synchronously when a graph is loaded; afterwards everything
 //! needed for linking is in the module map, which lives in a slot of the isolate.
@@ -11,16 +11,15 @@ use std::num::NonZeroI32;
 use serde::{Deserialize, Serialize};
 
 use super::conversions::{self, string, throw_type_error};
+use super::import_map::ImportMap;
 use super::isolate::callback;
+use super::module_files;
 use super::snapshot::{self, SnapshotError};
+use super::source_maps;
 use super::specifier::{self, ModuleName};
 
 /// Most modules of one worker: a guard against generated, endless graphs.
 const MAX_MODULES: usize = 10_000;
-
-/// Largest source file. V8's longest string is about 500 MB; a bundle of this
-/// size would not start in any sensible time.
-const MAX_SOURCE_BYTES: u64 = 64 << 20;
 
 /// The text of a module that is a value. V8's synthetic modules would do the same with a native function, whose
 /// address a snapshot cannot keep.
@@ -30,7 +29,12 @@ const VALUE_MODULE: &str = "export default import.meta.value;";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Kind {
     JavaScript,
+    /// `with { type: 'json' }`: the parsed value.
     Json,
+    /// `with { type: 'text' }`: a string. <https://github.com/tc39/proposal-import-text>
+    Text,
+    /// `with { type: 'bytes' }`: a Uint8Array. <https://github.com/tc39/proposal-import-bytes>
+    Bytes,
 }
 
 /// A compiled module.
@@ -48,6 +52,9 @@ struct ModuleMap {
     by_name: HashMap<(ModuleName, Kind), usize>,
     /// V8 does not promise that identity hashes are unique.
     by_hash: HashMap<NonZeroI32, Vec<usize>>,
+    import_map: Option<ImportMap>,
+    /// The program itself: `import.meta.main`.
+    main: Option<ModuleName>,
 }
 
 impl ModuleMap {
@@ -56,6 +63,12 @@ impl ModuleMap {
         self.by_name.insert((entry.name.clone(), kind), index);
         self.by_hash.entry(hash).or_default().push(index);
         self.entries.push(entry);
+    }
+
+    /// The name behind what stack traces, and so V8, call a module or script.
+    fn named(&self, shown: &str) -> ModuleName {
+        let entry = self.entries.iter().find(|entry| entry.name.as_str() == shown);
+        entry.map_or_else(|| ModuleName::from_path(shown), |entry| entry.name.clone())
     }
 
     fn place(&self, module: v8::Local<v8::Module>) -> Option<usize> {
@@ -82,47 +95,75 @@ pub(super) fn install(isolate: &mut v8::Isolate) {
     isolate.set_host_initialize_import_meta_object_callback(initialise_import_meta);
 }
 
+/// Gives the program its import map, before anything is imported.
+pub(super) fn set_import_map(isolate: &mut v8::Isolate, import_map: ImportMap) {
+    map(isolate).import_map = Some(import_map);
+}
+
 /// What a snapshot keeps of the map beside the modules themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedModules(Vec<(String, Kind)>);
+pub(super) struct SavedModules {
+    modules: Vec<(SavedName, Kind)>,
+    import_map: Option<ImportMap>,
+    main: Option<SavedName>,
+}
+
+/// URL, and what stack traces show.
+type SavedName = (String, String);
+
+fn save_name(name: &ModuleName) -> SavedName {
+    (name.url().to_owned(), name.as_str().to_owned())
+}
 
 /// Adds every module to the context's data, behind `internals`.
 pub(super) fn save(
     scope: &mut v8::PinScope<'_, '_, ()>,
     context: v8::Local<'_, v8::Context>,
 ) -> SavedModules {
-    let ModuleMap { entries, by_name, .. } = std::mem::take(map(scope));
-    let mut saved = Vec::new();
+    let ModuleMap { entries, by_name, import_map, main, .. } = std::mem::take(map(scope));
+    let mut modules = Vec::new();
     for ((name, kind), index) in by_name {
         let module = v8::Local::new(scope, &entries[index].module);
         // What did not get as far as to run is read again when it is wanted.
         if matches!(module.get_status(), v8::ModuleStatus::Evaluated | v8::ModuleStatus::Errored) {
             let index = scope.add_context_data(context, module);
-            saved.push((name.as_str().to_owned(), kind));
-            assert_eq!(index, snapshot::INTERNALS + saved.len(), "the context's data are in order");
+            modules.push((save_name(&name), kind));
+            assert_eq!(index, snapshot::INTERNALS + modules.len(), "the context's data are in order");
         }
     }
-    SavedModules(saved)
+    SavedModules { modules, import_map, main: main.as_ref().map(save_name) }
 }
 
 /// Makes the map that was saved.
-pub(super) fn restore(scope: &mut v8::PinScope<'_, '_>, saved: &SavedModules) -> Result<(), SnapshotError> {
-    for (place, (name, kind)) in saved.0.iter().enumerate() {
+pub(super) fn restore(scope: &mut v8::PinScope<'_, '_>, saved: SavedModules) -> Result<(), SnapshotError> {
+    let restored = |(url, shown): &SavedName| ModuleName::from_parts(url, shown);
+    map(scope).import_map = saved.import_map;
+    map(scope).main = saved.main.as_ref().map(restored);
+    for (place, (name, kind)) in saved.modules.iter().enumerate() {
         v8::scope!(let scope, scope);
         let module = scope.get_context_data_from_snapshot_once::<v8::Module>(snapshot::INTERNALS + 1 + place);
         let Ok(module) = module else {
-            return Err(SnapshotError::Damaged(format!("the heap has no module {name}")));
+            return Err(SnapshotError::Damaged(format!("the heap has no module {}", name.1)));
         };
-        let entry =
-            Entry { module: v8::Global::new(scope, module), name: ModuleName::from_path(name), value: None };
+        let entry = Entry { module: v8::Global::new(scope, module), name: restored(name), value: None };
         map(scope).insert(entry, *kind, module.get_identity_hash());
     }
     Ok(())
 }
 
+/// As [`compile`], for the program itself.
+pub(super) fn compile_main<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    name: &ModuleName,
+    text: &str,
+) -> Option<v8::Local<'s, v8::Module>> {
+    map(scope).main.get_or_insert_with(|| name.clone());
+    compile(scope, name, text)
+}
+
 /// Compiles source text as a module and enters it into the map.
 /// An exception is pending if there is none.
-pub(super) fn compile<'s>(
+fn compile<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     name: &ModuleName,
     text: &str,
@@ -143,7 +184,10 @@ fn compile_text<'s>(
     let origin =
         v8::ScriptOrigin::new(scope, resource.into(), 0, 0, false, 0, None, false, false, true, None);
     let mut source = v8::script_compiler::Source::new(source, Some(&origin));
-    v8::script_compiler::compile_module(scope, &mut source)
+    let module = v8::script_compiler::compile_module(scope, &mut source)?;
+    let mapping = module.get_unbound_module_script(scope).get_source_mapping_url(scope);
+    source_maps::note(scope, name.as_str(), name.url(), mapping);
+    Some(module)
 }
 
 /// Loads what the module imports, links and evaluates it; the promise of its
@@ -185,7 +229,7 @@ fn load_imports<'s>(scope: &mut v8::PinScope<'s, '_>, root: v8::Local<'s, v8::Mo
             );
             let specifier = request.get_specifier().to_rust_string_lossy(scope);
             let attributes = attributes(scope, request.get_import_attributes(), 3);
-            waiting.push(load(scope, &specifier, referrer.as_str(), &importer, &attributes)?);
+            waiting.push(load(scope, &specifier, &referrer, &importer, &attributes)?);
         }
     }
     Some(())
@@ -196,11 +240,12 @@ fn load_imports<'s>(scope: &mut v8::PinScope<'s, '_>, root: v8::Local<'s, v8::Mo
 fn load<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     specifier: &str,
-    referrer: &str,
+    referrer: &ModuleName,
     importer: &str,
     attributes: &[(String, String)],
 ) -> Option<v8::Local<'s, v8::Module>> {
-    let found = target(specifier, referrer, attributes)
+    let import_map = map(scope).import_map.as_ref();
+    let found = target(specifier, referrer, attributes, import_map)
         .and_then(|(name, kind)| find_or_read(scope, &name, kind).map(|found| (name, kind, found)));
     let (name, kind, found) = match found {
         Ok(found) => found,
@@ -211,36 +256,55 @@ fn load<'s>(
     };
     match (found, kind) {
         (Found::Compiled(module), _) => Some(v8::Local::new(scope, module)),
-        (Found::Source(text), Kind::JavaScript) => compile(scope, &name, &text),
-        (Found::Source(text), Kind::Json) => compile_json(scope, &name, &text),
+        (Found::Source(text), Kind::Json) => {
+            let value = parse_json(scope, &name, &text)?;
+            compile_value(scope, &name, kind, value)
+        }
+        (Found::Source(text), Kind::Text) => {
+            let value = string(scope, &text).into();
+            compile_value(scope, &name, kind, value)
+        }
+        (Found::Source(text), Kind::JavaScript | Kind::Bytes) => compile(scope, &name, &text),
+        (Found::Bytes(bytes), _) => {
+            let value = uint8_array(scope, bytes)?.into();
+            compile_value(scope, &name, kind, value)
+        }
     }
 }
 
 /// Name and kind of the module that an import asks for.
 fn target(
     specifier: &str,
-    referrer: &str,
+    referrer: &ModuleName,
     attributes: &[(String, String)],
+    import_map: Option<&ImportMap>,
 ) -> Result<(ModuleName, Kind), String> {
     let mut kind = Kind::JavaScript;
     for (key, value) in attributes {
         match (key.as_str(), value.as_str()) {
             ("type", "json") => kind = Kind::Json,
-            ("type", other) => return Err(format!("modules of type \"{other}\" are not supported")),
+            ("type", "text") => kind = Kind::Text,
+            ("type", "bytes") => kind = Kind::Bytes,
+            ("type", other) => {
+                return Err(format!(
+                    "modules of type \"{other}\" are not supported: want json, text or bytes"
+                ));
+            }
             (other, _) => return Err(format!("the import attribute \"{other}\" is not supported")),
         }
     }
-    let name = specifier::resolve(specifier, referrer)?;
+    let name = specifier::resolve(specifier, referrer, import_map)?;
     if kind == Kind::JavaScript && name.path().ends_with(".json") {
         return Err("a JSON module needs `with { type: \"json\" }`".to_owned());
     }
     Ok((name, kind))
 }
 
-/// A module of the map, or the text to make one of.
+/// A module of the map, or what to make one of.
 enum Found {
     Compiled(v8::Global<v8::Module>),
     Source(String),
+    Bytes(Vec<u8>),
 }
 
 fn find_or_read(isolate: &mut v8::Isolate, name: &ModuleName, kind: Kind) -> Result<Found, String> {
@@ -251,51 +315,34 @@ fn find_or_read(isolate: &mut v8::Isolate, name: &ModuleName, kind: Kind) -> Res
     if map.entries.len() >= MAX_MODULES {
         return Err(format!("there are {MAX_MODULES} modules already"));
     }
-    read_source(&name.path()).map(Found::Source)
-}
-
-/// Reads a source file as UTF-8, without its byte order mark.
-///
-/// # Errors
-/// `open /path: no such file or directory`, and the like.
-pub(super) fn read_source(path: &str) -> Result<String, String> {
-    use std::io::Read;
-    let explain = |operation: &str, error: &std::io::Error| format!("{operation} {path}: {}", reason(error));
-    let file = std::fs::File::open(path).map_err(|error| explain("open", &error))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_SOURCE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| explain("read", &error))?;
-    if bytes.len() as u64 > MAX_SOURCE_BYTES {
-        return Err(format!("read {path}: the file is larger than {} MB", MAX_SOURCE_BYTES >> 20));
-    }
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    };
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
-}
-
-/// The system's words, in lower case as other runtimes print them.
-fn reason(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => {
-            let text = nix::errno::Errno::from_raw(code).desc();
-            text[..1].to_lowercase() + &text[1..]
-        }
-        None => error.to_string(),
+    match kind {
+        Kind::JavaScript => module_files::read_source(&name.path()).map(Found::Source),
+        Kind::Json | Kind::Text => module_files::read_text(&name.path()).map(Found::Source),
+        Kind::Bytes => module_files::read_bytes(&name.path()).map(Found::Bytes),
     }
 }
 
-/// Parses JSON and wraps it into a module with a default export.
-fn compile_json<'s>(
+fn uint8_array<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    bytes: Vec<u8>,
+) -> Option<v8::Local<'s, v8::Uint8Array>> {
+    let length = bytes.len();
+    let store = v8::ArrayBuffer::new_backing_store_from_vec(bytes).make_shared();
+    let buffer = v8::ArrayBuffer::with_backing_store(scope, &store);
+    v8::Uint8Array::new(scope, buffer, 0, length)
+}
+
+/// Wraps a value into a module with a default export.
+fn compile_value<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     name: &ModuleName,
-    text: &str,
+    kind: Kind,
+    value: v8::Local<'s, v8::Value>,
 ) -> Option<v8::Local<'s, v8::Module>> {
-    let value = parse_json(scope, name, text)?;
     let module = compile_text(scope, name, VALUE_MODULE)?;
     let value = Some(v8::Global::new(scope, value));
     let entry = Entry { module: v8::Global::new(scope, module), name: name.clone(), value };
-    map(scope).insert(entry, Kind::Json, module.get_identity_hash());
+    map(scope).insert(entry, kind, module.get_identity_hash());
     Some(module)
 }
 
@@ -332,7 +379,7 @@ fn resolve_for_linking<'s>(
     let specifier = specifier.to_rust_string_lossy(scope);
     let attributes = attributes(scope, attributes_array, 3);
     let referrer = map(scope).find(referrer)?.name.clone();
-    load(scope, &specifier, referrer.as_str(), referrer.as_str(), &attributes)
+    load(scope, &specifier, &referrer, referrer.as_str(), &attributes)
 }
 
 /// HostLoadImportedModule for `import()`.
@@ -348,7 +395,7 @@ fn import_dynamically<'s>(
     let importer = resource.to_rust_string_lossy(scope);
     let attributes = attributes(scope, attributes_array, 2);
     v8::tc_scope!(let scope, scope);
-    let referrer = if importer.starts_with('/') { importer.clone() } else { in_working_directory() };
+    let referrer = map(scope).named(&importer);
     let outcome = load(scope, &specifier, &referrer, &importer, &attributes)
         .and_then(|module| evaluate_later(scope, module));
     match (outcome, scope.exception()) {
@@ -396,13 +443,21 @@ pub(crate) fn module_run(
     }
 }
 
-/// What code without a file resolves its imports against.
-fn in_working_directory() -> String {
-    let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    format!("{}/", directory.to_string_lossy())
+/// `ops.module_resolve(specifier, url of the referrer)`: `import.meta.resolve`.
+pub(crate) fn module_resolve(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let specifier = arguments.get(0).to_rust_string_lossy(scope);
+    let referrer = ModuleName::from_parts(&arguments.get(1).to_rust_string_lossy(scope), "");
+    match specifier::resolve_url(&specifier, &referrer, map(scope).import_map.as_ref()) {
+        Ok(url) => result.set(string(scope, url.as_str()).into()),
+        Err(reason) => throw_type_error(scope, &format!("cannot resolve \"{specifier}\": {reason}")),
+    }
 }
 
-/// `import.meta`: `url`, and the same as paths.
+/// `import.meta`: `url`, the same as paths, `main`, `resolve`.
 unsafe extern "C" fn initialise_import_meta(
     context: v8::Local<v8::Context>,
     module: v8::Local<v8::Module>,
@@ -413,21 +468,28 @@ unsafe extern "C" fn initialise_import_meta(
     v8::callback_scope!(unsafe scope, context);
     v8::scope!(let scope, scope);
     let module = v8::Local::new(scope, module);
-    let Some(name) = map(scope).find(module).map(|entry| entry.name.clone()) else {
+    let Some(entry) = map(scope).find(module) else {
         return;
     };
+    let (name, value) = (entry.name.clone(), entry.value.take());
+    if let Some(value) = value {
+        let value = v8::Local::new(scope, value);
+        return conversions::set(scope, meta, "value", value);
+    }
+    let is_main = map(scope).main.as_ref() == Some(&name);
     let path = name.path();
     let directory = path
         .rsplit_once('/')
         .map_or("/", |(directory, _)| if directory.is_empty() { "/" } else { directory });
-    if let Some(value) = map(scope).find(module).and_then(|entry| entry.value.take()) {
-        let value = v8::Local::new(scope, value);
-        return conversions::set(scope, meta, "value", value);
-    }
-    for (key, value) in [("url", name.url().as_str()), ("filename", &path), ("dirname", directory)] {
-        let value = string(scope, value);
-        conversions::set(scope, meta, key, value.into());
-    }
+    let Some(function) = callback(scope, "initialiseImportMeta") else {
+        return;
+    };
+    let texts = [name.url(), &path, directory].map(|text| string(scope, text).into());
+    let is_main = v8::Boolean::new(scope, is_main).into();
+    let function = v8::Local::new(scope, function);
+    let receiver = v8::undefined(scope).into();
+    // It only defines properties of a fresh object: nothing in it throws.
+    let _ = function.call(scope, receiver, &[meta.into(), texts[0], texts[1], texts[2], is_main]);
 }
 
 /// Import attributes from V8's flat array; `stride` is 3 where source offsets

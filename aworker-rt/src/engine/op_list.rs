@@ -9,6 +9,7 @@ macro_rules! for_each_op {
     ($with:ident) => {
         $with! {
             error_location => crate::engine::exceptions::error_location,
+            module_resolve => crate::engine::modules::module_resolve,
             module_run => crate::engine::modules::module_run,
             imports_scripts => crate::engine::import_scripts::imports_scripts,
             read_script => crate::engine::import_scripts::read_script,

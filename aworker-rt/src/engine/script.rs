@@ -5,7 +5,7 @@ use std::path::Path;
 use super::conversions::string;
 use super::exceptions::{self, CatchScope, ScriptError};
 use super::specifier::ModuleName;
-use super::{import_scripts, modules};
+use super::{import_scripts, module_files, modules, source_maps};
 
 /// The source of a program.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl Script {
         let absolute = std::path::absolute(path)
             .map_err(|error| ScriptError::new(format!("open {}: {error}", path.display())))?;
         let absolute = absolute.to_string_lossy().into_owned();
-        let text = modules::read_source(&absolute).map_err(ScriptError::new)?;
+        let text = module_files::read_source(&absolute).map_err(ScriptError::new)?;
         Ok(Script { name: ModuleName::from_path(&absolute), text })
     }
 
@@ -37,7 +37,7 @@ impl Script {
     /// The URL of the program: `about:blank` if it does not come from a file.
     pub fn url(&self) -> String {
         match self.name().starts_with('/') {
-            true => self.name.url(),
+            true => self.name.url().to_owned(),
             false => "about:blank".to_owned(),
         }
     }
@@ -92,7 +92,7 @@ pub fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded,
         scope.reset();
     }
     let module =
-        modules::compile(scope, &script.name, &script.text).ok_or_else(|| exceptions::caught(scope))?;
+        modules::compile_main(scope, &script.name, &script.text).ok_or_else(|| exceptions::caught(scope))?;
     let evaluated = modules::run(scope, module).ok_or_else(|| exceptions::caught(scope))?;
     // The loop reports how the evaluation ends.
     evaluated.mark_as_handled();
@@ -108,7 +108,10 @@ fn compile_classic<'s>(
     let source = string(scope, &script.text);
     let name = string(scope, script.name());
     let origin = v8::ScriptOrigin::new(scope, name.into(), 0, 0, false, 0, None, false, false, false, None);
-    v8::Script::compile(scope, source, Some(&origin))
+    let compiled = v8::Script::compile(scope, source, Some(&origin))?;
+    let mapping = compiled.get_unbound_script(scope).get_source_mapping_url(scope);
+    source_maps::note(scope, script.name(), script.name.url(), mapping);
+    Some(compiled)
 }
 
 fn is_module_syntax(scope: &CatchScope<'_, '_, '_, '_>) -> bool {

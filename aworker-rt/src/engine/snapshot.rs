@@ -23,7 +23,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{modules, platform};
+use super::{modules, platform, source_maps};
 
 include!("snapshot_layout.rs");
 
@@ -67,6 +67,8 @@ pub struct Snapshot {
 pub struct Saved {
     /// The modules, in the order of the context's data behind `internals`.
     pub(super) modules: modules::SavedModules,
+    /// Programs that have a source map.
+    pub(super) source_maps: source_maps::SavedPrograms,
     /// The script's timers: number, nanoseconds that are left.
     pub timers: Vec<(u64, i64)>,
 }

@@ -99,6 +99,17 @@ internals.callbacks.setDefaultExport = (value) => {
 /** () -> whether anything would answer a request. */
 internals.callbacks.handlesFetch = () => defaultExport !== undefined || hasGlobalListener('fetch');
 
+/** (meta, url, filename, dirname, main): fills an `import.meta`. */
+internals.callbacks.initialiseImportMeta = (meta, url, filename, dirname, main) => {
+  meta.url = url;
+  meta.filename = filename;
+  meta.dirname = dirname;
+  meta.main = main;
+  meta.resolve = function resolve(specifier) {
+    return ops.module_resolve(`${specifier}`, url);
+  };
+};
+
 /** (place of a module) -> promise of its namespace: what `import()` gives. */
 internals.callbacks.importLater = (place) =>
   PromisePrototypeThen(PromiseResolve(undefined), () => {

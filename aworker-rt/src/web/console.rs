@@ -142,7 +142,7 @@ pub(crate) fn preview_entries(
     result.set(v8::Array::new_with_elements(scope, &[entries.into(), are_pairs]).into());
 }
 
-/// `ops.error_stack(error)`: its stack, undefined if reading it throws.
+/// `ops.error_stack(error)`: its stack with the places of the sources, undefined if reading it throws.
 pub(crate) fn error_stack(
     scope: &mut v8::PinScope<'_, '_>,
     arguments: v8::FunctionCallbackArguments,
@@ -153,8 +153,13 @@ pub(crate) fn error_stack(
     };
     v8::tc_scope!(let scope, scope);
     let key = crate::engine::conversions::string(scope, "stack");
-    if let Some(stack) = error.get(scope, key.into()) {
-        result.set(stack);
+    let Some(stack) = error.get(scope, key.into()) else {
+        return;
+    };
+    let text = stack.is_string().then(|| stack.to_rust_string_lossy(scope));
+    match text.and_then(|text| crate::engine::with_original_places(scope, &text)) {
+        Some(rewritten) => result.set(crate::engine::conversions::string(scope, &rewritten).into()),
+        None => result.set(stack),
     }
 }
 

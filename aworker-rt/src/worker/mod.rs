@@ -20,9 +20,12 @@ pub use lifecycle::Start;
 pub use listener::{ListenAddress, Listener};
 pub use snapshot::build_snapshot;
 
-use crate::engine::{Engine, Script, ScriptError};
+use crate::engine::{Engine, ImportMap, Script, ScriptError};
 use crate::event_loop;
 use crate::http::{self, ServerOptions};
+
+/// The variable of the environment that names a worker's import map.
+pub const IMPORT_MAP: &str = "AWORKER_IMPORT_MAP";
 
 /// JavaScript, ready to load a script: in a seed, or in a process that becomes
 /// a worker at once.
@@ -72,6 +75,11 @@ impl Runtime {
             http::attach(scope);
         });
         Runtime { engine, timers: Vec::new() }
+    }
+
+    /// What specifiers mean beyond paths; for a program that is not loaded yet.
+    pub fn set_import_map(&mut self, import_map: ImportMap) {
+        self.engine.set_import_map(import_map);
     }
 
     /// Runs a program's top level to its end, as a seed does.

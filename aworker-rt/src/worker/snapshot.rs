@@ -4,7 +4,7 @@
 //! empty after a drain; what is left over is refused by name, for the script would find a handle to nothing.
 //! What V8 itself cannot write is watched by `src/js/96_snapshot.js`.
 
-use crate::engine::{self, Engine, Script, ScriptError, Snapshot, SnapshotError};
+use crate::engine::{self, Engine, ImportMap, Script, ScriptError, Snapshot, SnapshotError};
 use crate::{event_loop, http, web};
 
 use super::{Runtime, lifecycle};
@@ -35,8 +35,11 @@ const MAX_NAMED: usize = 20;
 /// # Errors
 /// As [`Runtime::load`] and [`Runtime::fire_serialize`]; or the program holds something that another process
 /// could not go on with, which the error names.
-pub fn build_snapshot(script: &Script) -> Result<Snapshot, ScriptError> {
+pub fn build_snapshot(script: &Script, import_map: Option<ImportMap>) -> Result<Snapshot, ScriptError> {
     let mut runtime = Runtime::around(Engine::for_snapshot());
+    if let Some(import_map) = import_map {
+        runtime.set_import_map(import_map);
+    }
     if let Err(error) = run(&mut runtime, script) {
         // V8's creator of snapshots insists on making one before it goes.
         std::mem::forget(runtime);

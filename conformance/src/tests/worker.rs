@@ -34,6 +34,7 @@ tests! { "worker";
         a_listen_annotation_that_makes_no_sense_is_refused,
         a_root_that_is_left_out_is_empty_and_read_only,
         a_worker_runs_on_a_root_of_its_own,
+        an_import_map_comes_from_the_environment,
         the_worker_is_inits_child_in_inits_namespaces_and_cgroups,
         the_worker_has_the_privileges_of_the_bundle,
         a_worker_runs_in_a_user_namespace,
@@ -294,6 +295,23 @@ fn a_worker_runs_on_a_root_of_its_own(case: &mut Case) -> Result<()> {
     let (_, address) = case.serve(&bundle)?;
     let response = http::get(address, "/")?;
     ensure!(response.text()? == "from two files", "{response:?}");
+    Ok(())
+}
+
+fn an_import_map_comes_from_the_environment(case: &mut Case) -> Result<()> {
+    let mut bundle = case.shell("")?;
+    fs::create_dir(bundle.inside("/srv"))?;
+    fs::write(
+        bundle.inside("/srv/main.mjs"),
+        "import { text } from 'part';\nexport default { fetch: () => new Response(text) };\n",
+    )?;
+    fs::write(bundle.inside("/srv/part.mjs"), "export const text = 'mapped';\n")?;
+    fs::write(bundle.inside("/srv/map.json"), r#"{ "imports": { "part": "./part.mjs" } }"#)?;
+    bundle.set("/process/args", json!(["aworker", "/srv/main.mjs"]));
+    bundle.push("/process/env", json!("AWORKER_IMPORT_MAP=/srv/map.json"));
+    let (_, address) = case.serve(&bundle)?;
+    let response = http::get(address, "/")?;
+    ensure!(response.text()? == "mapped", "{response:?}");
     Ok(())
 }
 
