@@ -10,6 +10,7 @@
 pub mod engine;
 pub mod event_loop;
 pub mod http;
+pub mod net;
 pub mod web;
 pub mod worker;
 

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use aworker_rt::engine::{in_child, listen_fds};
 use aworker_rt::http::ServerOptions;
+use aworker_rt::net::{FileUrls, NetFiles};
 use aworker_rt::{
     IMPORT_MAP, ImportMap, ListenAddress, Listener, Runtime, Script, ScriptError, Snapshot, Start, V8Flags,
     Worker, WorkerOptions, build_snapshot,
@@ -128,6 +129,9 @@ fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> 
     let default_listen: ListenAddress = format!("tcp://0.0.0.0:{port}")
         .parse()
         .map_err(|error| ScriptError::new(format!("PORT: {error}")))?;
+    let mut net_files = NetFiles::default();
+    net_files.resolv_conf = options.resolv_conf.unwrap_or(net_files.resolv_conf);
+    let file_urls = if options.allow_file_fetch { FileUrls::Allowed } else { FileUrls::Refused };
     let mut server = ServerOptions::default();
     server.max_body_bytes = options.max_body_bytes.unwrap_or(server.max_body_bytes);
     server.request_timeout_ms = options.request_timeout_ms.unwrap_or(server.request_timeout_ms);
@@ -139,6 +143,8 @@ fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> 
         on_listening: Some(|address| eprintln!("aworker: listening on {address}")),
         location: options.location,
         server,
+        net_files,
+        file_urls,
     })
 }
 

@@ -34,6 +34,8 @@ Serving (run):
 Environment (run, eval):
   --location URL      what self.location is, and where relative URLs begin
                       (the script's own URL)
+  --allow-file-fetch  let fetch read file: URLs
+  --resolv-conf FILE  settings of the resolver (/etc/resolv.conf)
 
 Modules:
   --import-map FILE   what specifiers mean beyond paths; by default the file that
@@ -76,6 +78,8 @@ pub struct RunOptions {
     pub max_heap_mb: Option<u32>,
     pub max_body_bytes: Option<u64>,
     pub request_timeout_ms: Option<u64>,
+    pub allow_file_fetch: bool,
+    pub resolv_conf: Option<PathBuf>,
     pub v8_flags: Vec<String>,
     pub arguments: Vec<String>,
     snapshot: Option<PathBuf>,
@@ -98,6 +102,8 @@ const BUILD: &[Verb] = &[Verb::BuildSnapshot];
 enum Takes {
     /// `--name VALUE` or `--name=VALUE`.
     Value,
+    /// `--name`.
+    Nothing,
 }
 
 /// Every option, the verbs that know it, and whether it has a value.
@@ -108,6 +114,8 @@ const OPTIONS: &[(&str, &[Verb], Takes)] = &[
     ("--max-heap-mb", ALL, Takes::Value),
     ("--max-body-bytes", RUN, Takes::Value),
     ("--request-timeout-ms", RUN, Takes::Value),
+    ("--allow-file-fetch", &[Verb::Run, Verb::Eval], Takes::Nothing),
+    ("--resolv-conf", ALL, Takes::Value),
     ("--v8-flag", ALL, Takes::Value),
     ("--v8-flags", ALL, Takes::Value),
     ("--snapshot", RUN, Takes::Value),
@@ -124,6 +132,8 @@ fn apply(options: &mut RunOptions, name: &str, value: &str) -> Result<(), String
         "--max-heap-mb" => options.max_heap_mb = Some(megabytes(value)?),
         "--max-body-bytes" => options.max_body_bytes = Some(number(name, value)?),
         "--request-timeout-ms" => options.request_timeout_ms = Some(number(name, value)?),
+        "--allow-file-fetch" => options.allow_file_fetch = true,
+        "--resolv-conf" => options.resolv_conf = Some(value.into()),
         "--v8-flag" => options.v8_flags.push(value.to_owned()),
         "--v8-flags" => options.v8_flags.extend(value.split(',').map(str::to_owned)),
         "--snapshot" => options.snapshot = Some(value.into()),
@@ -216,6 +226,8 @@ fn take_option(verb: Verb, words: &mut Words<'_>, options: &mut RunOptions) -> R
             let value = value.or_else(|| words.next().map(|next| next.to_string_lossy().into_owned()));
             apply(options, name, &value.ok_or(format!("{name} wants a value"))?)?;
         }
+        Takes::Nothing if value.is_some() => return Err(format!("{name} takes no value")),
+        Takes::Nothing => apply(options, name, "")?,
     }
     Ok(true)
 }

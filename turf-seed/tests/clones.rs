@@ -25,6 +25,9 @@ const SEED: &str = "
     globalThis.sum = (n) => { let s = 0; for (let i = 0; i < n; i++) s += i % 7; return s; };
     sum(1e6);
     new Date().getHours();
+    globalThis.lost = fetch('http://ADDRESS/').then(() => 'an answer', (error) => `${error.name} ${error.cause.code}`);
+    // The fetch has begun when the seed settles.
+    addEventListener('serialize', (event) => event.waitUntil(new Promise((resolve) => setTimeout(resolve, 50))));
     globalThis.fired = new Promise((resolve) => setTimeout(() => resolve('armed in the seed'), 20));
 ";
 
@@ -35,6 +38,7 @@ const CLONE: &str = "
     const optimised = Function('n', 'let s = 0; for (let i = 0; i < n; i++) s += Math.sqrt(i); return s');
     if (!(optimised(1e5) > 2e7)) throw new Error('new code');
     const report = [Math.random(), Math.random(), crypto.randomUUID(), performance.timeOrigin, await fired];
+    if (await lost !== 'TypeError ECONNABORTED') throw new Error('the fetch of the seed: ' + await lost);
     const hour = new Date(0).getHours();
     if (hour !== 9) throw new Error('hour in Tokyo: ' + hour);
     console.assert(report[4] === 'armed in the seed');
@@ -46,13 +50,22 @@ const COLLECT: &str = "for (let i = 0; i < 200; i++) new Array(10000).fill(i).ma
 fn main() {
     initialize(&V8Flags::default());
     let mut seed = Runtime::new();
-    seed.load(&Script::from_text("[seed]", SEED)).expect("the seed's script runs");
-    seed.fire_serialize().expect("nobody objects");
     let started = std::time::Instant::now();
     seed.warm_up().expect("the built-ins work");
     println!("warm-up took {:?}", started.elapsed());
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = silent.local_addr().expect("an address").to_string();
+    let script = SEED.replace("ADDRESS", &address);
+    let descriptors = open_descriptors();
+    seed.load(&Script::from_text("[seed]", &script)).expect("the seed's script runs");
+    seed.fire_serialize().expect("nobody objects");
     seed.settle();
     assert!(seed.may_be_forked(), "no epoll instance exists");
+    assert_eq!(open_descriptors(), descriptors, "what was in flight is closed");
+    let mut request = String::new();
+    silent.accept().expect("accepts").0.read_to_string(&mut request).expect("the request and its end");
+    assert!(request.starts_with("GET / HTTP/1.1\r\n"), "the fetch had begun: {request:?}");
     let mut seed = Some(seed);
     assert_eq!(forbidden_mappings(), Vec::<String>::new(), "no mapping is kept from a fork");
 
@@ -70,6 +83,15 @@ fn main() {
     let private: u64 = private_kb_of_a_clone(&mut seed);
     println!("private dirty memory of a clone after its first script: {private} kB");
     assert!(private <= MAX_PRIVATE_KB, "{private} kB");
+}
+
+/// What this process has open.
+fn open_descriptors() -> Vec<String> {
+    let directory = std::fs::read_dir("/proc/self/fd").expect("a directory");
+    let links = directory.filter_map(|entry| std::fs::read_link(entry.expect("an entry").path()).ok());
+    let mut links: Vec<String> = links.map(|link| link.display().to_string()).collect();
+    links.sort();
+    links
 }
 
 /// Runs the clone's script in a child and returns what it reports.

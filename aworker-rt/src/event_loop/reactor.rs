@@ -175,6 +175,25 @@ impl Reactor {
         Ok(self.epoll()?.modify(fd, &mut event)?)
     }
 
+    /// Changes whether a registration keeps the loop running.
+    pub fn set_life(&mut self, token: Token, life: Life) {
+        let (index, generation) = split(token);
+        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation);
+        let Some(registration) = slot.and_then(|slot| slot.registration.as_mut()) else {
+            return;
+        };
+        self.keeping_alive -= usize::from(registration.life == Life::KeepsAlive);
+        self.keeping_alive += usize::from(life == Life::KeepsAlive);
+        registration.life = life;
+    }
+
+    /// Closes the epoll instance if nothing is registered: a seed must not have one.
+    pub fn close_if_empty(&mut self) {
+        if self.is_empty() {
+            self.epoll = None;
+        }
+    }
+
     /// Ends a registration. The descriptor must still be open; a token that is
     /// gone already is ignored.
     pub fn deregister(&mut self, token: Token, fd: BorrowedFd<'_>) {
@@ -304,8 +323,12 @@ mod tests {
         writer.write_all(b"x").expect("writes");
         assert_eq!(ready_keys(&mut reactor), [7]);
         assert_eq!(ready_keys(&mut reactor), [7], "level-triggered: the byte is still there");
+        reactor.set_life(token, Life::Background);
+        reactor.close_if_empty();
+        assert!(!reactor.keep_alive() && reactor.exists());
         reactor.deregister(token, reader.as_fd());
-        assert!(!reactor.keep_alive() && reactor.is_empty());
+        reactor.close_if_empty();
+        assert!(reactor.is_empty() && !reactor.exists());
     }
 
     #[test]

@@ -365,6 +365,8 @@ internals.body = {
   isUnusable,
   isUint8Array,
   streamOf,
+  /** (body, asText): all bytes of a body, a promise. */
+  consume,
   cloneBody,
   defineMixin,
   clientGone,

@@ -22,7 +22,7 @@ function isNullBodyStatus(status) {
 }
 
 // Set by the static block.
-let isResponse, bodyOf, partsOf;
+let isResponse, bodyOf, partsOf, createFetched;
 
 class Response {
   #status = 200;
@@ -33,6 +33,8 @@ class Response {
   /** undefined, a string or a Body. */
   #body = undefined;
   #kind = 'default';
+  /** Of a response that came over the network: { url, redirected }. */
+  #origin = undefined;
 
   static {
     isResponse = (value) => isObject(value) && #contentType in value;
@@ -51,6 +53,18 @@ class Response {
       kind: (response) => response.#kind,
       setBody: (response, body) => { response.#body = body; },
     };
+  }
+
+  /** (status, statusText, list, body, origin): what `fetch` resolves to; `body` is a Body or undefined. */
+  static fetched(status, statusText, list, body, origin) {
+    const response = new Response();
+    response.#status = status;
+    response.#statusText = statusText;
+    response.#headers = headersModule.create(list, true);
+    response.#body = body;
+    response.#kind = 'basic';
+    response.#origin = origin;
+    return response;
   }
 
   constructor(body = null, init = undefined) {
@@ -156,13 +170,11 @@ class Response {
   }
 
   get url() {
-    this.#kind;
-    return '';
+    return this.#origin === undefined ? '' : this.#origin.url;
   }
 
   get redirected() {
-    this.#kind;
-    return false;
+    return this.#origin !== undefined && this.#origin.redirected;
   }
 
   get status() {
@@ -191,18 +203,21 @@ class Response {
     clone.#statusText = this.#statusText;
     clone.#contentType = this.#contentType;
     clone.#kind = this.#kind;
+    clone.#origin = this.#origin;
     if (this.#headers !== undefined) {
       const list = [];
       headersModule.fill(list, this.#headers, '');
-      clone.#headers = headersModule.create(list, false);
+      clone.#headers = headersModule.create(list, this.#origin !== undefined);
     }
     if (body !== undefined) clone.#body = cloneBody(body);
     return clone;
   }
 }
 
+createFetched = Response.fetched;
+delete Response.fetched;
 defineMixin(Response, (response) => bodyOf(response));
 defineInterface(Response);
 exposeInterface(Response);
 
-internals.response = { Response, isResponse, partsOf };
+internals.response = { Response, isResponse, partsOf, createFetched };

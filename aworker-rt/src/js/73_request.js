@@ -44,7 +44,7 @@ function toUrl(input, prefix) {
 }
 
 // Set by the static block.
-let isRequest, retain, abortRequest, hasSignal;
+let isRequest, retain, abortRequest, hasSignal, fetchParts;
 
 class Request {
   /** Number of the HTTP request, or its head as a string; undefined for a script's own request. */
@@ -65,6 +65,14 @@ class Request {
       if (typeof request.#source !== 'number') return;
       request.#source = ops.http_head(request.#source);
     };
+    fetchParts = (request) => ({
+      method: request.method,
+      url: request.url,
+      list: headersModule.listOf(request.headers),
+      body: request.#ensureBody() ?? undefined,
+      signal: request.signal,
+      options: request.#fetchOptions,
+    });
     hasSignal = (request) => request.#signal !== undefined;
     abortRequest = (request, reason) => {
       if (request.#signal !== undefined) signalAbort(request.#signal, reason);
@@ -251,4 +259,6 @@ internals.request = {
   retain,
   hasSignal,
   abortRequest,
+  /** What `fetch` needs of a request that a script made. */
+  fetchParts,
 };

@@ -31,7 +31,7 @@ pub(super) fn write_u32(scope: &mut v8::PinScope<'_, '_>, view: v8::Local<v8::Va
 }
 
 /// A new Uint8Array that owns the bytes.
-pub(super) fn uint8_array<'s>(
+pub(crate) fn uint8_array<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     bytes: Vec<u8>,
 ) -> v8::Local<'s, v8::Uint8Array> {

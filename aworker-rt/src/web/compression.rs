@@ -20,8 +20,9 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Most bytes of a gzip header: the extra field may have 64 KiB, names are short.
 const MAX_GZIP_HEADER_BYTES: usize = 128 * 1024;
 
+/// The formats of the two interfaces.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
+pub(crate) enum Format {
     Deflate,
     DeflateRaw,
     Gzip,
@@ -93,7 +94,8 @@ enum Phase {
     Done,
 }
 
-struct Inflater {
+/// Undoes a format piece by piece.
+pub(crate) struct Inflater {
     format: Format,
     phase: Phase,
     engine: Decompress,
@@ -104,7 +106,7 @@ struct Inflater {
 }
 
 impl Inflater {
-    fn new(format: Format) -> Inflater {
+    pub(crate) fn new(format: Format) -> Inflater {
         Inflater {
             format,
             phase: if format == Format::Gzip { Phase::Header } else { Phase::Data },
@@ -115,14 +117,15 @@ impl Inflater {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    /// Takes compressed bytes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.input.drain(..self.at);
         self.at = 0;
         self.input.extend_from_slice(bytes);
     }
 
     /// The next piece of output; `None` if more input is needed.
-    fn read(&mut self) -> Result<Option<Vec<u8>>, &'static str> {
+    pub(crate) fn read(&mut self) -> Result<Option<Vec<u8>>, &'static str> {
         loop {
             match self.phase {
                 Phase::Header => match gzip_header(&self.input[self.at..])? {
@@ -178,7 +181,8 @@ impl Inflater {
         }
     }
 
-    fn end(&self) -> Result<(), &'static str> {
+    /// Whether the data may end here.
+    pub(crate) fn end(&self) -> Result<(), &'static str> {
         if self.phase == Phase::Done { Ok(()) } else { Err("the compressed data is cut off") }
     }
 }

@@ -3,7 +3,7 @@
 //! No file keeps anything that two forks must not share.
 
 mod base64;
-mod bytes;
+pub(crate) mod bytes;
 pub(crate) mod compression;
 pub(crate) mod console;
 pub(crate) mod crypto;

@@ -23,6 +23,7 @@ pub use snapshot::build_snapshot;
 use crate::engine::{Engine, ImportMap, Script, ScriptError};
 use crate::event_loop;
 use crate::http::{self, ServerOptions};
+use crate::net::{self, FileUrls, NetFiles, NetOptions};
 
 /// The variable of the environment that names a worker's import map.
 pub const IMPORT_MAP: &str = "AWORKER_IMPORT_MAP";
@@ -54,6 +55,10 @@ pub struct WorkerOptions {
     pub location: Option<String>,
     /// Limits of the HTTP server.
     pub server: ServerOptions,
+    /// Where the resolver finds its settings.
+    pub net_files: NetFiles,
+    /// Whether `fetch` reads files.
+    pub file_urls: FileUrls,
 }
 
 /// A runtime that may serve: it has its own randomness, time and environment.
@@ -112,7 +117,10 @@ impl Runtime {
     /// Collects garbage, gives memory back and stops the clock of timers: the
     /// process is about to wait for forks.
     pub fn settle(&mut self) {
-        self.engine.with_scope(|scope| event_loop::get(scope).stop_clock());
+        self.engine.with_scope(|scope| {
+            net::freeze(scope);
+            event_loop::get(scope).stop_clock();
+        });
         self.engine.settle();
     }
 
@@ -137,6 +145,7 @@ impl Runtime {
         self.engine.with_scope(|scope| {
             event_loop::get(scope).start_clock();
             event_loop::get(scope).arm_script_timers(&self.timers);
+            net::thaw(scope, NetOptions::new(&options));
             crate::web::performance::reset_time_origin(scope);
             lifecycle::tell_environment(scope, &options)
         })?;
