@@ -55,6 +55,7 @@ scripts! {
     encoding,
     event,
     event_target,
+    file_reader,
     form_data,
     global,
     interfaces,
@@ -63,6 +64,7 @@ scripts! {
     readable_byte_stream,
     readable_stream,
     reporting,
+    stream_transfer,
     structured_clone,
     subtle_errors,
     subtle_keys,
@@ -72,6 +74,7 @@ scripts! {
     timers,
     transform_stream,
     url,
+    url_pattern,
     url_search_params,
     writable_stream,
 }

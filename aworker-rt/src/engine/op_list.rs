@@ -58,6 +58,7 @@ macro_rules! for_each_op {
             buffer_preview => crate::web::console::buffer_preview,
             default_locale => crate::web::console::default_locale,
             error_stack => crate::web::console::error_stack,
+            named_keys => crate::web::console::named_keys,
             is_proxy => crate::web::console::is_proxy,
             is_shared_array_buffer => crate::web::console::is_shared_array_buffer,
             preview_entries => crate::web::console::preview_entries,

@@ -422,8 +422,8 @@ function formatDescriptor(context, descriptor, level) {
 }
 
 function addProperties(context, value, shape, items, level) {
-  const keys = ReflectOwnKeys(value);
   const skipIndices = shape.isList || shape.skipIndices;
+  const keys = skipIndices ? ops.named_keys(value) : ReflectOwnKeys(value);
   let shown = 0;
   for (let i = 0; i < keys.length; i++) {
     const key = keys[i];

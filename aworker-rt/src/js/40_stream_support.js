@@ -146,13 +146,24 @@ function chainPromise(promise, onFulfilled, onRejected) {
   return result;
 }
 
-/** Calls a user's method and returns a promise for its result. */
+/** Calls a user's method that returns a Promise: whatever it returns is converted as Web IDL says. */
 function promiseCall(method, receiver, ...args) {
   try {
-    return PromiseResolve(ReflectApply(method, receiver, args));
+    return promiseResolvedWith(ReflectApply(method, receiver, args)) ?? PromiseResolve();
   } catch (error) {
     return PromiseReject(error);
   }
+}
+
+/**
+ * "A promise resolved with" a value: unlike PromiseResolve it never is the value, and takes over the
+ * state of a promise two microtasks later; the `then` of a promise, which a user may have replaced, is
+ * not asked. Undefined stands for a promise that is resolved with undefined.
+ */
+function promiseResolvedWith(value) {
+  if (value === undefined) return undefined;
+  const promise = PromiseResolve(value);
+  return promise === value ? PromisePrototypeThen(PromisePrototypeThen(promise)) : promise;
 }
 
 /** A member of an underlying source, sink or transformer: a function or undefined. */
@@ -245,6 +256,7 @@ internals.streams = {
   uponPromise,
   chainPromise,
   promiseCall,
+  promiseResolvedWith,
   methodOf,
   convertStrategy,
   extractHighWaterMark,

@@ -75,6 +75,8 @@ class PullInto {
 /** The slots of a ReadableByteStreamController, and its internal methods. */
 class ByteControllerRecord {
   isByte = true;
+  /** Whether the source, though a built-in's, answers what waits when it closes. */
+  answersItself = false;
   stream;
   /** Entries `{ buffer, byteOffset, byteLength }`. */
   queue = [];
@@ -216,7 +218,7 @@ class ByteControllerRecord {
     this.clearAlgorithms();
     readableStreamClose(stream);
     // A user's source answers its BYOB request itself; for a built-in's, closing does.
-    if (this.shell === undefined && this.pendingPullIntos.length > 0) this.respond(0);
+    if (this.shell === undefined && !this.answersItself && this.pendingPullIntos.length > 0) this.respond(0);
   }
 
   /** ReadableByteStreamControllerError */

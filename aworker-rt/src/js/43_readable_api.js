@@ -17,7 +17,7 @@ const {
 const { converters, enumConverter, isObject, requiredArguments, defineInterface, defineToStringTag, defineHidden, kConstruct } =
   internals.webidl;
 const { streams } = internals;
-const { methodOf, promiseCall, convertStrategy, extractHighWaterMark, extractSizeAlgorithm } = streams;
+const { methodOf, promiseCall, promiseResolvedWith, convertStrategy, extractHighWaterMark, extractSizeAlgorithm } = streams;
 const {
   ReadableStreamRecord,
   PromiseReadRequest,
@@ -64,7 +64,7 @@ function setUpDefaultController(stream, source, { cancel, pull, start }, highWat
   shell = new ReadableStreamDefaultController(kConstruct, controller);
   let startResult;
   if (start !== undefined) startResult = FunctionPrototypeCall(start, source, shell);
-  startController(controller, startResult === undefined ? undefined : PromiseResolve(startResult));
+  startController(controller, promiseResolvedWith(startResult));
 }
 
 // Set by static blocks: the records within public objects.
@@ -189,7 +189,7 @@ function shellOf(record) {
 
 /** ReadableStreamTee. With `clone`, the second branch gets copies of the chunks. */
 function teeRecord(record, clone) {
-  if (record.controller.isByte) return readableStreamTee(record, streams.byte.createByteRecord, streams.byte.cloneChunk);
+  if (record.controller.isByte) return streams.byte.tee(record);
   return readableStreamTee(record, (pull, cancel) => streams.readable.createReadableRecord(pull, cancel),
     clone ? streams.byte.cloneChunk : undefined);
 }
@@ -218,6 +218,9 @@ class StreamIterator {
   }
 
   static return(iterator, value) {
+    // A result of `next` reaches its promise a microtask after the read.
+    const ongoing = iterator.#ongoing;
+    if (ongoing !== undefined) iterator.#ongoing = PromisePrototypeThen(ongoing, undefined, () => {});
     return iterator.#chain(() => iterator.#finish(value));
   }
 

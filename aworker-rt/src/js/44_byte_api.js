@@ -239,7 +239,7 @@ function setUpFromUnderlyingSource(stream, source, { autoAllocateChunkSize, canc
   shell = new ReadableByteStreamController(kConstruct, controller);
   let startResult;
   if (start !== undefined) startResult = FunctionPrototypeCall(start, source, shell);
-  startController(controller, startResult === undefined ? undefined : PromiseResolve(startResult));
+  startController(controller, streams.promiseResolvedWith(startResult));
 }
 
 defineInterface(ReadableStreamBYOBReader);

@@ -43,7 +43,7 @@ function setUpController(stream, sink, { abort, close, start, write }, highWater
   shell = new WritableStreamDefaultController(kConstruct, controller);
   let startResult;
   if (start !== undefined) startResult = FunctionPrototypeCall(start, sink, shell);
-  controller.start(startResult === undefined ? undefined : PromiseResolve(startResult));
+  controller.start(streams.promiseResolvedWith(startResult));
 }
 
 let recordOf, isWritableStream, isWriter;

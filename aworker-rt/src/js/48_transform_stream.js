@@ -4,7 +4,7 @@ const { FunctionPrototypeCall, PromisePrototypeThen, PromiseResolve, PromiseWith
   primordials;
 const { isObject, defineInterface, kConstruct } = internals.webidl;
 const { streams } = internals;
-const { methodOf, promiseCall, chainPromise, convertStrategy, extractHighWaterMark, extractSizeAlgorithm } = streams;
+const { methodOf, promiseCall, promiseResolvedWith, chainPromise, convertStrategy, extractHighWaterMark, extractSizeAlgorithm } = streams;
 const { createReadableRecord } = streams.readable;
 const { createWritableRecord } = streams.writable;
 
@@ -32,14 +32,14 @@ class TransformRecord {
       (reason) => this.sinkAbort(reason),
       writableHighWaterMark,
       writableSize,
-      startPromise,
+      promiseResolvedWith(startPromise),
     );
     this.readable = createReadableRecord(
       () => this.sourcePull(),
       (reason) => this.sourceCancel(reason),
       readableHighWaterMark,
       readableSize,
-      startPromise,
+      promiseResolvedWith(startPromise),
     );
     this.setBackpressure(true);
   }
@@ -214,10 +214,22 @@ function convertTransformer(transformer, prefix) {
   return { cancel, flush, start, transform };
 }
 
+let isTransformStream, recordOf;
+
 class TransformStream {
+  /** A TransformRecord, or the two ends of one that was transferred. */
   #record;
 
+  static {
+    isTransformStream = (value) => isObject(value) && #record in value;
+    recordOf = (stream) => stream.#record;
+  }
+
   constructor(transformer = undefined, writableStrategy = {}, readableStrategy = {}) {
+    if (transformer === kConstruct) {
+      this.#record = writableStrategy;
+      return;
+    }
     const prefix = "Failed to construct 'TransformStream'";
     if (transformer !== undefined && !isObject(transformer)) throw new TypeError(`${prefix}: Argument 1 is not an object`);
     const writable = convertStrategy(writableStrategy, prefix);
@@ -288,3 +300,8 @@ defineInterface(TransformStreamDefaultController);
 streams.TransformStream = TransformStream;
 streams.TransformStreamDefaultController = TransformStreamDefaultController;
 streams.createTransformRecord = createTransformRecord;
+streams.isTransformStream = isTransformStream;
+/** The record of a public TransformStream: it has `readable` and `writable`. */
+streams.transformRecordOf = recordOf;
+/** (readable, writable): a public TransformStream of two records. */
+streams.transformShellOf = (readable, writable) => new TransformStream(kConstruct, { readable, writable });

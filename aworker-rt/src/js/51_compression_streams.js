@@ -77,7 +77,8 @@ class Codec {
 function createRecord(codec, prefix) {
   return streams.createTransformRecord((chunk, record) => {
     converters.bufferSource(chunk, prefix, 'The chunk');
-    if (isSharedArrayBuffer(chunk)) throw new TypeError(`${prefix}: The chunk is a SharedArrayBuffer`);
+    const memory = primordials.ArrayBufferIsView(chunk) ? streams.viewParts(chunk).buffer : chunk;
+    if (isSharedArrayBuffer(memory)) throw new TypeError(`${prefix}: The chunk is shared memory`);
     return codec.transform(chunk, record);
   }, (record) => codec.flush(record), () => codec.end());
 }

@@ -64,7 +64,9 @@ const { Event, CustomEvent } = internals.events;
 const { ErrorEvent, PromiseRejectionEvent, MessageEvent, reportError } = internals.errorEvents;
 const { MessageChannel, MessagePort, BroadcastChannel } = internals.messaging;
 const { AbortController, AbortSignal } = internals.abort;
-const { Performance, PerformanceEntry, PerformanceMark, PerformanceMeasure, performance } = internals.performance;
+const { Performance, performance } = internals.performance;
+const { PerformanceEntry, PerformanceMark, PerformanceMeasure } = internals.performanceEntries;
+const { PerformanceObserver, PerformanceObserverEntryList } = internals.performanceTimeline;
 const { Crypto, crypto } = internals.crypto;
 const { URL, URLSearchParams } = internals.url;
 const { TextEncoder, TextDecoder } = internals.encoding;
@@ -90,9 +92,12 @@ exposeAll({
   PerformanceEntry,
   PerformanceMark,
   PerformanceMeasure,
+  PerformanceObserver,
+  PerformanceObserverEntryList,
   Crypto,
   URL,
   URLSearchParams,
+  URLPattern: internals.URLPattern,
   TextEncoder,
   TextDecoder,
   ReadableStream: streams.ReadableStream,
@@ -110,6 +115,8 @@ exposeAll({
   CountQueuingStrategy: streams.CountQueuingStrategy,
   Blob,
   File,
+  FileReader: internals.fileReader.FileReader,
+  ProgressEvent: internals.fileReader.ProgressEvent,
   FormData,
   TextEncoderStream: streams.TextEncoderStream,
   TextDecoderStream: streams.TextDecoderStream,

@@ -51,7 +51,7 @@ showAttributes(internals.blob.Blob, ['size', 'type']);
 showAttributes(internals.blob.File, ['name', 'size', 'type', 'lastModified']);
 showAttributes(globalThis.CryptoKey, ['type', 'extractable', 'algorithm', 'usages']);
 showEntries(internals.formData.FormData);
-showAttributes(internals.performance.PerformanceEntry, ['name', 'entryType', 'startTime', 'duration']);
+showAttributes(internals.performanceEntries.PerformanceEntry, ['name', 'entryType', 'startTime', 'duration']);
 showAttributes(globalThis.FetchEvent, ['type', 'request']);
 showEntries(globalThis.Headers);
 showAttributes(globalThis.Request, ['method', 'url', 'headers']);

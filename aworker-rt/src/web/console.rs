@@ -229,3 +229,23 @@ pub(crate) fn default_locale(
     let tag = if tag.is_empty() || tag.ends_with("posix") { "en-US" } else { &tag };
     result.set(crate::engine::conversions::string(scope, tag).into());
 }
+
+/// `ops.named_keys(object)`: its own keys but indices, which a long list has too many of.
+pub(crate) fn named_keys(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let Ok(object) = arguments.get(0).try_cast::<v8::Object>() else {
+        return;
+    };
+    let which = v8::GetPropertyNamesArgsBuilder::new()
+        .mode(v8::KeyCollectionMode::OwnOnly)
+        .property_filter(v8::PropertyFilter::ALL_PROPERTIES)
+        .index_filter(v8::IndexFilter::SkipIndices)
+        .key_conversion(v8::KeyConversionMode::ConvertToString)
+        .build();
+    if let Some(keys) = object.get_property_names(scope, which) {
+        result.set(keys.into());
+    }
+}

@@ -168,4 +168,28 @@ fact('arguments are checked', async () => {
   throws(TypeError, () => new ReadableStreamBYOBReader(new ReadableStream()));
   throws(TypeError, () => new ReadableStreamBYOBRequest());
 });
+fact("a branch of a tee hands its reader's view to the source", async () => {
+  const views = [];
+  const stream = new ReadableStream({
+    type: 'bytes',
+    pull(controller) {
+      const { byobRequest } = controller;
+      views.push(byobRequest?.view.byteLength ?? null);
+      if (byobRequest === null) {
+        controller.enqueue(new Uint8Array([9]));
+      } else {
+        byobRequest.view[0] = 7;
+        byobRequest.respond(1);
+      }
+    },
+  });
+  const [first, second] = stream.tee();
+  const reader = first.getReader({ mode: 'byob' });
+  alike([...(await reader.read(new Uint8Array(3))).value], [7]);
+  const other = second.getReader();
+  alike([...(await other.read()).value], [7]);
+  alike([...(await other.read()).value], [9]);
+  alike([...(await reader.read(new Uint8Array(5))).value], [9]);
+  alike(views, [3, null]);
+});
 end();
