@@ -101,9 +101,15 @@ pub fn cgroup_file(pid: i32, controller: &str, v1: &str, v2: &str) -> Result<Pat
     let base = Path::new("/sys/fs/cgroup");
     match cgroup_path(&table, controller) {
         Some((true, path)) => Ok(base.join(controller).join(path).join(v1)),
-        Some((false, path)) => Ok(base.join(path).join(v2)),
+        Some((false, path)) if is_unified() => Ok(base.join(path).join(v2)),
+        Some((false, path)) => Ok(base.join("unified").join(path).join(v2)),
         None => anyhow::bail!("process {pid} has no {controller} control group"),
     }
+}
+
+/// Whether all control groups are those of version 2.
+pub fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// Whether the controller is a v1 hierarchy, and the path of the group below its mount.

@@ -9,6 +9,7 @@ mod test;
 mod tidy;
 mod v8;
 mod v8_build;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,8 @@ const USAGE: &str = "usage: cargo xtask VERB
   demo    set up the machine, build, and run a worker from a bundle, with timings
   test    set up the machine, build, and run every check and test
   tidy    check the rules of docs/architecture.md that a program can check
-  v8      find or make V8's archive; the last line is what to export for plain cargo";
+  v8      find or make V8's archive; the last line is what to export for plain cargo
+  vm      run the tests of control groups on cgroup v2, without and with systemd, in a virtual machine";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Some("test") => test::run(),
         Some("tidy") => tidy::run(),
         Some("v8") => v8::print_export(),
+        Some("vm") => vm::run(&arguments[1..]),
         // The compiler wrapper of the source build: see v8_build.
         Some(v8_build::WRAPPER_VERB) => v8_build::compile(&arguments[1..]),
         _ => Err(anyhow::anyhow!("{USAGE}")),

@@ -17,6 +17,9 @@ tests! { "update";
         an_unknown_container_is_refused;
     Turf:
         a_limit_that_was_not_there_before_takes_hold_of_all_processes,
+        a_refused_update_changes_nothing,
+        memory_and_swap_together_keep_their_limit,
+        a_limit_below_what_is_used_is_refused_if_asked_for,
         a_stopped_container_is_refused,
         resources_that_make_no_sense_are_refused,
         a_worker_is_updated_too;
@@ -100,6 +103,67 @@ fn a_limit_that_was_not_there_before_takes_hold_of_all_processes(case: &mut Case
     let left = clean::cgroups(&container.id);
     ensure!(left.is_empty(), "left: {left:?}");
     Ok(())
+}
+
+/// Updates by a file with these resources.
+fn update(
+    case: &mut Case,
+    container: &Container,
+    resources: &serde_json::Value,
+) -> Result<crate::runtime::Finished> {
+    let file = case.directory().join("resources.json");
+    fs::write(&file, resources.to_string())?;
+    case.runtime.call(&["update", "--resources", text(&file)?, &container.id])
+}
+
+fn a_refused_update_changes_nothing(case: &mut Case) -> Result<()> {
+    let container = limited(case)?;
+    let pid = container.pid;
+    let all = json!({"memory": {"limit": 80 * MB, "swap": 90 * MB}, "pids": {"limit": 41},
+        "cpu": {"shares": 1024, "quota": 60_000, "cpus": "4000"}});
+    update(case, &container, &all)?.failure(&["cpuset.cpus"])?;
+    for (controller, v1, v2, expected) in [
+        ("memory", "memory.limit_in_bytes", "memory.max", (64 * MB).to_string()),
+        ("pids", "pids.max", "pids.max", "50".to_owned()),
+        ("cpu", "cpu.cfs_quota_us", "cpu.max", "50000".to_owned()),
+        ("cpuset", "cpuset.cpus", "cpuset.cpus", "0".to_owned()),
+    ] {
+        let value = host::cgroup_value(pid, controller, v1, v2)?;
+        ensure!(value.split(' ').next() == Some(expected.as_str()), "{v1} is {value}, not {expected}");
+    }
+    case.remove(&container)
+}
+
+fn memory_and_swap_together_keep_their_limit(case: &mut Case) -> Result<()> {
+    let container = limited(case)?;
+    let pid = container.pid;
+    let both = json!({"memory": {"limit": 64 * MB, "swap": 96 * MB}});
+    update(case, &container, &both)?.success()?;
+    update(case, &container, &json!({"memory": {"limit": 80 * MB}}))?.success()?;
+    let swap = host::cgroup_value(pid, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max")?;
+    ensure!(swap == (96 * MB).to_string() || swap == (16 * MB).to_string(), "swap is {swap}");
+    // More than memory and swap together.
+    update(case, &container, &json!({"memory": {"limit": 128 * MB}}))?.failure(&["memory"])?;
+    update(case, &container, &json!({"memory": {"swap": 192 * MB}}))?.success()?;
+    let swap = host::cgroup_value(pid, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max")?;
+    ensure!(swap == (192 * MB).to_string() || swap == (112 * MB).to_string(), "swap is {swap}");
+    case.remove(&container)
+}
+
+fn a_limit_below_what_is_used_is_refused_if_asked_for(case: &mut Case) -> Result<()> {
+    let script =
+        "awk 'BEGIN { s = sprintf(\"%20000000s\", \"\"); print \"full\"; fflush(); system(\"sleep 1000\") }'";
+    let mut bundle = case.shell(script)?;
+    bundle.set("/linux/resources/memory", json!({"limit": 128 * MB, "swap": 128 * MB}));
+    let (container, mut said) = case.create_piped(&bundle)?;
+    case.runtime.ok(&["start", &container.id])?;
+    ensure!(crate::wait::line(&mut said, crate::wait::STEP)? == "full");
+    let resources = json!({"memory": {"limit": MB, "swap": MB, "checkBeforeUpdate": true}});
+    update(case, &container, &resources)?.failure(&["memory"])?;
+    ensure!(case.runtime.status(&container.id)? == "running");
+    let limit = host::cgroup_value(container.pid, "memory", "memory.limit_in_bytes", "memory.max")?;
+    ensure!(limit == (128 * MB).to_string(), "the limit is {limit}");
+    case.remove(&container)
 }
 
 fn a_stopped_container_is_refused(case: &mut Case) -> Result<()> {

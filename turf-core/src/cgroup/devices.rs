@@ -1,8 +1,10 @@
 //! The devices that a container may use: rules, as lines for version 1 and as a program for version 2.
 //!
-//! Rules apply in order, the last one that matters wins, and what no rule names is allowed (the OCI
-//! specification lets a bundle begin with "deny everything"). config-linux.md, "Allowed Device List";
+//! As in runc every device is denied at first, then the bundle's rules apply in order (the last one that
+//! matters wins), then the default devices are allowed. config-linux.md, "Allowed Device List";
 //! Documentation/admin-guide/cgroup-v1/devices.rst; cgroup-v2.rst, "Device controller".
+
+use std::collections::BTreeMap;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use serde::{Deserialize, Serialize};
@@ -27,7 +29,7 @@ pub struct Rule {
 }
 
 /// A kind of device node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Every device with every access, whatever the rest of the rule says.
@@ -65,9 +67,12 @@ const fn allowed(kind: Kind, major: Option<u32>, minor: Option<u32>, access: u8)
     Rule { allow: true, kind, major, minor, access }
 }
 
-/// The rules of a bundle, with the default devices after them; none if the bundle has none.
+/// Denies everything, which is where every bundle's rules begin.
+const NOTHING: Rule = Rule { allow: false, kind: Kind::All, major: None, minor: None, access: ANY };
+
+/// The rules of a bundle, with the default devices after them.
 pub fn compile(given: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
-    let mut rules = Vec::new();
+    let mut rules = vec![NOTHING];
     for (index, rule) in given.iter().enumerate() {
         let (allow, access) = (rule.allow(), access_of(index, rule.access().as_deref())?);
         let major = number(index, "major", rule.major())?;
@@ -86,9 +91,7 @@ pub fn compile(given: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
         };
         rules.extend(kinds.iter().map(|&kind| Rule { allow, kind, major, minor, access }));
     }
-    if !rules.is_empty() {
-        rules.extend(DEFAULTS);
-    }
+    rules.extend(DEFAULTS);
     Ok(rules)
 }
 
@@ -113,21 +116,64 @@ fn number(index: usize, member: &str, number: Option<i64>) -> Result<Option<u32>
     }
 }
 
-impl Rule {
-    /// The file of version 1 that takes the rule, and the line.
-    pub fn to_v1(self) -> (&'static str, String) {
-        let file = if self.allow { "devices.allow" } else { "devices.deny" };
-        let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-        let kind = match self.kind {
+/// What version 1 keeps of rules: what holds for all devices, and exceptions from that.
+#[derive(Debug, Default)]
+struct Exceptions {
+    allowed: bool,
+    exceptions: BTreeMap<(Kind, Option<u32>, Option<u32>), u8>,
+}
+
+impl Exceptions {
+    /// Applies one rule. Version 1 forgets an exception only as it was made: a rule that takes away a part of
+    /// one, it would ignore without a word.
+    fn apply(&mut self, rule: &Rule) -> Result<()> {
+        if rule.kind == Kind::All {
+            *self = Exceptions { allowed: rule.allow, exceptions: BTreeMap::new() };
+            return Ok(());
+        }
+        let key = (rule.kind, rule.major, rule.minor);
+        if rule.allow != self.allowed {
+            *self.exceptions.entry(key).or_default() |= rule.access;
+            return Ok(());
+        }
+        let within = |inner: Option<u32>, outer: Option<u32>| outer.is_none() || inner == outer;
+        let overlap = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
+        for ((kind, major, minor), access) in &mut self.exceptions {
+            if *kind != rule.kind || *access & rule.access == 0 {
+                continue;
+            }
+            if within(*major, rule.major) && within(*minor, rule.minor) {
+                *access &= !rule.access;
+            } else if overlap(*major, rule.major) && overlap(*minor, rule.minor) {
+                return Err(unsupported(
+                    "devices",
+                    "takes a part of an earlier rule back, which cgroup v1 cannot; put the narrower rule first",
+                ));
+            }
+        }
+        self.exceptions.retain(|_, access| *access != 0);
+        Ok(())
+    }
+}
+
+/// The rules as version 1 takes them: the files and the lines, in order.
+pub fn lines_v1(rules: &[Rule]) -> Result<Vec<(&'static str, String)>> {
+    let mut state = Exceptions { allowed: true, exceptions: BTreeMap::new() };
+    rules.iter().try_for_each(|rule| state.apply(rule))?;
+    let file = |allow: bool| if allow { "devices.allow" } else { "devices.deny" };
+    let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
+    let mut lines = vec![(file(state.allowed), "a *:* rwm".to_owned())];
+    for ((kind, major, minor), access) in state.exceptions {
+        let kind = match kind {
             Kind::All => 'a',
             Kind::Block => 'b',
             Kind::Character => 'c',
         };
         let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
-        let access: String =
-            letters.iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, c)| c).collect();
-        (file, format!("{kind} {}:{} {access}", number(self.major), number(self.minor)))
+        let access: String = letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, c)| c).collect();
+        lines.push((file(!state.allowed), format!("{kind} {}:{} {access}", number(major), number(minor))));
     }
+    Ok(lines)
 }
 
 // The registers of the program. It gets `struct bpf_cgroup_dev_ctx` in R1: access and kind in one
@@ -223,31 +269,118 @@ mod tests {
         compile(&given).unwrap()
     }
 
+    fn lines(json: serde_json::Value) -> Vec<String> {
+        let lines = lines_v1(&rules(json)).unwrap();
+        lines.iter().map(|(file, line)| format!("{}={line}", file.trim_start_matches("devices."))).collect()
+    }
+
+    /// What is allowed besides "nothing" if the bundle has no rules.
+    const DEFAULT_LINES: [&str; 10] = [
+        "allow=b *:* m",
+        "allow=c *:* m",
+        "allow=c 1:3 rwm",
+        "allow=c 1:5 rwm",
+        "allow=c 1:7 rwm",
+        "allow=c 1:8 rwm",
+        "allow=c 1:9 rwm",
+        "allow=c 5:0 rwm",
+        "allow=c 5:2 rwm",
+        "allow=c 136:* rwm",
+    ];
+
     #[test]
-    fn no_rules_are_no_rules() {
-        assert!(rules(serde_json::json!([])).is_empty());
+    fn without_rules_only_the_default_devices_are_allowed() {
+        let mut expected = vec!["deny=a *:* rwm"];
+        expected.extend(DEFAULT_LINES);
+        assert_eq!(lines(serde_json::json!([])), expected);
+        assert_eq!(lines(serde_json::json!([{"allow": false, "access": "rwm"}])), expected);
     }
 
     #[test]
-    fn lines_of_version_1_end_with_the_default_devices() {
-        let rules = rules(serde_json::json!([
+    fn lines_of_version_1_are_what_holds_in_the_end() {
+        let lines = lines(serde_json::json!([
+            {"allow": true, "type": "b", "major": 7, "access": "rwm"},
             {"allow": false, "access": "rwm"},
-            {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"},
-            {"allow": false, "type": "a", "major": 8, "access": "w"},
+            {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "r"},
+            {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "w"},
+            {"allow": true, "type": "b", "major": 8, "minor": 1, "access": "rw"},
+            {"allow": false, "type": "b", "major": 8, "access": "w"},
+            {"allow": true, "type": "c", "major": 4, "minor": 1},
+            {"allow": false, "type": "c", "major": 4},
         ]));
-        let lines: Vec<String> =
-            rules.iter().map(|rule| rule.to_v1()).map(|(file, line)| format!("{file}={line}")).collect();
-        assert_eq!(
-            lines[..5],
-            [
-                "devices.deny=a *:* rwm",
-                "devices.allow=c 10:229 rw",
-                "devices.deny=b 8:* w",
-                "devices.deny=c 8:* w",
-                "devices.allow=c *:* m",
-            ]
-        );
-        assert_eq!(lines.len(), 4 + DEFAULTS.len());
+        let mut expected = vec!["deny=a *:* rwm", "allow=b *:* m", "allow=b 8:1 r", "allow=c *:* m"];
+        expected.extend(&DEFAULT_LINES[2..9]);
+        expected.extend(["allow=c 10:229 rw", "allow=c 136:* rwm"]);
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn everything_but_some_devices() {
+        let lines = lines(serde_json::json!([
+            {"allow": true, "access": "rwm"},
+            {"allow": false, "type": "b", "major": 8, "access": "w"},
+        ]));
+        assert_eq!(lines, ["allow=a *:* rwm", "deny=b 8:* w"]);
+    }
+
+    #[test]
+    fn version_1_refuses_what_it_would_ignore() {
+        let rules = rules(serde_json::json!([
+            {"allow": true, "type": "c", "major": 4, "access": "rw"},
+            {"allow": false, "type": "c", "major": 4, "minor": 64, "access": "w"},
+        ]));
+        let text = lines_v1(&rules).unwrap_err().to_string();
+        assert!(text.contains("cgroup v1 cannot"), "{text}");
+    }
+
+    /// On version 1 an access is allowed if one exception covers all of it, or if none touches it.
+    fn decide_v1(lines: &[(&str, String)], kind: char, access: &str, major: u32, minor: u32) -> bool {
+        let allowed = lines[0].0 == "devices.allow";
+        let touched = lines[1..].iter().any(|(_, line)| {
+            let (left, letters) = line.rsplit_once(' ').unwrap();
+            let (of_kind, numbers) = left.split_once(' ').unwrap();
+            let (of_major, of_minor) = numbers.split_once(':').unwrap();
+            let same = |pattern: &str, number: u32| pattern == "*" || pattern == number.to_string();
+            let covers = if allowed {
+                access.chars().any(|letter| letters.contains(letter))
+            } else {
+                access.chars().all(|letter| letters.contains(letter))
+            };
+            of_kind == kind.to_string() && same(of_major, major) && same(of_minor, minor) && covers
+        });
+        allowed != touched
+    }
+
+    #[test]
+    fn version_1_decides_single_accesses_as_the_rules_do() {
+        let mut state = 29u64;
+        let mut pick = |limit: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % limit
+        };
+        let (numbers, mut compared) = ([None, Some(0), Some(1)], 0);
+        for _ in 0..3_000 {
+            let mut rules = vec![NOTHING];
+            rules.extend((0..pick(5)).map(|_| Rule {
+                allow: pick(2) == 0,
+                kind: [Kind::All, Kind::Block, Kind::Character, Kind::Block, Kind::Character]
+                    [pick(5) as usize],
+                major: numbers[pick(3) as usize],
+                minor: numbers[pick(3) as usize],
+                access: pick(7) as u8 + 1,
+            }));
+            let Ok(lines) = lines_v1(&rules) else { continue };
+            for (kind, name) in [(1, 'b'), (2, 'c')] {
+                for (access, letter) in [(MKNOD, "m"), (READ, "r"), (WRITE, "w")] {
+                    for (major, minor) in [(0, 0), (0, 1), (1, 0), (2, 2)] {
+                        let expected = decide(&rules, kind, access, major, minor);
+                        assert_eq!(decide_v1(&lines, name, letter, major, minor), expected, "{rules:?}");
+                        compared += 1;
+                    }
+                }
+            }
+        }
+        assert!(compared > 10_000, "{compared}");
     }
 
     #[test]

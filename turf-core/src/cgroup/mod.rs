@@ -6,31 +6,34 @@
 //! directly (docs/decisions/0001-cgroups-by-hand.md). cgroups(7).
 
 pub mod devices;
+mod files;
 pub mod layout;
+mod occupants;
 mod oom;
 pub mod resources;
 mod stats;
 mod sub;
 mod update;
 
+pub(crate) use occupants::wait_for_exit;
 pub use oom::{OomEvent, OomWatch};
 pub use stats::Stats;
 pub use sub::SubGroup;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use oci_spec::runtime::Linux;
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Operation, Result};
 use crate::limits;
 use crate::sys::bpf;
-use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
+use files::{is_gone, open_for_writing, read_file, remove_tree, write_file, write_settings};
 use layout::{CgroupPath, Layout};
 use resources::Setting;
 
@@ -57,34 +60,106 @@ pub struct CgroupPlan {
     /// On version 1: in which hierarchies it is.
     pub hierarchies: Hierarchies,
     /// What to write on version 1, in order.
-    pub v1: Vec<Setting>,
+    pub v1: Settings,
     /// What to write on version 2, in order.
-    pub v2: Vec<Setting>,
-    /// The devices that may be used, in the order in which the rules apply; none: all of them.
-    pub devices: Vec<devices::Rule>,
+    pub v2: Settings,
+    /// The devices that may be used, in the order in which the rules apply.
+    pub devices: DeviceRules,
+    /// On version 2: the user of the host who gets the group, so that the container can divide it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
+}
+
+/// Settings of one version, or why that version cannot have what is asked for: it matters only on a machine
+/// with that version.
+pub type Settings = std::result::Result<Vec<Setting>, Refusal>;
+
+/// An [`Error::Invalid`] that waits for the machine on which it is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Where the wrong value stands.
+    pub object: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl From<&Refusal> for Error {
+    fn from(refusal: &Refusal) -> Error {
+        Error::invalid(&refusal.object, &refusal.reason)
+    }
+}
+
+fn settings(compiled: Result<Vec<Setting>>) -> Result<Settings> {
+    match compiled {
+        Err(Error::Invalid { object, reason }) => Ok(Err(Refusal { object, reason })),
+        Ok(settings) => Ok(Ok(settings)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Which devices a container may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRules {
+    /// The rules in the order in which they apply; none: it may use what its parent may.
+    pub rules: Vec<devices::Rule>,
+    /// Whether some are the bundle's own: they must be in force, while the default ones are left out where
+    /// the machine or the user cannot have them.
+    pub asked_for: bool,
 }
 
 impl CgroupPlan {
+    /// Compiles what a bundle says of its control groups.
+    pub fn compile(id: &str, spec: &Spec) -> Result<CgroupPlan> {
+        let mut plan = CgroupPlan::compile_linux(id, spec.linux().as_ref())?;
+        plan.owner = owner(spec);
+        Ok(plan)
+    }
+
     /// Compiles `linux.cgroupsPath` and `linux.resources`.
-    pub fn compile(id: &str, linux: Option<&Linux>) -> Result<CgroupPlan> {
+    pub fn compile_linux(id: &str, linux: Option<&Linux>) -> Result<CgroupPlan> {
         let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let hierarchies = match path {
             Some(path) if !path.as_os_str().is_empty() => Hierarchies::All,
             Some(_) | None => Hierarchies::Needed,
         };
-        let path = CgroupPath::parse(path, id)?;
-        let Some(resources) = resources else {
-            return Ok(CgroupPlan { path, hierarchies, v1: Vec::new(), v2: Vec::new(), devices: Vec::new() });
-        };
-        let devices = devices::compile(resources.devices().as_deref().unwrap_or_default())?;
-        let lines = devices.iter().map(|rule| rule.to_v1());
-        let mut v1: Vec<Setting> =
-            lines.map(|(file, line)| resources::setting("devices", file, line)).collect();
-        v1.extend(resources::settings_v1(resources)?);
-        let v2 = resources::settings_v2(resources)?;
-        Ok(CgroupPlan { path, hierarchies, v1, v2, devices })
+        let given = resources.devices().as_deref().unwrap_or_default();
+        Ok(CgroupPlan {
+            path: CgroupPath::parse(path, id)?,
+            hierarchies,
+            v1: settings(resources::settings_v1(&resources))?,
+            v2: settings(resources::settings_v2(&resources))?,
+            devices: DeviceRules { rules: devices::compile(given)?, asked_for: !given.is_empty() },
+            owner: None,
+        })
     }
+}
+
+/// The host's number of the workload's user if the container gets a cgroup namespace of its own with a writable
+/// cgroup file system in it, and has other users than the host. config-linux.md, "Cgroup ownership".
+fn owner(spec: &Spec) -> Option<u32> {
+    let linux = spec.linux().as_ref()?;
+    let new_namespace = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup && namespace.path().is_none());
+    let writable = spec.mounts().iter().flatten().any(|mount| {
+        let read_only = |options: &Vec<String>| options.iter().any(|option| option == "ro");
+        let kind = mount.typ().as_deref();
+        matches!(kind, Some("cgroup" | "cgroup2")) && !mount.options().as_ref().is_some_and(read_only)
+    });
+    if !new_namespace || !writable {
+        return None;
+    }
+    let user = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let mapped = linux.uid_mappings().iter().flatten().find_map(|mapping| {
+        let offset = user.checked_sub(mapping.container_id()).filter(|offset| *offset < mapping.size())?;
+        mapping.host_id().checked_add(offset)
+    });
+    // Without mappings the numbers are the host's: root owns the group already.
+    let own = linux.uid_mappings().as_ref().is_none_or(Vec::is_empty).then_some(user);
+    mapped.or(own).filter(|uid| *uid != 0)
 }
 
 /// The version of a group's interface.
@@ -123,10 +198,19 @@ impl Cgroup {
     pub fn locate(plan: &CgroupPlan) -> Result<Cgroup> {
         let cgroup = Cgroup::locate_in(&Layout::read()?, plan)?;
         for group in &cgroup.groups {
-            let occupants = read_pids(&group.directory.join("cgroup.procs"))?.len();
+            let object = || format!("control group {}", group.directory.display());
+            let occupants = match read_file(&group.directory.join("cgroup.procs")) {
+                Err(error) if is_gone(&error) => continue,
+                text => text?.lines().count(),
+            };
             if occupants > 0 {
-                let object = format!("control group {}", group.directory.display());
-                return Err(Error::invalid(object, format!("is not empty: {occupants} processes are in it")));
+                return Err(Error::invalid(
+                    object(),
+                    format!("is not empty: {occupants} processes are in it"),
+                ));
+            }
+            if (group.version == Version::V2 || group.has("freezer")) && group.is_frozen()? {
+                return Err(Error::invalid(object(), "is frozen: what joins it would stand still"));
             }
         }
         Ok(cgroup)
@@ -135,48 +219,44 @@ impl Cgroup {
     fn locate_in(layout: &Layout, plan: &CgroupPlan) -> Result<Cgroup> {
         match &layout.v2 {
             Some(hierarchy) if layout.is_unified() => {
-                let mut controllers: Vec<String> = Vec::new();
-                for setting in &plan.v2 {
-                    if setting.controller != "cgroup" && !controllers.contains(&setting.controller) {
-                        controllers.push(setting.controller.clone());
-                    }
-                }
-                let base = match &plan.path {
-                    CgroupPath::Absolute(path) => path.clone(),
-                    CgroupPath::Relative(path) => hierarchy.own.parent().unwrap_or(Path::new("")).join(path),
-                };
-                let mount = hierarchy.mount.clone();
-                let directory = mount.join(base);
-                Ok(Cgroup { groups: vec![Group { version: Version::V2, controllers, mount, directory }] })
+                let settings = plan.v2.as_ref()?;
+                let group =
+                    Group::of_v2(hierarchy, plan, settings.iter().map(|setting| &*setting.controller));
+                Ok(Cgroup { groups: vec![group] })
             }
             Some(_) | None => Cgroup::locate_v1(layout, plan),
         }
     }
 
-    fn locate_v1(layout: &Layout, plan: &CgroupPlan) -> Result<Cgroup> {
-        let mut chosen = Vec::new();
-        // For bookkeeping the freezer, because it can also stop the processes; else any hierarchy.
-        chosen.extend(layout.v1_of("freezer").or(layout.v1.first()));
-        for setting in &plan.v1 {
-            let hierarchy = layout.v1_of(&setting.controller).ok_or_else(|| missing(&setting.controller))?;
+    fn locate_v1<'a>(layout: &'a Layout, plan: &CgroupPlan) -> Result<Cgroup> {
+        let mut chosen: Vec<&'a layout::Hierarchy> = Vec::new();
+        let mut choose = |hierarchy: &'a layout::Hierarchy| {
             if !chosen.iter().any(|known| std::ptr::eq(*known, hierarchy)) {
                 chosen.push(hierarchy);
+            }
+        };
+        // For bookkeeping the freezer, because it can also stop the processes; else any hierarchy.
+        layout.v1_of("freezer").or(layout.v1.first()).into_iter().for_each(&mut choose);
+        let mut elsewhere = Vec::new();
+        for setting in plan.v1.as_ref()? {
+            match layout.v1_of(&setting.controller) {
+                Some(hierarchy) => choose(hierarchy),
+                None => elsewhere.push(setting.controller.as_str()),
+            }
+        }
+        if !plan.devices.rules.is_empty() {
+            match layout.v1_of("devices") {
+                Some(hierarchy) => choose(hierarchy),
+                None if plan.devices.asked_for => return Err(missing("devices")),
+                None => {}
             }
         }
         // What the container uses can be counted only from its beginning on. A missing one is forgiven.
-        for hierarchy in COUNTING.iter().filter_map(|controller| layout.v1_of(controller)) {
-            if !chosen.iter().any(|known| std::ptr::eq(*known, hierarchy)) {
-                chosen.push(hierarchy);
-            }
-        }
+        COUNTING.iter().filter_map(|controller| layout.v1_of(controller)).for_each(&mut choose);
         if plan.hierarchies == Hierarchies::All {
-            for hierarchy in &layout.v1 {
-                if !chosen.iter().any(|known| std::ptr::eq(*known, hierarchy)) {
-                    chosen.push(hierarchy);
-                }
-            }
+            layout.v1.iter().for_each(&mut choose);
         }
-        let group = |hierarchy: &layout::Hierarchy| {
+        let group = |hierarchy: &&layout::Hierarchy| {
             let directory = match &plan.path {
                 CgroupPath::Absolute(path) => hierarchy.mount.join(path),
                 CgroupPath::Relative(path) => hierarchy.mount.join(&hierarchy.own).join(path),
@@ -184,7 +264,19 @@ impl Cgroup {
             let (controllers, mount) = (hierarchy.controllers.clone(), hierarchy.mount.clone());
             Group { version: Version::V1, controllers, mount, directory }
         };
-        Ok(Cgroup { groups: chosen.into_iter().map(group).collect() })
+        let mut groups: Vec<Group> = chosen.iter().map(group).collect();
+        // A hybrid machine has some controllers only on version 2.
+        if let Some(first) = elsewhere.first() {
+            let hierarchy = layout.v2.as_ref().ok_or_else(|| missing(first))?;
+            let available = read_file(&hierarchy.mount.join("cgroup.controllers")).unwrap_or_default();
+            let lacks = |name: &&&str| !available.split_whitespace().any(|known| known == **name);
+            if let Some(name) = elsewhere.iter().find(lacks) {
+                return Err(missing(name));
+            }
+            plan.v2.as_ref()?;
+            groups.push(Group::of_v2(hierarchy, plan, elsewhere.into_iter()));
+        }
+        Ok(Cgroup { groups })
     }
 
     /// Makes the groups and writes the plan's settings. After an error nothing is left.
@@ -202,15 +294,14 @@ impl Cgroup {
             }
         }
         for group in &self.groups {
+            restrict_devices(group, &plan.devices)?;
             let settings = match group.version {
-                Version::V1 => &plan.v1,
-                Version::V2 => &plan.v2,
+                Version::V1 => plan.v1.as_ref()?,
+                Version::V2 => plan.v2.as_ref()?,
             };
-            for setting in settings.iter().filter(|setting| group.serves(setting)) {
-                write_file(&group.directory.join(&setting.file), &setting.value)?;
-            }
-            if group.version == Version::V2 && !plan.devices.is_empty() {
-                restrict_devices(&group.directory, &plan.devices)?;
+            write_settings(&group.directory, settings.iter().filter(|setting| group.serves(setting)))?;
+            if let (Version::V2, Some(owner)) = (group.version, plan.owner) {
+                delegate(&group.directory, owner)?;
             }
         }
         Ok(())
@@ -239,117 +330,6 @@ impl Cgroup {
         self.groups.iter().map(|group| group.directory.as_path())
     }
 
-    /// The container's processes as pids of the caller's pid namespace, sorted; those in groups that
-    /// the container made below its own are included. Empty if the groups are gone.
-    pub fn processes(&self) -> Result<Vec<i32>> {
-        let Some(group) = self.groups.first() else { return Ok(Vec::new()) };
-        let mut all = Vec::new();
-        for directory in with_children(&group.directory)? {
-            all.extend(read_pids(&directory.join("cgroup.procs"))?);
-        }
-        all.sort_unstable();
-        all.dedup();
-        Ok(all)
-    }
-
-    /// Stops every process of the container where it is, and waits until all have stopped.
-    pub fn freeze(&self) -> Result<()> {
-        let group = self.freezer()?;
-        match group.version {
-            Version::V1 => write_file(&group.directory.join("freezer.state"), "FROZEN")?,
-            Version::V2 => write_file(&group.directory.join("cgroup.freeze"), "1")?,
-        }
-        let what = format!("freeze {}", group.directory.display());
-        wait_until(&what, limits::FREEZE, || group.is_frozen())
-            .map_err(|error| error.and_clean_up(self.thaw()))
-    }
-
-    /// Lets the processes of a frozen container go on; there are none if the groups are gone.
-    pub fn thaw(&self) -> Result<()> {
-        let group = self.freezer()?;
-        let thawed = match group.version {
-            Version::V1 => write_file(&group.directory.join("freezer.state"), "THAWED"),
-            Version::V2 => write_file(&group.directory.join("cgroup.freeze"), "0"),
-        };
-        match thawed {
-            Err(error) if is_gone(&error) => Ok(()),
-            thawed => thawed,
-        }
-    }
-
-    /// Whether the container is frozen. One without a freezer, or whose groups are gone, is not.
-    pub fn is_frozen(&self) -> Result<bool> {
-        let Ok(group) = self.freezer() else { return Ok(false) };
-        match group.is_frozen() {
-            Err(error) if is_gone(&error) => Ok(false),
-            frozen => frozen,
-        }
-    }
-
-    fn freezer(&self) -> Result<&Group> {
-        let group = self.groups.first().filter(|group| group.version == Version::V2 || group.has("freezer"));
-        group.ok_or_else(|| missing("freezer"))
-    }
-
-    /// Sends `signal` to every process of the container, but not to `spared` unless it is the only one. They
-    /// are frozen meanwhile where that is possible, so that none forks away and no pid can come to mean
-    /// another process.
-    pub fn signal_all(&self, signal: i32, spared: Option<i32>) -> Result<()> {
-        let was_frozen = self.is_frozen()?;
-        let frozen = was_frozen || self.freeze().is_ok();
-        let result = self.processes().and_then(|mut pids| {
-            if pids.len() > 1 {
-                pids.retain(|pid| Some(*pid) != spared);
-            }
-            signal_each(&pids, signal)
-        });
-        if frozen && !was_frozen {
-            return result.and(self.thaw());
-        }
-        result
-    }
-
-    /// Kills every process of the container and waits until all are gone, for at most
-    /// [`limits::KILLED_PROCESSES_GONE`]. A frozen container is thawed, because a frozen process
-    /// does not die.
-    pub fn kill_all(&self) -> Result<()> {
-        let deadline = Instant::now() + limits::KILLED_PROCESSES_GONE;
-        while !self.processes()?.is_empty() {
-            // A process that exits between the listing and the opening is gone: that is the aim.
-            let handles: Vec<OwnedFd> =
-                self.processes()?.into_iter().filter_map(|pid| pidfd_open(pid).ok()).collect();
-            self.kill_once(&handles)?;
-            if !wait_for_exits(&handles, deadline)? {
-                let directory = self.groups.first().map(|group| group.directory.display().to_string());
-                return Err(Error::TimedOut {
-                    operation: format!("kill the processes in {}", directory.unwrap_or_default()),
-                    limit_ms: limits::KILLED_PROCESSES_GONE.as_millis() as u64,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn kill_once(&self, handles: &[OwnedFd]) -> Result<()> {
-        if let Some(group) = self.groups.first().filter(|group| group.version == Version::V2) {
-            // Since Linux 5.14 the kernel does it all at once.
-            if write_file(&group.directory.join("cgroup.kill"), "1").is_ok() {
-                return Ok(());
-            }
-        }
-        let frozen = self.is_frozen()? || self.freeze().is_ok();
-        for handle in handles {
-            match pidfd_send_signal(handle.as_fd(), libc::SIGKILL) {
-                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
-                    let thawed = if frozen { self.thaw() } else { Ok(()) };
-                    return Err(Error::io("kill a process of the container", error).and_clean_up(thawed));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        if frozen { self.thaw() } else { Ok(()) }
-    }
-
     /// Removes the groups and those that the container made below them; groups that are gone
     /// already are no error. An exited process leaves its group a moment after its parent learned of
     /// the exit, so "busy" is retried for at most [`limits::CGROUP_REMOVAL`].
@@ -372,27 +352,39 @@ pub fn join_self(files: &[BorrowedFd<'_>]) -> io::Result<()> {
 }
 
 impl Group {
+    fn of_v2<'a>(
+        hierarchy: &layout::Hierarchy,
+        plan: &CgroupPlan,
+        needed: impl Iterator<Item = &'a str>,
+    ) -> Group {
+        let mut controllers: Vec<String> = Vec::new();
+        for controller in needed {
+            if controller != "cgroup" && !controllers.iter().any(|known| known == controller) {
+                controllers.push(controller.to_owned());
+            }
+        }
+        let mount = hierarchy.mount.clone();
+        let directory = match &plan.path {
+            CgroupPath::Absolute(path) => mount.join(path),
+            CgroupPath::Relative(path) => {
+                mount.join(hierarchy.own.parent().unwrap_or(Path::new(""))).join(path)
+            }
+        };
+        Group { version: Version::V2, controllers, mount, directory }
+    }
+
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
     }
 
     fn serves(&self, setting: &Setting) -> bool {
-        self.version == Version::V2 || self.has(&setting.controller)
+        self.has(&setting.controller) || self.version == Version::V2 && setting.controller == "cgroup"
     }
 
     fn join_file(&self) -> &'static str {
         match self.version {
             Version::V1 => "tasks",
             Version::V2 => "cgroup.procs",
-        }
-    }
-
-    fn is_frozen(&self) -> Result<bool> {
-        match self.version {
-            Version::V1 => Ok(read_file(&self.directory.join("freezer.state"))?.trim() == "FROZEN"),
-            Version::V2 => {
-                Ok(read_file(&self.directory.join("cgroup.events"))?.lines().any(|line| line == "frozen 1"))
-            }
         }
     }
 }
@@ -437,157 +429,88 @@ fn inherit_cpuset(group: &Group) -> Result<()> {
     Ok(())
 }
 
-/// On version 2 a controller is there only if every ancestor passes it on.
+/// On version 2 a controller is there only if every ancestor passes it on. All that there are are passed on, as
+/// runc does: the numbers of memory, CPU time and tasks exist only with their controllers. Only those that
+/// the container needs must be there in the end.
 fn enable_controllers(group: &Group) -> Result<()> {
-    if group.controllers.is_empty() {
-        return Ok(());
-    }
-    let enable: Vec<String> = group.controllers.iter().map(|name| format!("+{name}")).collect();
-    let enable = enable.join(" ");
+    let mut refused = None;
     let parents = std::iter::once(group.mount.as_path()).chain(below(&group.mount, &group.directory));
     for parent in parents.filter(|parent| *parent != group.directory) {
-        write_file(&parent.join("cgroup.subtree_control"), &enable)?;
+        let file = parent.join("cgroup.subtree_control");
+        let passed_on = read_file(&file)?;
+        let available = read_file(&parent.join("cgroup.controllers"))?;
+        let lacks = |name: &&str| !passed_on.split_whitespace().any(|known| known == *name);
+        let enable: Vec<String> =
+            available.split_whitespace().filter(lacks).map(|name| format!("+{name}")).collect();
+        if enable.is_empty() || write_file(&file, &enable.join(" ")).is_ok() {
+            continue;
+        }
+        // One of them may be in use elsewhere; the others are worth having.
+        for line in &enable {
+            refused = write_file(&file, line).err().or(refused);
+        }
     }
-    Ok(())
+    let there = read_file(&group.directory.join("cgroup.controllers"))?;
+    match group.controllers.iter().find(|name| !there.split_whitespace().any(|known| known == **name)) {
+        None => Ok(()),
+        Some(name) => Err(refused.unwrap_or_else(|| {
+            let object = format!("cgroup controller {name}");
+            Error::invalid(object, format!("is needed, but not available in {}", group.directory.display()))
+        })),
+    }
 }
 
-/// Version 2 has no files for devices: a BPF program of the group decides.
-fn restrict_devices(directory: &Path, rules: &[devices::Rule]) -> Result<()> {
+/// Whether this is not root of the machine, who alone may restrict devices.
+fn is_restricted_user() -> bool {
+    let mapped = || read_file(Path::new("/proc/self/uid_map")).is_ok_and(|map| !map.contains("4294967295"));
+    !nix::unistd::geteuid().is_root() || mapped()
+}
+
+/// Puts the device rules in force: by lines on version 1, on version 2 by a BPF program of the group. For an
+/// ordinary user, and in a user namespace, the kernel's own rules must do, as in runc.
+fn restrict_devices(group: &Group, devices: &DeviceRules) -> Result<()> {
+    let restricted = match group.version {
+        _ if devices.rules.is_empty() => Ok(()),
+        Version::V1 if group.has("devices") => devices::lines_v1(&devices.rules)?
+            .into_iter()
+            .try_for_each(|(file, line)| write_file(&group.directory.join(file), &line)),
+        Version::V1 => Ok(()),
+        Version::V2 => attach_devices(&group.directory, &devices.rules),
+    };
+    match restricted {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+            if is_restricted_user() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
+        restricted => restricted,
+    }
+}
+
+fn attach_devices(directory: &Path, rules: &[devices::Rule]) -> Result<()> {
     let group = fs::File::open(directory).operation(|| format!("open {}", directory.display()))?;
     let program = bpf::load_device_program(&devices::program(rules)).operation(|| "load the device rules")?;
     let attached = bpf::attach_device_program(group.as_fd(), program.as_fd());
     attached.operation(|| format!("attach the device rules to {}", directory.display()))
 }
 
-fn open_for_writing(path: &Path) -> Result<OwnedFd> {
-    let file = fs::OpenOptions::new().write(true).open(path);
-    file.map(OwnedFd::from).operation(|| format!("open {}", path.display()))
-}
+/// The files of a group that its owner may write to where the kernel does not list them itself.
+const DELEGATED: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
 
-fn write_file(path: &Path, value: &str) -> Result<()> {
-    let mut file = fs::File::from(open_for_writing(path)?);
-    file.write_all(value.as_bytes()).operation(|| format!("write {value:?} to {}", path.display()))
-}
-
-fn read_file(path: &Path) -> Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    let file = fs::File::open(path).operation(|| format!("open {}", path.display()))?;
-    let read = file.take(limits::CGROUP_FILE_BYTES).read_to_string(&mut text);
-    read.operation(|| format!("read {}", path.display()))?;
-    Ok(text)
-}
-
-/// The pids in a `cgroup.procs`; none if the group does not exist. Zero stands for a process of
-/// another pid namespace, which has no number here and cannot be reached.
-fn read_pids(path: &Path) -> Result<Vec<i32>> {
-    match read_file(path) {
-        Err(error) if is_gone(&error) => Ok(Vec::new()),
-        text => Ok(text?.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()),
-    }
-}
-
-/// Whether a group was not there to be opened, or was removed while its file was open.
-fn is_gone(error: &Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
-}
-
-/// The group and all groups below it, parents first.
-fn with_children(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut all = vec![directory.to_owned()];
-    let mut next = 0;
-    while let Some(parent) = all.get(next) {
-        let mut children = Vec::new();
-        let entries = match fs::read_dir(parent) {
-            // Removed meanwhile, or never made.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            entries => {
-                let entries = entries.and_then(Iterator::collect::<io::Result<Vec<_>>>);
-                entries.operation(|| format!("read directory {}", parent.display()))?
-            }
-        };
-        for entry in entries {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                children.push(entry.path());
-            }
-        }
-        all.extend(children);
-        next += 1;
-    }
-    Ok(all)
-}
-
-fn signal_each(pids: &[i32], signal: i32) -> Result<()> {
-    for pid in pids {
-        let sent = pidfd_open(*pid).and_then(|pidfd| pidfd_send_signal(pidfd.as_fd(), signal));
-        match sent {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            sent => sent.operation(|| format!("send signal {signal} to process {pid}"))?,
+/// Gives the group to a user: the directory, and the files that the kernel says are meant for that.
+fn delegate(directory: &Path, owner: u32) -> Result<()> {
+    let listed = read_file(Path::new("/sys/kernel/cgroup/delegate"));
+    let files = listed.unwrap_or_else(|_| DELEGATED.to_owned());
+    let paths = files.lines().map(|file| directory.join(file));
+    for path in std::iter::once(directory.to_owned()).chain(paths) {
+        match chown(&path, Some(owner), None) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.operation(|| format!("give {} to user {owner}", path.display()))?,
         }
     }
     Ok(())
-}
-
-/// Waits until every process has exited; false if the deadline came first.
-fn wait_for_exits(handles: &[OwnedFd], deadline: Instant) -> Result<bool> {
-    for handle in handles {
-        if !wait_for_exit(handle.as_fd(), deadline)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Waits until the process behind a pidfd has exited; false if the deadline came first.
-pub(crate) fn wait_for_exit(pidfd: BorrowedFd<'_>, deadline: Instant) -> Result<bool> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
-        match nix::poll::poll(&mut fds, timeout) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(Error::io("wait for a process to exit", errno)),
-        }
-    }
-}
-
-/// Asks again and again, with growing pauses, for something the kernel gives no event for.
-fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + limit;
-    let mut pause = Duration::from_micros(200);
-    while !done()? {
-        if Instant::now() >= deadline {
-            let limit_ms = limit.as_millis() as u64;
-            return Err(Error::TimedOut { operation: what.to_owned(), limit_ms });
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-fn remove_tree(directory: &Path, deadline: Instant) -> Result<()> {
-    // The usual case: no children, nobody in it.
-    match fs::remove_dir(directory) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(_) => {}
-    }
-    let what = format!("remove control group {}", directory.display());
-    let limit = deadline.saturating_duration_since(Instant::now());
-    wait_until(&what, limit, || {
-        for group in with_children(directory)?.iter().rev() {
-            match fs::remove_dir(group) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(false),
-                Err(error) => return Err(Error::io(what.clone(), error)),
-            }
-        }
-        Ok(true)
-    })
 }
 
 #[cfg(test)]

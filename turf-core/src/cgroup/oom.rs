@@ -13,7 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::{Cgroup, Version, is_gone, missing, read_file, write_file};
+use super::files::{is_gone, read_file, write_file};
+use super::{Cgroup, Version, missing};
 use crate::error::{Error, Operation, Result};
 
 /// What [`OomWatch::next`] saw.

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::{Cgroup, Group, Version, open_for_writing};
+use super::files::open_for_writing;
+use super::{Cgroup, Group, Version};
 use crate::error::{Error, Result};
 
 /// A group below the container's own, `[CONTROLLER[,CONTROLLER]:]PATH`.

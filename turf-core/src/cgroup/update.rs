@@ -1,13 +1,16 @@
 //! Changing the settings of control groups in which processes live.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
+use super::files::{read_file, read_pids, write_file, write_settings};
 use super::layout::Layout;
 use super::resources::{Setting, settings_v1, settings_v2};
 use super::{
-    Cgroup, CgroupPlan, Group, Hierarchies, Version, enable_controllers, inherit_cpuset, make_directory,
-    read_file, read_pids, write_file,
+    Cgroup, CgroupPlan, DeviceRules, Group, Hierarchies, Version, enable_controllers, inherit_cpuset,
+    make_directory, settings,
 };
 use crate::error::{Error, Result};
 
@@ -15,12 +18,17 @@ impl Cgroup {
     /// The groups of a container once the settings of `resources` apply: on version 1 a controller that
     /// `create` did not need has no group yet. Changes nothing.
     pub fn extended_for(&self, plan: &CgroupPlan, resources: &LinuxResources) -> Result<Cgroup> {
+        let on_v2 = match self.groups.iter().find(|group| group.version == Version::V2) {
+            Some(group) => with_what_is_in_force(group, resources)?,
+            None => resources.clone(),
+        };
         let wanted = CgroupPlan {
             path: plan.path.clone(),
             hierarchies: Hierarchies::Needed,
-            v1: settings_v1(resources).or_else(|error| self.only_if_unused(Version::V1, error))?,
-            v2: settings_v2(resources).or_else(|error| self.only_if_unused(Version::V2, error))?,
-            devices: Vec::new(),
+            v1: settings(settings_v1(resources))?,
+            v2: settings(settings_v2(&on_v2))?,
+            devices: DeviceRules::default(),
+            owner: None,
         };
         let located = Cgroup::locate_in(&Layout::read()?, &wanted)?;
         let mut extended = self.clone();
@@ -45,11 +53,6 @@ impl Cgroup {
         Ok(extended)
     }
 
-    /// What cannot be said in the other version's terms matters only where that version is.
-    fn only_if_unused(&self, version: Version, error: Error) -> Result<Vec<Setting>> {
-        if self.groups.iter().any(|group| group.version == version) { Err(error) } else { Ok(Vec::new()) }
-    }
-
     /// Makes the groups that `before` did not have, changes the settings, then brings the container's
     /// processes into the new groups, so that they are under their limits from the first moment on.
     pub fn update(&self, before: &Cgroup, resources: &LinuxResources) -> Result<()> {
@@ -66,12 +69,10 @@ impl Cgroup {
         for group in old.iter().filter(|group| group.version == Version::V2) {
             enable_controllers(group)?;
         }
-        for group in &self.groups {
-            let settings = match group.version {
-                Version::V1 => settings_v1(resources)?,
-                Version::V2 => settings_v2(&with_period_and_quota(group, resources)?)?,
-            };
-            write_settings(group, settings.iter().filter(|setting| group.serves(setting)))?;
+        let mut written = Vec::new();
+        let changed = self.groups.iter().try_for_each(|group| change(group, resources, &mut written));
+        if let Err(error) = changed {
+            return Err(error.and_clean_up(restore(written)));
         }
         if new.is_empty() { Ok(()) } else { self.gather(&new) }
     }
@@ -94,42 +95,100 @@ impl Cgroup {
     }
 }
 
-/// Writes the settings. One that the kernel finds invalid is tried again after the others: memory may not be
-/// raised above memory and swap together, nor both be lowered below memory, so which of them has to
-/// be first depends on what is in force.
-fn write_settings<'a>(group: &Group, settings: impl Iterator<Item = &'a Setting>) -> Result<()> {
-    let write = |setting: &Setting| write_file(&group.directory.join(&setting.file), &setting.value);
-    let mut again = Vec::new();
-    for setting in settings {
-        match write(setting) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => again.push(setting),
-            result => result?,
+/// Files of settings with what they said before.
+type Before = Vec<(PathBuf, String)>;
+
+/// Writes the settings that a group serves, and notes in `before` how it was.
+fn change(group: &Group, resources: &LinuxResources, before: &mut Before) -> Result<()> {
+    let settings = match group.version {
+        Version::V1 => settings_v1(resources)?,
+        Version::V2 => {
+            let resources = with_what_is_in_force(group, resources)?;
+            refuse_below_usage(group, &resources)?;
+            settings_v2(&resources)?
+        }
+    };
+    let served: Vec<&Setting> = settings.iter().filter(|setting| group.serves(setting)).collect();
+    for setting in &served {
+        let path = group.directory.join(&setting.file);
+        // A file that is not there, or has a line for each device, cannot be brought back like this.
+        if let Ok(text) = read_file(&path)
+            && text.trim().lines().count() == 1
+        {
+            before.push((path, text.trim().to_owned()));
         }
     }
-    again.into_iter().try_for_each(write)
+    write_settings(&group.directory, served.into_iter())
 }
 
-/// Version 2 has one file for quota and period: what is not given stays as it is.
-fn with_period_and_quota(group: &Group, resources: &LinuxResources) -> Result<LinuxResources> {
-    let given = resources.cpu().as_ref().map(|cpu| (cpu.quota().is_some(), cpu.period().is_some()));
-    let Some((true, false) | (false, true)) = given else { return Ok(resources.clone()) };
-    let current = read_file(&group.directory.join("cpu.max"))?;
-    let malformed = |error: serde_json::Error| Error::invalid("linux.resources.cpu", error.to_string());
+/// Brings back what was in force, so that a refused update changes nothing. Twice, because what is refused at first
+/// may fit after the rest.
+fn restore(before: Before) -> Result<()> {
+    let write = |(path, text): &(PathBuf, String)| write_file(path, text);
+    let refused: Before = before.into_iter().filter(|entry| write(entry).is_err()).collect();
+    refused.iter().try_for_each(write)
+}
+
+/// On version 2 a limit below what is used kills; `checkBeforeUpdate` says that the update is to fail
+/// instead. Version 1 refuses it by itself.
+fn refuse_below_usage(group: &Group, resources: &LinuxResources) -> Result<()> {
+    let Some(memory) = resources.memory().filter(|memory| memory.check_before_update() == Some(true)) else {
+        return Ok(());
+    };
+    // No such file: the group of another controller beside version 1.
+    let usage = read_file(&group.directory.join("memory.current")).unwrap_or_default();
+    let usage: i64 = usage.trim().parse().unwrap_or(0);
+    for (member, limit) in [("limit", memory.limit()), ("swap", memory.swap())] {
+        if limit.is_some_and(|limit| limit > 0 && limit < usage) {
+            let reason = format!("is below the {usage} bytes in use");
+            return Err(Error::invalid(format!("linux.resources.memory.{member}"), reason));
+        }
+    }
+    Ok(())
+}
+
+/// Version 2 has one file for quota and period, and counts swap apart from memory: of each pair, what is not
+/// given stays as it is.
+fn with_what_is_in_force(group: &Group, resources: &LinuxResources) -> Result<LinuxResources> {
+    let malformed = |error: serde_json::Error| Error::invalid("linux.resources", error.to_string());
     let mut value = serde_json::to_value(resources).map_err(malformed)?;
-    fill_in(&mut value, &current);
+    let given = |section: &str, name: &str| value[section][name].as_i64().is_some_and(|number| number != 0);
+    let cpu = given("cpu", "quota") != given("cpu", "period");
+    let memory = given("memory", "limit") != given("memory", "swap");
+    let read = |file: &str| read_file(&group.directory.join(file));
+    // Where a file is missing, another group has that controller, or writing it will say so.
+    if cpu && let Ok(current) = read("cpu.max") {
+        fill_in_cpu(&mut value["cpu"], &current);
+    }
+    if memory && let Ok(limit) = read("memory.max") {
+        // A kernel without swap has no such file.
+        let swap = read("memory.swap.max").unwrap_or_else(|_| "max".to_owned());
+        fill_in_memory(&mut value["memory"], &limit, &swap);
+    }
     serde_json::from_value(value).map_err(malformed)
 }
 
-fn fill_in(resources: &mut Value, current: &str) {
+fn fill_in_cpu(cpu: &mut Value, current: &str) {
     let mut words = current.split_whitespace();
     let (quota, period) = (words.next().unwrap_or("max"), words.next().and_then(|us| us.parse::<u64>().ok()));
-    let quota = quota.parse::<i64>().unwrap_or(-1);
-    let cpu = &mut resources["cpu"];
-    if cpu["quota"].is_null() {
-        cpu["quota"] = json!(quota);
+    if cpu["quota"].as_i64().unwrap_or(0) == 0 {
+        cpu["quota"] = json!(quota.parse::<i64>().unwrap_or(-1));
     }
-    if let Some(period) = period.filter(|_| cpu["period"].is_null()) {
+    if let Some(period) = period.filter(|_| cpu["period"].as_i64().unwrap_or(0) == 0) {
         cpu["period"] = json!(period);
+    }
+}
+
+/// Memory and swap together keep their limit when that of memory changes, as on version 1, unless it was none.
+fn fill_in_memory(memory: &mut Value, limit: &str, swap: &str) {
+    let number = |text: &str| text.trim().parse::<i64>().ok();
+    let (limit, swap) = (number(limit), number(swap));
+    if memory["limit"].as_i64().unwrap_or(0) == 0 {
+        memory["limit"] = json!(limit.unwrap_or(0));
+    } else if let (Some(limit), Some(swap)) = (limit, swap)
+        && memory["limit"].as_i64() != Some(-1)
+    {
+        memory["swap"] = json!(limit.saturating_add(swap));
     }
 }
 
@@ -139,14 +198,28 @@ mod tests {
 
     #[test]
     fn what_is_not_given_of_quota_and_period_stays() {
-        for (given, current, filled) in [
+        for (mut given, current, filled) in [
             (json!({"quota": 5000}), "max 200000\n", json!({"quota": 5000, "period": 200_000})),
             (json!({"period": 50_000}), "7000 100000\n", json!({"quota": 7000, "period": 50_000})),
             (json!({"period": 50_000}), "max 100000\n", json!({"quota": -1, "period": 50_000})),
         ] {
-            let mut resources = json!({ "cpu": given });
-            fill_in(&mut resources, current);
-            assert_eq!(resources["cpu"], filled);
+            fill_in_cpu(&mut given, current);
+            assert_eq!(given, filled);
+        }
+    }
+
+    #[test]
+    fn memory_and_swap_together_keep_their_limit() {
+        for (mut given, limit, swap, filled) in [
+            (json!({"limit": 60}), "100\n", "50\n", json!({"limit": 60, "swap": 150})),
+            (json!({"limit": 60}), "100\n", "max\n", json!({"limit": 60})),
+            (json!({"limit": 60}), "max\n", "0\n", json!({"limit": 60})),
+            (json!({"limit": -1}), "100\n", "50\n", json!({"limit": -1})),
+            (json!({"swap": 160}), "100\n", "50\n", json!({"swap": 160, "limit": 100})),
+            (json!({"swap": 160}), "max\n", "50\n", json!({"swap": 160, "limit": 0})),
+        ] {
+            fill_in_memory(&mut given, limit, swap);
+            assert_eq!(given, filled);
         }
     }
 }

@@ -330,7 +330,7 @@ mod tests {
                 state,
             },
             process: ProcessPlan::default(),
-            cgroup: crate::cgroup::CgroupPlan::compile("box", None).unwrap(),
+            cgroup: crate::cgroup::CgroupPlan::compile_linux("box", None).unwrap(),
             hooks: HooksPlan::default(),
             net_devices: Vec::new(),
             warnings: Vec::new(),

@@ -88,7 +88,7 @@ pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         },
     };
-    let cgroup = CgroupPlan::compile(context.id, spec.linux().as_ref())?;
+    let cgroup = CgroupPlan::compile(context.id, spec)?;
     Ok(Plan {
         workload: workload(&bundle.workload),
         init,

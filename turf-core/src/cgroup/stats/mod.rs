@@ -14,7 +14,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cgroup, Version, is_gone, read_file, with_children};
+use super::files::{is_gone, read_file, with_children};
+use super::{Cgroup, Version};
 use crate::error::Result;
 
 /// The numbers of a container at one moment.
