@@ -9,6 +9,8 @@
 
 pub mod engine;
 pub mod event_loop;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod net;
 pub mod web;

@@ -24,6 +24,29 @@ fn random() -> Option<UnwrapErr<SysRng>> {
     Some(UnwrapErr(SysRng))
 }
 
+/// For `crate::fuzz`: whatever is read as a key is written, and read again as the same key.
+/// The kind's last three bits are the kind of key, the next two the format.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_hostile_key(kind: u8, encoding: &[u8]) {
+    let format = ["spki", "pkcs8", "raw", "scalar"][usize::from(kind >> 3 & 3)];
+    let name = match kind & 7 {
+        0 => "P-256",
+        1 => "P-384",
+        2 => "P-521",
+        3 => "Ed25519",
+        4 => "X25519",
+        _ => return rsa::check_hostile(format, encoding),
+    };
+    let curve = curves::Curve::of(name).expect("a curve");
+    let Some(key) = curve.import(format, encoding) else { return };
+    let written = match format {
+        "raw" | "spki" => "spki",
+        _ => "pkcs8",
+    };
+    let again = curve.export(written, &key).expect("a key is written");
+    assert_eq!(curve.import(written, &again), Some(key));
+}
+
 /// `ops.random_fill(view)`: fills a view of at most 64 KiB (JavaScript checks).
 pub(crate) fn random_fill(
     scope: &mut v8::PinScope<'_, '_>,

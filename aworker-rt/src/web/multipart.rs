@@ -22,7 +22,7 @@ const MAX_BOUNDARY_BYTES: usize = 70;
 
 /// What a body with this content type holds.
 #[derive(Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     UrlEncoded,
     /// With the boundary.
     Multipart(String),
@@ -30,7 +30,7 @@ enum Form {
 
 /// Reads a content type; `None` if it is not that of a form. When the header was
 /// sent several times, the last value that is a MIME type counts ("extract a MIME type").
-fn form_of(content_type: &str) -> Option<Form> {
+pub(crate) fn form_of(content_type: &str) -> Option<Form> {
     let essences = split_outside_quotes(content_type, b',');
     let last = essences.into_iter().rev().find(|value| {
         let (essence, _) = value.split_once(';').unwrap_or((value, ""));
@@ -102,20 +102,20 @@ fn unquoted(value: &str) -> String {
 
 /// One part of a form.
 #[derive(Debug, PartialEq, Eq)]
-struct Part {
+pub(crate) struct Part {
     /// UTF-8, not yet checked.
     name: Vec<u8>,
     /// There for a file.
     filename: Option<Vec<u8>>,
     content_type: Option<Vec<u8>>,
-    body: Range<usize>,
+    pub(crate) body: Range<usize>,
 }
 
 /// Cuts a body into its parts.
 ///
 /// # Errors
 /// What is wrong with the body, for a person.
-fn parse(body: &[u8], boundary: &str) -> Result<Vec<Part>, &'static str> {
+pub(crate) fn parse(body: &[u8], boundary: &str) -> Result<Vec<Part>, &'static str> {
     let delimiter = [b"\r\n--", boundary.as_bytes()].concat();
     let finder = memchr::memmem::Finder::new(&delimiter);
     let mut parts = Vec::new();

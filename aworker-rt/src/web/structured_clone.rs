@@ -234,6 +234,25 @@ fn read<'s>(
     deserializer.read_value(context)
 }
 
+/// For `crate::fuzz`: bytes that no serialiser wrote are a value or an exception. A value that
+/// can be written again can be read again.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_hostile(scope: &mut v8::PinScope<'_, '_>, data: &[u8]) {
+    v8::scope!(let scope, scope);
+    let hook = v8::Function::new(
+        scope,
+        |_: &mut v8::PinScope<'_, '_>, _: v8::FunctionCallbackArguments, _: v8::ReturnValue| {},
+    )
+    .expect("a function");
+    let hooks = v8::Array::new_with_elements(scope, &[hook.into(); 4]);
+    let delegate = Delegate::new(scope, hooks.into()).expect("four functions");
+    v8::tc_scope!(let scope, scope);
+    let Some(value) = read(scope, data, &[], &delegate) else { return };
+    if let Some(written) = write(scope, value, &[], &delegate) {
+        assert!(read(scope, &written, &[], &delegate).is_some(), "what was written is read");
+    }
+}
+
 /// `ops.structured_clone(value, hooks)`: a clone.
 pub(crate) fn structured_clone<'s>(
     scope: &mut v8::PinScope<'s, '_>,

@@ -7,11 +7,11 @@ use url::{Url, quirks};
 use super::bytes;
 
 /// Stands for "no port", "no query", "no fragment" among the positions.
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// Where the components of a serialised URL are, in the order that
 /// `26_url.js` reads. The text is ASCII: positions are characters.
-fn positions(url: &Url) -> [u32; 8] {
+pub(crate) fn positions(url: &Url) -> [u32; 8] {
     let parts = quirks::internal_components(url);
     [
         parts.scheme_end,

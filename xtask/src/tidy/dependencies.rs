@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// A dependency stands only in the manifests of its room.
 pub fn rooms(tree: &[File]) -> Objections {
     let mut objections = Vec::new();
-    for manifest in ending(tree, &["/Cargo.toml"]) {
+    for manifest in manifests(tree) {
         for name in dependencies(&manifest.text) {
             let allowed = ROOMS.iter().find(|(dependency, _)| *dependency == name);
             if allowed.is_some_and(|(_, crates)| !crates.contains(&crate_of(&manifest.path))) {
@@ -35,7 +35,7 @@ pub fn reasons_and_users(tree: &[File]) -> Objections {
         return vec!["Cargo.toml: is missing".to_owned()];
     };
     let mut objections = Vec::new();
-    let manifests: Vec<&File> = ending(tree, &["/Cargo.toml"]).collect();
+    let manifests: Vec<&File> = manifests(tree).collect();
     for line in section(&root.text, |name| name == "workspace.dependencies") {
         let Some(name) = key(line) else { continue };
         if !line.contains("path =") && !line.contains(" # ") {
@@ -54,6 +54,11 @@ pub fn reasons_and_users(tree: &[File]) -> Objections {
         }
     }
     objections
+}
+
+/// The manifests of the workspace's crates. Fuzz targets are workspaces of their own.
+fn manifests(tree: &[File]) -> impl Iterator<Item = &File> {
+    ending(tree, &["/Cargo.toml"]).filter(|file| !file.path.ends_with("/fuzz/Cargo.toml"))
 }
 
 /// The names a manifest depends on, for the program, its tests and its build script.

@@ -102,6 +102,23 @@ fn is_rsa(oid: rsa::pkcs8::ObjectIdentifier, parameters: Option<AnyRef>) -> Opti
     (oid == rsa::pkcs1::ALGORITHM_OID && plain).then_some(())
 }
 
+/// For `crate::fuzz`: keys that are read are written, and read again as the same keys.
+#[cfg(any(test, fuzzing))]
+pub(super) fn check_hostile(format: &str, encoding: &[u8]) {
+    let key = match format {
+        "spki" => read_spki(encoding).as_ref().and_then(describe_public),
+        "pkcs8" => read_pkcs8(encoding).as_ref().and_then(describe_private),
+        "raw" => public_key(encoding).as_ref().and_then(describe_public),
+        _ => private_key(encoding).as_ref().and_then(describe_private),
+    };
+    let Some(key) = key else { return };
+    let again = match format {
+        "spki" | "raw" => public_key(&key[0]).as_ref().and_then(describe_public),
+        _ => private_key(&key[0]).as_ref().and_then(describe_private),
+    };
+    assert_eq!(again, Some(key));
+}
+
 /// `ops.crypto_rsa_generate(bits, exponent)`: private and public DER, or undefined.
 pub(crate) fn crypto_rsa_generate(
     scope: &mut v8::PinScope<'_, '_>,
