@@ -62,6 +62,11 @@ impl Runtime {
         &self.program
     }
 
+    /// From now on another program is run, with the same state.
+    pub fn replace_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     /// The state directory.
     pub fn root(&self) -> &Path {
         &self.root

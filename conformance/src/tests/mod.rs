@@ -1,10 +1,12 @@
 //! The tests, one file per area.
 
+mod disguise;
 mod events;
 mod exec;
 mod failure;
 mod faults;
 mod hooks;
+mod init;
 mod isolation;
 mod lifecycle;
 mod process;
@@ -32,6 +34,8 @@ pub fn all() -> Vec<Test> {
         verbs::TESTS,
         hooks::TESTS,
         worker::TESTS,
+        init::TESTS,
+        disguise::TESTS,
         failure::TESTS,
         faults::TESTS,
         seed::TESTS,

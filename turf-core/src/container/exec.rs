@@ -135,10 +135,11 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
         init_pid: init.pid,
         init: pidfd,
         sandbox: &plan.init,
-        process: &process,
+        run: exec::Run::Process(&process),
         cgroup: &state.cgroup.open_for_join_below(&options.cgroups)?,
         preserve_fds: options.preserve_fds,
         console_socket: options.console_socket,
+        stdio: None,
     })?;
     let told = fault::at(Point::ExecSpawned).and_then(|()| {
         tell(created.pid, created.pidfd.as_fd(), options.pid_file, options.pidfd_socket.as_ref())

@@ -35,6 +35,15 @@ impl ProcessId {
         Ok(stat.is_some_and(|stat| stat.start_time == self.start_time && !stat.has_exited))
     }
 
+    /// Its pid in its own pid namespace (proc_pid_status(5), `NSpid`).
+    pub fn pid_inside(&self) -> Result<i32> {
+        let path = format!("/proc/{}/status", self.pid);
+        let text = fs::read_to_string(&path).operation(|| format!("read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let pid = line.and_then(|line| line.split_ascii_whitespace().next_back()?.parse().ok());
+        pid.ok_or_else(|| Error::invalid(path, "has no NSpid"))
+    }
+
     /// A descriptor of the process, or nothing if it does not live any more.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         let pidfd = match pidfd_open(self.pid) {

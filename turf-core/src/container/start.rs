@@ -15,8 +15,9 @@ use crate::error::{Error, Operation, Result};
 use crate::fault::{self, Point};
 use crate::limits;
 use crate::root::{ContainerDir, ContainerId, StateRoot};
+use crate::sandbox::exec::{self, ExecOptions};
 use crate::sandbox::gate::{Gate, WorkerStart};
-use crate::sandbox::plan::{ListenAddress, NamespaceKind, Plan, WorkloadPlan};
+use crate::sandbox::plan::{HookPlan, ListenAddress, NamespaceKind, Plan, WorkloadPlan};
 use crate::sandbox::{hooks, seccomp_agent};
 use crate::seed::client::{Fork, receive_report, report_channel};
 use crate::seed::plan::WorkerPlan;
@@ -46,6 +47,7 @@ pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Resul
             return Err(Error::invalid("config.json: $.process", "must be there: it says what to run"));
         }
         WorkloadPlan::Exec => {
+            run_start_container(&plan, &state, init)?;
             Gate::connect(dir.path())?.start_program_with_agent(|number| {
                 let pidfd = init.open()?.ok_or_else(|| stopped(&state))?;
                 introduce(&plan, init.pid, init.pid, pidfd.as_fd(), number)
@@ -53,6 +55,7 @@ pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Resul
             None
         }
         WorkloadPlan::Worker { seed, listen } => {
+            run_start_container(&plan, &state, init)?;
             let worker = WorkerPlan { process: plan.process.clone(), listen: listen.clone() };
             let starting = Starting { root, dir: &dir, state: &state, plan: &plan, init };
             Some(start_worker(&starting, seed, &worker, listeners)?)
@@ -210,6 +213,33 @@ fn clone_flag(kind: NamespaceKind) -> u32 {
         NamespaceKind::Time => CLONE_NEWTIME,
         NamespaceKind::Mount => libc::CLONE_NEWNS as u32,
     }
+}
+
+/// Runs the `startContainer` hooks inside the sandbox. If one fails the container is stopped (OCI: runtime.md,
+/// "Lifecycle").
+fn run_start_container(plan: &Plan, state: &State, init: &ProcessId) -> Result<()> {
+    if plan.hooks.start_container.is_empty() {
+        return Ok(());
+    }
+    let pid = init.pid_inside()?;
+    let shown = hooks::state_json(&plan.init.state, Status::Created.as_str(), pid);
+    let cgroup = state.cgroup.open_for_join()?;
+    let enter = |hook: &HookPlan, stdio: [BorrowedFd<'_>; 3]| {
+        exec::spawn(&ExecOptions {
+            init_pid: init.pid,
+            init: init.open()?.ok_or_else(|| stopped(state))?,
+            sandbox: &plan.init,
+            run: exec::Run::Hook(hook),
+            cgroup: &cgroup,
+            preserve_fds: 0,
+            console_socket: None,
+            stdio: Some(stdio),
+        })
+    };
+    hooks::run_inside("startContainer", &plan.hooks.start_container, &shown, enter).map_err(|failed| {
+        let stop = || init.open()?.map_or(Ok(()), |pidfd| end(pidfd.as_fd()));
+        Error::from(failed).and_clean_up(stop())
+    })
 }
 
 /// Runs the `poststart` hooks. If one fails the container is stopped (OCI: runtime.md, "Lifecycle").

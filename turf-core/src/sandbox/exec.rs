@@ -5,8 +5,9 @@
 //!  exec                       between                          the process
 //!    clone3 ------------------> OOM score; non-dumpable
 //!                               setns(init, all that differ)
-//!                               clone3(CLONE_PARENT) ----------> close the rest; join the cgroups
-//!    <--------------------------'B' and its pid, ends            session, terminal, process plan
+//!                               terminal; becomes turf-init
+//!                               clone(CLONE_PARENT) -----------> joins the cgroups; session
+//!    <--------------------------'B' and its pid, ends            process plan
 //!    <---------------------------------------------------------- 'N', and waits: sandbox::seccomp_agent
 //!    <---------------------------------------------------------- 'x', then execve closes the connection
 //!    <---------------------------------------------------------- or 'F': a step failed
@@ -16,12 +17,13 @@
 //! for; with `CLONE_PARENT` the process is the caller's child all the same.
 //!
 //! Whoever is in the container already must get nothing out of the newcomer before it is one of them
-//! (CVE-2016-9962, CVE-2019-5736): both are non-dumpable from before the first setns(2) until execve(2), so
-//! neither their descriptors nor their program can be opened through `/proc`, and every descriptor that
-//! is not meant for the program is closed or close-on-exec. No directory of the host is ever open
-//! (CVE-2024-21626), except for the root of a container without a mount namespace of its own, which is
+//! (CVE-2016-9962, CVE-2019-5736): the one in between is in a pid namespace that they do not see, the process is born
+//! with the sealed program as its own, both are non-dumpable from before the first setns(2) until
+//! execve(2), and every descriptor that is not meant for the program is closed or close-on-exec. No directory of the
+//! host is ever open (CVE-2024-21626), except for the root of a container without a mount namespace of its own, which is
 //! closed when it is entered.
 
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -33,15 +35,16 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{Gid, Uid};
+use turf_init::message::{BORN, EXECUTING, FAILED, NOTIFICATIONS};
+use turf_init::orders::Task;
 
 use super::enter::{self, At};
-use super::gate;
 use super::init::{Created, become_root, clone_flag};
-use super::number_list;
-use super::plan::{InitPlan, NamespaceKind, ProcessPlan, TerminalPlan};
-use super::program::Program;
-use super::seccomp_agent;
+use super::launch::InitProgram;
+use super::orders::{Builder, Head, ProgramOrders, descriptor};
+use super::plan::{HookPlan, InitPlan, NamespaceKind, ProcessPlan, TerminalPlan};
 use super::step::StepError;
+use super::{gate, number_list, program, seccomp_agent};
 use crate::error::{Error, Operation, Result};
 use crate::sys::namespace::{Cloned, clone_process};
 use crate::sys::pidfd::pidfd_open;
@@ -59,14 +62,41 @@ pub struct ExecOptions<'a> {
     pub init: OwnedFd,
     /// How the sandbox was built.
     pub sandbox: &'a InitPlan,
-    /// How the process is dressed, and what it runs.
-    pub process: &'a ProcessPlan,
+    /// What runs.
+    pub run: Run<'a>,
     /// The files by which the container's control groups are joined.
     pub cgroup: &'a [OwnedFd],
     /// How many descriptors from 3 up the process inherits.
     pub preserve_fds: u32,
     /// Where the terminal's master is sent, if the plan asks for a terminal.
     pub console_socket: Option<OwnedFd>,
+    /// Standard input, output and error; `None`: the caller's.
+    pub stdio: Option<[BorrowedFd<'a>; 3]>,
+}
+
+/// What runs in the sandbox besides its init.
+#[derive(Clone, Copy, Debug)]
+pub enum Run<'a> {
+    /// A program, dressed as its plan says.
+    Process(&'a ProcessPlan),
+    /// A hook, which has the privileges of the sandbox's root.
+    Hook(&'a HookPlan),
+}
+
+impl Run<'_> {
+    fn terminal(&self) -> Option<TerminalPlan> {
+        match self {
+            Run::Process(plan) => plan.terminal,
+            Run::Hook(_) => None,
+        }
+    }
+
+    fn oom_score_adj(&self) -> Option<i32> {
+        match self {
+            Run::Process(plan) => plan.oom_score_adj,
+            Run::Hook(_) => None,
+        }
+    }
 }
 
 /// Makes the process; returns when its program has been executed. The process is a child of the caller, which
@@ -74,11 +104,12 @@ pub struct ExecOptions<'a> {
 pub fn spawn(options: &ExecOptions<'_>) -> Result<Created> {
     let flags = namespaces_that_differ(options.init_pid)
         .operation(|| format!("compare the namespaces with those of process {}", options.init_pid))?;
+    let init_program = InitProgram::seal()?;
     let (reader, writer) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
         .operation(|| "make a socket pair")?;
     let between = match clone_process(0).operation(|| "clone a process to join namespaces")? {
         Cloned::Parent(pid) => pid,
-        Cloned::Child => run(&writer, || between(options, flags, &writer)),
+        Cloned::Child => run(&writer, || between(options, flags, &writer, &init_program)),
     };
     drop(writer);
     let answers = listen(options, File::from(reader));
@@ -135,8 +166,11 @@ fn listen(options: &ExecOptions<'_>, mut connection: File) -> Result<Answers> {
 
 fn introduce(options: &ExecOptions<'_>, pid: i32, number: i32) -> Result<()> {
     let pidfd = pidfd_open(pid).operation(|| format!("open process {pid}"))?;
+    let Run::Process(plan) = options.run else {
+        return Err(Error::invalid("a hook", "has no seccomp agent"));
+    };
     let process = seccomp_agent::Process {
-        plan: options.process,
+        plan,
         state: &options.sandbox.state,
         init_pid: options.init_pid,
         status: "running",
@@ -162,19 +196,19 @@ impl Answers {
         let mut answers = Answers::default();
         loop {
             bytes = match bytes {
-                [gate::BORN, a, b, c, d, rest @ ..] => {
+                [BORN, a, b, c, d, rest @ ..] => {
                     answers.pid = Some(i32::from_le_bytes([*a, *b, *c, *d]));
                     rest
                 }
-                [seccomp_agent::NOTIFICATIONS, a, b, c, d, rest @ ..] => {
+                [NOTIFICATIONS, a, b, c, d, rest @ ..] => {
                     answers.notifications = Some(i32::from_le_bytes([*a, *b, *c, *d]));
                     rest
                 }
-                [gate::EXECUTING, rest @ ..] => {
+                [EXECUTING, rest @ ..] => {
                     answers.executing = true;
                     rest
                 }
-                [gate::FAILED, a, b, rest @ ..] => {
+                [FAILED, a, b, rest @ ..] => {
                     let length = usize::from(u16::from_le_bytes([*a, *b]));
                     let (body, rest) = rest.split_at_checked(length).unwrap_or((rest, &[]));
                     answers.failure = gate::decode_failure(body);
@@ -192,23 +226,18 @@ fn failure(error: &StepError) -> Vec<u8> {
     let body = packet.get(1..).unwrap_or_default();
     // A packet has at most PACKET_BYTES.
     let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
-    [&[gate::FAILED], &length.to_le_bytes()[..], body].concat()
+    [&[FAILED], &length.to_le_bytes()[..], body].concat()
 }
 
-/// A child's whole life. A panic must not unwind into the caller's frames, of which the child has a copy.
-fn run(writer: &OwnedFd, live: impl FnOnce() -> std::result::Result<(), StepError>) -> ! {
+/// The life of the one in between. A panic must not unwind into the caller's frames, of which it has a copy.
+fn run(writer: &OwnedFd, live: impl FnOnce() -> std::result::Result<Infallible, StepError>) -> ! {
     let error = match catch_unwind(AssertUnwindSafe(live)) {
-        Ok(Ok(())) => process::exit_now(0),
         Ok(Err(error)) => error,
         Err(_) => StepError::refused("join the container", "panicked"),
     };
-    tell(writer, &failure(&error));
+    // A caller that is gone cannot be told.
+    let _ = nix::unistd::write(writer, &failure(&error));
     process::exit_now(FAILURE_STATUS)
-}
-
-/// A caller that is gone cannot be told.
-fn tell(writer: &OwnedFd, answer: &[u8]) {
-    let _ = nix::unistd::write(writer, answer);
 }
 
 /// The namespaces of `pid` that are not the caller's own. Joining one's own again is refused for a user
@@ -243,9 +272,10 @@ fn between(
     options: &ExecOptions<'_>,
     flags: CloneFlags,
     writer: &OwnedFd,
-) -> std::result::Result<(), StepError> {
+    init_program: &InitProgram,
+) -> std::result::Result<Infallible, StepError> {
     // Here it is the host's root who asks, and the host's /proc that is written to.
-    if let Some(score) = options.process.oom_score_adj {
+    if let Some(score) = options.run.oom_score_adj() {
         fs::write("/proc/self/oom_score_adj", score.to_string())
             .at(|| format!("set oom_score_adj to {score}"))?;
     }
@@ -264,63 +294,90 @@ fn between(
         nix::unistd::fchdir(&root).at(|| "enter the container's root")?;
         nix::unistd::chroot(".").at(|| "enter the container's root")?;
     }
-    match clone_process(libc::CLONE_PARENT as u64).at(|| "clone the process into the container")? {
-        Cloned::Child => run(writer, || become_program(options, flags, writer)),
-        Cloned::Parent(pid) => {
-            tell(writer, &[&[gate::BORN][..], &pid.to_le_bytes()].concat());
-            Ok(())
-        }
+    close_the_rest(options, writer, init_program).at(|| "close the descriptors the process does not need")?;
+    if flags.contains(CloneFlags::CLONE_NEWUSER) {
+        become_root(options.sandbox)?;
     }
+    if let Some(size) = options.run.terminal() {
+        make_terminal(size, options)?;
+    }
+    if let Some(stdio) = options.stdio {
+        terminal::become_stdio(stdio).at(|| "set up standard input and output")?;
+    }
+    let mut orders = Builder::new();
+    let (program, proc) = write_orders(&mut orders, options)?;
+    let talk = Some(writer.as_raw_fd());
+    let head = Head { task: Task::Join, listener: None, talk, program: Some(program) };
+    let orders = orders.finish(&head);
+    let keep = [writer.as_fd()].into_iter().chain(options.cgroup.iter().map(AsFd::as_fd));
+    init_program.execute(&orders, &keep.chain(proc.as_ref().map(AsFd::as_fd)).collect::<Vec<_>>())
 }
 
-fn become_program(
+/// What the new process does to itself. The descriptor, if there is one, is for its calls.
+fn write_orders(
+    orders: &mut Builder,
     options: &ExecOptions<'_>,
-    flags: CloneFlags,
-    writer: &OwnedFd,
-) -> std::result::Result<(), StepError> {
-    close_the_rest(options, writer).at(|| "close the descriptors the process does not need")?;
-    let groups = options.cgroup.iter().map(AsFd::as_fd).collect::<Vec<_>>();
-    let affinity = options.process.exec_cpu_affinity.as_ref();
+) -> std::result::Result<(ProgramOrders, Option<OwnedFd>), StepError> {
+    let affinity = match options.run {
+        Run::Process(plan) => plan.exec_cpu_affinity.as_ref(),
+        Run::Hook(_) => None,
+    };
     if let Some(affinity) = affinity.filter(|affinity| !affinity.initial.is_empty()) {
-        credentials::set_cpu_affinity(&affinity.initial).at(|| "set the CPUs of execCPUAffinity.initial")?;
+        set_cpus(orders, "set the CPUs of execCPUAffinity.initial", &affinity.initial);
     }
-    crate::cgroup::join_self(&groups).at(|| "join the control groups")?;
+    for file in options.cgroup {
+        let zero = orders.data(b"0");
+        let step = "join the control groups";
+        orders.system(step, libc::SYS_write, &[descriptor(file), zero.into(), 1.into()]);
+        orders.system(step, libc::SYS_close, &[descriptor(file)]);
+    }
     if let Some(affinity) = affinity {
         // Without a list all CPUs: the kernel takes those of them that the control group has.
         let all = vec![u64::MAX; number_list::HIGHEST as usize / 64 + 1];
         let cpus = if affinity.lasting.is_empty() { &all } else { &affinity.lasting };
-        credentials::set_cpu_affinity(cpus).at(|| "set the CPUs of execCPUAffinity.final")?;
+        set_cpus(orders, "set the CPUs of execCPUAffinity.final", cpus);
     }
-    credentials::set_name(c"turf:exec").at(|| "name the process")?;
-    if flags.contains(CloneFlags::CLONE_NEWUSER) {
-        become_root(options.sandbox)?;
+    orders.system("start a session", libc::SYS_setsid, &[]);
+    if options.run.terminal().is_some() {
+        let take = [0.into(), libc::TIOCSCTTY.into(), 0.into()];
+        orders.system("make the terminal the controlling one", libc::SYS_ioctl, &take);
     }
-    nix::unistd::setsid().at(|| "start a session")?;
-    if let Some(size) = options.process.terminal {
-        make_terminal(size, options)?;
+    match options.run {
+        Run::Process(plan) => {
+            // Here, where the words for a program that is not there can be found.
+            let name = plan.args.first().map(String::as_str).unwrap_or_default();
+            program::find(name, program::search_path(plan), &plan.cwd)?;
+            // The score has been set from outside, and the files in /proc of a hidden process are not its own.
+            let plan = ProcessPlan { oom_score_adj: None, ..plan.clone() };
+            let proc = enter::dress(orders, &plan)?;
+            Ok((program::prepare(orders, &plan)?, proc))
+        }
+        Run::Hook(hook) => Ok((program::of_hook(orders, hook)?, None)),
     }
-    // The score has been set from outside, and the files in /proc of a hidden process are not its own.
-    let plan = ProcessPlan { oom_score_adj: None, ..options.process.clone() };
-    enter::apply_process(&plan, &mut |number| {
-        seccomp_agent::hand_over(writer.as_fd(), &seccomp_agent::packet(number))
-    })?;
-    let program = Program::prepare(&plan)?;
-    process::default_signal_actions();
-    process::unblock_signals().at(|| "unblock signals")?;
-    tell(writer, &[gate::EXECUTING]);
-    Err(program.execute())
+}
+
+/// sched_setaffinity(2); bit N is CPU N.
+fn set_cpus(orders: &mut Builder, step: &str, cpus: &[u64]) {
+    let mask = orders.words(cpus);
+    orders.system(step, libc::SYS_sched_setaffinity, &[0.into(), size_of_val(cpus).into(), mask.into()]);
 }
 
 /// Everything but what the program inherits is closed, or closes itself when it is executed.
-fn close_the_rest(options: &ExecOptions<'_>, writer: &OwnedFd) -> std::io::Result<()> {
-    let mut keep = vec![writer.as_raw_fd()];
+fn close_the_rest(
+    options: &ExecOptions<'_>,
+    writer: &OwnedFd,
+    init_program: &InitProgram,
+) -> std::io::Result<()> {
+    let mut keep = vec![writer.as_raw_fd(), init_program.number()];
     keep.extend(options.cgroup.iter().chain(&options.console_socket).map(AsRawFd::as_raw_fd));
+    keep.extend(options.stdio.iter().flatten().map(AsRawFd::as_raw_fd));
     let inherited = (0..options.preserve_fds).filter_map(|index| i32::try_from(index).ok());
     keep.extend(inherited.map(|index| 3 + index));
     process::close_all_except(&mut keep)
 }
 
-/// Makes a terminal in the container's devpts, gives its master away and makes it stdio.
+/// Makes a terminal in the container's devpts, gives its master away and makes it stdio; the process makes it the
+/// controlling one of its session.
 fn make_terminal(size: TerminalPlan, options: &ExecOptions<'_>) -> std::result::Result<(), StepError> {
     let step = || "make a terminal";
     let Some(console) = &options.console_socket else {
@@ -334,11 +391,14 @@ fn make_terminal(size: TerminalPlan, options: &ExecOptions<'_>) -> std::result::
     check_multiplexer(master.as_fd())?;
     let peer = terminal::unlock_and_open_peer(master.as_fd()).at(step)?;
     terminal::set_size(master.as_fd(), size.height, size.width).at(|| "set the terminal's size")?;
-    let (uid, gid) = (Uid::from_raw(options.process.uid), None::<Gid>);
-    nix::unistd::fchown(&peer, Some(uid), gid).at(|| format!("give the terminal to {uid}"))?;
+    let uid = match options.run {
+        Run::Process(plan) => Uid::from_raw(plan.uid),
+        Run::Hook(_) => Uid::from_raw(0),
+    };
+    nix::unistd::fchown(&peer, Some(uid), None::<Gid>).at(|| format!("give the terminal to {uid}"))?;
     socket::send_packet(console.as_fd(), b"/dev/ptmx", &[master.as_fd()])
         .at(|| "send the terminal's master to the console socket")?;
-    terminal::become_stdio(peer).at(|| "make the terminal the standard input and output")
+    terminal::become_stdio([peer.as_fd(); 3]).at(|| "make the terminal the standard input and output")
 }
 
 /// Whether this is the multiplexer of a devpts: the container may have put anything else in its place
@@ -361,8 +421,8 @@ mod tests {
     #[test]
     fn answers_are_understood_in_either_order() {
         let error = StepError::new("change into /x", nix::errno::Errno::ENOENT);
-        let born = [&[gate::BORN][..], &77_i32.to_le_bytes()].concat();
-        let executing = vec![gate::EXECUTING];
+        let born = [&[BORN][..], &77_i32.to_le_bytes()].concat();
+        let executing = vec![EXECUTING];
         let both = Answers { pid: Some(77), executing: true, ..Answers::default() };
         assert_eq!(Answers::parse(&[born.clone(), executing.clone()].concat()), both);
         assert_eq!(Answers::parse(&[executing.clone(), born.clone()].concat()), both);
@@ -371,7 +431,7 @@ mod tests {
         assert_eq!(Answers::parse(&[failure(&error), born.clone()].concat()), failed);
         let late = Answers { executing: true, ..failed };
         let waiting = Answers { pid: Some(77), notifications: Some(9), ..Answers::default() };
-        assert_eq!(Answers::parse(&[&seccomp_agent::packet(9)[..], &born].concat()), waiting);
+        assert_eq!(Answers::parse(&[&[NOTIFICATIONS, 9, 0, 0, 0][..], &born].concat()), waiting);
         assert_eq!(Answers::parse(&[executing, failure(&error), born].concat()), late);
         assert_eq!(Answers::parse(b"?"), Answers::default());
     }

@@ -11,8 +11,8 @@
 //!
 //! ```text
 //!  tag  from -> to       meaning
-//!  'X'  start -> init    run the hooks, apply the process plan, execute the program
-//!  'W'  start -> init    a worker comes: run the hooks
+//!  'X'  start -> init    apply the process plan, execute the program
+//!  'W'  start -> init    a worker comes
 //!  'r'  init -> start    ready: send the worker
 //!  'B'  worker -> init   born: this is my pid (init reads it from SCM_CREDENTIALS)
 //!  'R'  worker -> init   running: user code comes next
@@ -45,6 +45,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
 
+use turf_init::message::{
+    BORN, ENDED, EXECUTING, FAILED, NOTIFICATIONS, READY, RUNNING, START_PROGRAM, START_WORKER,
+};
+
 use super::seccomp_agent;
 use super::step::StepError;
 use crate::error::{Error, Operation, Result};
@@ -58,15 +62,6 @@ pub(crate) const PACKET_BYTES: usize = 8192;
 /// Connections that may wait: one `start`, and the status queries of other commands. A query that
 /// finds the queue full knows as well that somebody listens.
 const BACKLOG: i32 = 8;
-
-pub(crate) const START_PROGRAM: u8 = b'X';
-pub(crate) const START_WORKER: u8 = b'W';
-pub(crate) const READY: u8 = b'r';
-pub(crate) const BORN: u8 = b'B';
-pub(crate) const RUNNING: u8 = b'R';
-pub(crate) const ENDED: u8 = b'E';
-pub(crate) const EXECUTING: u8 = b'x';
-pub(crate) const FAILED: u8 = b'F';
 
 /// How a worker's start went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +87,8 @@ impl Gate {
         Ok(Gate { socket, container_dir: container_dir.to_owned() })
     }
 
-    /// Starts an exec bundle: returns when the program has been executed. Hooks of the bundle may
-    /// take as long as they like, so there is no time limit here.
+    /// Starts an exec bundle: returns when the program has been executed. A directory on a network file system
+    /// may take as long as it likes to be entered, so there is no time limit here.
     pub fn start_program(self) -> Result<()> {
         let nobody =
             |_| Err(Error::invalid("the container's init", "wants a seccomp agent that no profile names"));
@@ -131,8 +126,7 @@ impl Gate {
         }
     }
 
-    /// Announces a worker: returns when init has run the bundle's `startContainer` hooks and waits
-    /// for the worker.
+    /// Announces a worker: returns when init waits for it.
     pub fn prepare_worker(&self) -> Result<()> {
         self.send(&[START_WORKER])?;
         match self.receive(None)? {
@@ -249,11 +243,14 @@ pub(crate) fn decode_failure(body: &[u8]) -> Option<StepError> {
     let (errno, rest) = body.split_first_chunk::<4>()?;
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (step, text) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-    Some(StepError {
-        step: String::from_utf8_lossy(step).into_owned(),
-        errno: i32::from_le_bytes(*errno),
-        text: String::from_utf8_lossy(text).into_owned(),
-    })
+    let errno = i32::from_le_bytes(*errno);
+    let step = String::from_utf8_lossy(step).into_owned();
+    // init's small program knows no words for error numbers.
+    let text = match text {
+        [] if errno != 0 => crate::error::errno_text(errno),
+        text => String::from_utf8_lossy(text).into_owned(),
+    };
+    Some(StepError { step, errno, text })
 }
 
 /// What init answers.
@@ -275,7 +272,7 @@ impl Answer {
             None => Ok(Answer::Closed),
             Some((&READY, [])) => Ok(Answer::Ready),
             Some((&EXECUTING, [])) => Ok(Answer::Executing),
-            Some((&seccomp_agent::NOTIFICATIONS, &[a, b, c, d])) => {
+            Some((&NOTIFICATIONS, &[a, b, c, d])) => {
                 Ok(Answer::Notifications(i32::from_le_bytes([a, b, c, d])))
             }
             Some((&RUNNING, [])) => Ok(Answer::Running),

@@ -5,17 +5,21 @@
 //! What a failure means depends on the list and is the caller's business: `prestart` to
 //! `startContainer` stop the container, `poststart` and `poststop` are only warned about.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::init::Created;
 use super::plan::{HookPlan, HookState};
 use super::step::StepError;
+use crate::error::Error;
 use crate::sys::pidfd::pidfd_open;
+use crate::sys::process;
 
 /// How much of a failed hook's error output is kept for the message.
 const ERROR_OUTPUT_BYTES: usize = 4096;
@@ -37,22 +41,64 @@ pub fn state_json(state: &HookState, status: &str, pid: i32) -> Vec<u8> {
 /// its status is not 0, or its time is over (then it and its process group are killed). `kind`
 /// names the list in errors ("poststart"). A hook without a timeout is waited for for ever.
 pub fn run(kind: &str, hooks: &[HookPlan], state: &[u8]) -> Result<(), StepError> {
-    hooks.iter().try_for_each(|hook| run_one(hook, state).map_err(|reason| failed(kind, hook, &reason)))
+    let run_one = |hook| attend_to_end(spawn(hook)?, hook, state);
+    hooks.iter().try_for_each(|hook| run_one(hook).map_err(|reason| failed(kind, hook, &reason)))
+}
+
+/// The same for hooks that run inside a sandbox: `enter` makes the process there, the leader of a session, a child of the
+/// caller, with these as standard input, output and error.
+pub fn run_inside(
+    kind: &str,
+    hooks: &[HookPlan],
+    state: &[u8],
+    enter: impl Fn(&HookPlan, [BorrowedFd<'_>; 3]) -> Result<Created, Error>,
+) -> Result<(), StepError> {
+    let run_one = |hook| {
+        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from);
+        let call = |error| Failure::Call("prepare", error);
+        let (input_end, input) = pipe().map_err(call)?;
+        let (errors, errors_end) = pipe().map_err(call)?;
+        let null = File::options().read(true).write(true).open("/dev/null").map_err(call)?;
+        let made = enter(hook, [input_end.as_fd(), null.as_fd(), errors_end.as_fd()]);
+        let Created { pid, pidfd, warnings: _ } = made.map_err(|error| Failure::Enter(error.to_string()))?;
+        drop((input_end, errors_end));
+        let running = Running { pid, ended: pidfd, input: Some(input.into()), errors: Some(errors.into()) };
+        attend_to_end(running, hook, state)
+    };
+    hooks.iter().try_for_each(|hook| run_one(hook).map_err(|reason| failed(kind, hook, &reason)))
 }
 
 /// Why a hook failed.
 enum Failure {
     Call(&'static str, io::Error),
+    Enter(String),
     Status(ExitStatus, String),
     TimedOut(u32),
 }
 
-fn run_one(hook: &HookPlan, state: &[u8]) -> Result<(), Failure> {
-    let deadline = hook.timeout_s.map(|s| Instant::now() + Duration::from_secs(u64::from(s)));
+/// A hook that runs, a child of this process and the leader of its process group.
+struct Running {
+    pid: i32,
+    ended: OwnedFd,
+    input: Option<File>,
+    errors: Option<File>,
+}
+
+fn spawn(hook: &HookPlan) -> Result<Running, Failure> {
     let mut child = command(hook).spawn().map_err(|error| Failure::Call("execute", error))?;
-    let outcome = attend(&mut child, state, deadline, hook.timeout_s.unwrap_or(0));
+    let watch = |error| Failure::Call("watch", error);
+    let pid = i32::try_from(child.id()).map_err(|_| watch(io::ErrorKind::InvalidData.into()))?;
+    let ended = pidfd_open(pid).map_err(watch)?;
+    let input = child.stdin.take().map(|pipe| File::from(OwnedFd::from(pipe)));
+    let errors = child.stderr.take().map(|pipe| File::from(OwnedFd::from(pipe)));
+    Ok(Running { pid, ended, input, errors })
+}
+
+fn attend_to_end(mut running: Running, hook: &HookPlan, state: &[u8]) -> Result<(), Failure> {
+    let deadline = hook.timeout_s.map(|s| Instant::now() + Duration::from_secs(u64::from(s)));
+    let outcome = attend(&mut running, state, deadline, hook.timeout_s.unwrap_or(0));
     if outcome.is_err() {
-        kill_group(&mut child);
+        kill_group(running.pid);
     }
     let (status, output) = outcome?;
     if status.success() { Ok(()) } else { Err(Failure::Status(status, output)) }
@@ -71,26 +117,22 @@ fn command(hook: &HookPlan) -> Command {
 
 /// Feeds the state to the hook, collects its errors and waits for its end.
 fn attend(
-    child: &mut Child,
+    running: &mut Running,
     state: &[u8],
     deadline: Option<Instant>,
     timeout_s: u32,
 ) -> Result<(ExitStatus, String), Failure> {
-    let pid =
-        i32::try_from(child.id()).map_err(|_| Failure::Call("watch", io::ErrorKind::InvalidData.into()))?;
-    let ended = pidfd_open(pid).map_err(|error| Failure::Call("watch", error))?;
-    let mut input = child.stdin.take();
-    let mut errors = child.stderr.take();
+    let Running { pid, ended, input, errors } = running;
     let mut rest = state;
     let mut output = Vec::new();
-    if let Some(input) = &input {
+    if let Some(input) = input {
         set_nonblocking(input.as_fd()).map_err(|error| Failure::Call("write the state to", error))?;
     }
-    if let Some(errors) = &errors {
+    if let Some(errors) = errors {
         set_nonblocking(errors.as_fd()).map_err(|error| Failure::Call("read the errors of", error))?;
     }
     loop {
-        let ready = wait_for_any(&ended, input.as_ref(), errors.as_ref(), deadline)
+        let ready = wait_for_any(ended, input.as_ref(), errors.as_ref(), deadline)
             .map_err(|error| Failure::Call("wait for", error))?;
         let Some(ready) = ready else { return Err(Failure::TimedOut(timeout_s)) };
         if ready.input {
@@ -98,7 +140,7 @@ fn attend(
             match input.as_mut().map(|pipe| pipe.write(rest)) {
                 Some(Ok(written)) if written < rest.len() => rest = &rest[written..],
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Some(_) | None => input = None,
+                Some(_) | None => *input = None,
             }
         }
         if ready.errors {
@@ -110,12 +152,12 @@ fn attend(
                     continue;
                 }
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Some(_) | None => errors = None,
+                Some(_) | None => *errors = None,
             }
         }
         if ready.ended {
-            let status = child.wait().map_err(|error| Failure::Call("wait for", error))?;
-            return Ok((status, String::from_utf8_lossy(&output).trim().to_owned()));
+            let status = process::wait_for(*pid).map_err(|error| Failure::Call("wait for", error))?;
+            return Ok((ExitStatus::from_raw(status), String::from_utf8_lossy(&output).trim().to_owned()));
         }
     }
 }
@@ -129,8 +171,8 @@ struct Ready {
 /// Waits until something happens to the hook; `None` when its time is over.
 fn wait_for_any(
     ended: &OwnedFd,
-    input: Option<&std::process::ChildStdin>,
-    errors: Option<&std::process::ChildStderr>,
+    input: Option<&File>,
+    errors: Option<&File>,
     deadline: Option<Instant>,
 ) -> io::Result<Option<Ready>> {
     let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
@@ -163,15 +205,13 @@ fn wait_for_any(
 
 /// Kills the hook's process group and reaps the hook. Nothing can be done about a failure here: the
 /// hook has ended already.
-fn kill_group(child: &mut Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        let _ = crate::sys::process::kill(-pid, libc::SIGKILL);
-    }
-    let _ = child.kill();
-    let _ = child.wait();
+fn kill_group(pid: i32) {
+    let _ = process::kill(-pid, libc::SIGKILL);
+    let _ = process::kill(pid, libc::SIGKILL);
+    let _ = process::wait_for(pid);
 }
 
-fn set_nonblocking(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -186,6 +226,7 @@ fn failed(kind: &str, hook: &HookPlan, failure: &Failure) -> StepError {
             let text = errno.map_or_else(|| error.to_string(), crate::error::errno_text);
             StepError { step: format!("{what} {step}"), errno: errno.unwrap_or(0), text }
         }
+        Failure::Enter(text) => StepError::refused(step, text.clone()),
         Failure::TimedOut(seconds) => {
             StepError::refused(step, format!("killed: it ran longer than its timeout of {seconds} s"))
         }

@@ -1,9 +1,9 @@
 //! The isolation of a container: from the plan to a process that runs inside.
 //!
 //! ```text
-//!  config.json --compile--> Plan --spawn--> init: InitPlan's steps --> waits at the gate
-//!  (bundle)     (pure)                                                    |            |
-//!                                         exec bundle: ProcessPlan, execve <-+            +-> worker bundle: reaps the worker
+//!  config.json --compile--> Plan --spawn--> init: InitPlan's steps --> turf-init: waits at the gate
+//!  (bundle)     (pure)                            orders (ProcessPlan)      |            |
+//!                                         exec bundle: orders, execve <-+            +-> worker bundle: reaps the worker
 //! ```
 //!
 //! [`plan`] and [`step`] are data, [`compile`] and [`mounts`] are pure; [`init`], [`exec`], [`enter`] and
@@ -15,10 +15,12 @@ pub mod exec;
 pub mod gate;
 pub mod hooks;
 pub mod init;
+pub(crate) mod launch;
 pub(crate) mod memory_policy;
 pub mod mounts;
 pub(crate) mod net_devices;
 pub(crate) mod number_list;
+mod orders;
 pub mod plan;
 pub(crate) mod process;
 mod program;

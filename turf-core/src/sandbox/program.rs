@@ -1,6 +1,5 @@
-//! Finding and executing the program of an exec bundle, with the words clients look for in errors.
+//! Finding the program of an exec bundle, with the words clients look for in errors.
 
-use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -8,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::AccessFlags;
 
-use crate::sandbox::enter::c_string;
-use crate::sandbox::plan::ProcessPlan;
+use crate::sandbox::orders::{Builder, ProgramOrders};
+use crate::sandbox::plan::{HookPlan, ProcessPlan};
 use crate::sandbox::step::StepError;
-use crate::sys::process;
 
 /// Where programs are looked for when the environment has no PATH, as execvp(3) does.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,18 +21,13 @@ const PASSWD_BYTES: u64 = 1 << 20;
 /// `path`, of which an empty part is the working directory.
 pub(super) fn find(program: &str, path: Option<&str>, cwd: &Path) -> Result<PathBuf, StepError> {
     let step = format!("exec: {program:?}");
-    if program.contains('/') {
-        let file = cwd.join(program);
-        return match is_program(&file) {
-            Ok(()) => Ok(file),
-            Err(error) => Err(StepError::new(format!("{step}: stat {}", file.display()), error)),
-        };
-    }
     let mut refusal = None;
-    for directory in path.unwrap_or(DEFAULT_PATH).split(':') {
-        let file = cwd.join(directory).join(program);
+    for file in candidates(program, path, cwd) {
         match is_program(&file) {
             Ok(()) => return Ok(file),
+            Err(error) if program.contains('/') => {
+                return Err(StepError::new(format!("{step}: stat {}", file.display()), error));
+            }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refusal = Some(error),
             Err(_) => {}
         }
@@ -55,38 +48,40 @@ fn is_program(file: &Path) -> io::Result<()> {
     Ok(nix::unistd::access(file, AccessFlags::X_OK)?)
 }
 
-/// A program ready to be executed: everything that needs memory or can be refused beforehand.
-pub(super) struct Program {
-    file: CString,
-    args: Vec<CString>,
-    env: Vec<CString>,
+/// Every path that [`find`] looks at, in its order.
+fn candidates(program: &str, path: Option<&str>, cwd: &Path) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return vec![cwd.join(program)];
+    }
+    path.unwrap_or(DEFAULT_PATH).split(':').map(|directory| cwd.join(directory).join(program)).collect()
 }
 
-impl Program {
-    /// Finds the plan's program; for the process that has become the plan's user.
-    pub(super) fn prepare(plan: &ProcessPlan) -> Result<Program, StepError> {
-        let path = plan.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
-        let name = plan.args.first().map(String::as_str).unwrap_or_default();
-        let file = find(name, path, &plan.cwd)?;
-        let step = "prepare the program";
-        let strings =
-            |list: &[String]| list.iter().map(|text| c_string(step, text)).collect::<Result<Vec<_>, _>>();
-        let mut env = strings(&plan.env)?;
-        if !plan.env.iter().any(|entry| entry.starts_with("HOME=")) {
-            env.push(c_string(step, &format!("HOME={}", home(plan.uid)))?);
-        }
-        let file = CString::new(file.as_os_str().as_bytes())
-            .map_err(|_| StepError::refused(step, "its path holds a zero byte"))?;
-        Ok(Program { file, args: strings(&plan.args)?, env })
-    }
+/// Writes down the plan's program with its arguments and its environment; in the sandbox, whose `/etc/passwd`
+/// names the home directory.
+pub(super) fn prepare(calls: &mut Builder, plan: &ProcessPlan) -> Result<ProgramOrders, StepError> {
+    let name = plan.args.first().map(String::as_str).unwrap_or_default();
+    let files = candidates(name, search_path(plan), &plan.cwd);
+    let has_home = plan.env.iter().any(|entry| entry.starts_with("HOME="));
+    let home = (!has_home).then(|| format!("HOME={}", home(plan.uid)));
+    calls.program(
+        files.iter().map(|file| file.as_os_str().as_bytes()),
+        plan.args.iter().map(String::as_bytes),
+        plan.env.iter().chain(&home).map(String::as_bytes),
+    )
+}
 
-    /// Executes it; returns only the error.
-    pub(super) fn execute(&self) -> StepError {
-        let args: Vec<_> = self.args.iter().map(CString::as_c_str).collect();
-        let env: Vec<_> = self.env.iter().map(CString::as_c_str).collect();
-        let error = process::execve(&self.file, &args, &env);
-        StepError::new(format!("exec {}", self.file.to_string_lossy()), error)
-    }
+/// Writes down a hook.
+pub(super) fn of_hook(calls: &mut Builder, hook: &HookPlan) -> Result<ProgramOrders, StepError> {
+    let path = hook.path.as_os_str().as_bytes();
+    let arguments = hook.args.iter().map(String::as_bytes);
+    let alone = hook.args.is_empty().then_some(path);
+    let environment = hook.env.iter().map(String::as_bytes);
+    calls.program([path].into_iter(), alone.into_iter().chain(arguments), environment)
+}
+
+/// The `PATH` of the plan's environment.
+pub(super) fn search_path(plan: &ProcessPlan) -> Option<&str> {
+    plan.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="))
 }
 
 /// The home directory that the container's /etc/passwd has for the user; `/` if it has none.

@@ -15,17 +15,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
+use turf_init::message::GO;
 
 use super::plan::{HookState, ProcessPlan, SeccompAgentPlan};
 use crate::error::{Error, Operation, Result};
 use crate::limits;
 use crate::sys::pidfd::pidfd_getfd;
 use crate::sys::socket;
-
-/// What the process sends, before the descriptor's number (i32).
-pub(crate) const NOTIFICATIONS: u8 = b'N';
-/// What it waits for.
-pub(crate) const GO_ON: u8 = b'g';
 
 /// A process whose filter leaves calls to an agent.
 #[derive(Debug)]
@@ -88,12 +84,6 @@ fn message(process: &Process<'_>, agent: &SeccompAgentPlan) -> Vec<u8> {
     state.to_string().into_bytes()
 }
 
-/// The packet of a process that an init or an `exec` has made.
-pub(crate) fn packet(number: RawFd) -> [u8; 5] {
-    let [a, b, c, d] = number.to_le_bytes();
-    [NOTIFICATIONS, a, b, c, d]
-}
-
 /// The process's side: sends the packet over its connection to `start` or `exec`, and waits for the word. Nothing but
 /// write(2) is used before the agent has the descriptor, and no filter may leave that to the agent.
 pub fn hand_over(connection: BorrowedFd<'_>, packet: &[u8]) -> io::Result<()> {
@@ -101,7 +91,7 @@ pub fn hand_over(connection: BorrowedFd<'_>, packet: &[u8]) -> io::Result<()> {
     let mut answer = [0];
     loop {
         match nix::unistd::read(connection, &mut answer) {
-            Ok(1) if answer[0] == GO_ON => return Ok(()),
+            Ok(1) if answer[0] == GO => return Ok(()),
             // Whoever was to talk to the agent could not, and says itself why.
             Ok(_) => return Err(io::Error::from_raw_os_error(libc::ECANCELED)),
             Err(nix::errno::Errno::EINTR) => {}
@@ -112,13 +102,14 @@ pub fn hand_over(connection: BorrowedFd<'_>, packet: &[u8]) -> io::Result<()> {
 
 /// The other side's word.
 pub(crate) fn go_on(connection: BorrowedFd<'_>) -> io::Result<()> {
-    nix::sys::socket::send(connection.as_raw_fd(), &[GO_ON], nix::sys::socket::MsgFlags::MSG_NOSIGNAL)?;
+    nix::sys::socket::send(connection.as_raw_fd(), &[GO], nix::sys::socket::MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use turf_init::message::NOTIFICATIONS;
 
     #[test]
     fn the_agent_is_told_what_the_specification_says() {
@@ -151,12 +142,12 @@ mod tests {
     fn the_process_waits_for_a_word_or_the_end() {
         let (ours, theirs) = socket::seqpacket_pair().unwrap();
         go_on(ours.as_fd()).unwrap();
-        hand_over(theirs.as_fd(), &packet(5)).unwrap();
+        hand_over(theirs.as_fd(), &[NOTIFICATIONS, 5, 0, 0, 0]).unwrap();
         let mut bytes = [0; 8];
         let received = socket::recv_packet(ours.as_fd(), &mut bytes).unwrap();
         assert_eq!(bytes[..received.len], [NOTIFICATIONS, 5, 0, 0, 0]);
         assert!(nix::sys::socket::shutdown(ours.as_raw_fd(), nix::sys::socket::Shutdown::Write).is_ok());
-        let error = hand_over(theirs.as_fd(), &packet(5)).unwrap_err();
+        let error = hand_over(theirs.as_fd(), &[NOTIFICATIONS, 5, 0, 0, 0]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
     }
 }

@@ -14,8 +14,9 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
@@ -30,6 +31,7 @@ use super::protocol::SeedStat;
 use crate::error::{Error, Operation, Result};
 use crate::limits;
 use crate::root::{StateRoot, create_private_dir_all};
+use crate::sandbox::launch::read_only_program;
 use crate::sys::pidfd;
 
 /// The name of the seed that starts on first use.
@@ -382,8 +384,15 @@ impl Registry {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let log_file = options.open(&log).operation(|| format!("open {}", log.display()))?;
-        let mut command = Command::new(&program);
-        command.arg("--name").arg(name.as_str()).arg("--directory").arg(&directory.0);
+        // Workers are forks of it: its file shows in their sandboxes as /proc/PID/exe (CVE-2019-5736).
+        let sealed = match read_only_program(&program) {
+            // Who may not mount is not root, and can hardly write the file that root installed.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => None,
+            sealed => Some(sealed.operation(|| format!("mount {} read-only", program.display()))?),
+        };
+        let path = sealed.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+        let mut command = Command::new(path.as_deref().unwrap_or(&program));
+        command.arg0(&program).arg("--name").arg(name.as_str()).arg("--directory").arg(&directory.0);
         match source {
             SeedSource::BuiltIns => {}
             SeedSource::Script(script) => drop(command.arg("--script").arg(script)),

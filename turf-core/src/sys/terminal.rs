@@ -29,14 +29,17 @@ pub fn set_size(master: BorrowedFd<'_>, height: u16, width: u16) -> io::Result<(
     done(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
 }
 
-/// Makes a terminal the controlling one of this session, and standard input, output and error
-/// (ioctl_tty(2), `TIOCSCTTY`; dup2(2)).
-pub fn become_stdio(terminal: OwnedFd) -> io::Result<()> {
+/// Makes a terminal the controlling one of this session (ioctl_tty(2), `TIOCSCTTY`).
+pub fn control(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes an integer and touches no memory.
-    done(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })?;
-    for number in 0..3 {
+    done(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })
+}
+
+/// Makes these standard input, output and error (dup2(2)).
+pub fn become_stdio(stdio: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    for (number, fd) in (0..).zip(stdio) {
         // SAFETY: dup2 takes integers; the three standard descriptors are replaced on purpose.
-        let result = unsafe { libc::dup2(terminal.as_raw_fd(), number) };
+        let result = unsafe { libc::dup2(fd.as_raw_fd(), number) };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -12,6 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("clap", &["turf-cli", "conformance"]),
     ("aworker-rt", &["turf-seed"]),
     ("turf-core", &["turf-cli", "turf-seed"]),
+    ("turf-init", &["turf-core"]),
     ("turf-seed", &[]),
 ];
 

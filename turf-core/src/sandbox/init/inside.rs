@@ -1,19 +1,23 @@
-//! Init's life from its birth to the gate.
+//! Init's life from its birth until it becomes `turf-init`, which goes to the gate.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sched::unshare;
 use nix::sys::socket::{MsgFlags, recv, send};
+use turf_init::message::GO;
+use turf_init::orders::Task;
 
 use super::spawn::clone_flag;
 use super::steps::Sandbox;
-use super::{GO, READY, waiting};
-use crate::sandbox::enter::At;
-use crate::sandbox::gate;
-use crate::sandbox::plan::{IdMapping, InitPlan, NamespaceKind, Plan};
+use crate::sandbox::enter::{self, At};
+use crate::sandbox::launch::InitProgram;
+use crate::sandbox::orders::{Builder, Head};
+use crate::sandbox::plan::{IdMapping, InitPlan, NamespaceKind, Plan, WorkloadPlan};
 use crate::sandbox::step::StepError;
+use crate::sandbox::{gate, program};
 use crate::sys::{credentials, process};
 
 /// The status init exits with when it fails by itself.
@@ -22,6 +26,7 @@ pub(super) const FAILURE_STATUS: i32 = 1;
 /// What init has from its creator.
 pub(super) struct Inherited<'a> {
     pub(super) plan: &'a Plan,
+    pub(super) program: InitProgram,
     pub(super) setup: OwnedFd,
     pub(super) listener: OwnedFd,
     pub(super) cgroup: &'a [OwnedFd],
@@ -37,24 +42,14 @@ pub(super) fn run(inherited: Inherited<'_>) -> ! {
 }
 
 fn live(mut inherited: Inherited<'_>) -> i32 {
-    match build(&mut inherited) {
-        Ok(signals) => {
-            let Inherited { plan, setup, listener, console, .. } = inherited;
-            drop(setup);
-            // Closed already, by number.
-            std::mem::forget(console);
-            waiting::wait(plan, listener, signals)
-        }
-        Err(error) => {
-            // If the creator is gone there is nobody to tell.
-            let _ = send(inherited.setup.as_raw_fd(), &gate::encode_failure(&error), MsgFlags::MSG_NOSIGNAL);
-            FAILURE_STATUS
-        }
-    }
+    let Err(error) = build(&mut inherited);
+    // If the creator is gone there is nobody to tell.
+    let _ = send(inherited.setup.as_raw_fd(), &gate::encode_failure(&error), MsgFlags::MSG_NOSIGNAL);
+    FAILURE_STATUS
 }
 
-/// From birth to the gate, until the creator has let init go: the descriptor that signals are read from.
-fn build(inherited: &mut Inherited<'_>) -> Result<OwnedFd, StepError> {
+/// From birth to the program that goes to the gate.
+fn build(inherited: &mut Inherited<'_>) -> Result<Infallible, StepError> {
     let plan = &inherited.plan.init;
     close_the_rest(inherited, While::Building).at(|| "close the descriptors init does not need")?;
     wait_for_go(inherited)?;
@@ -75,12 +70,24 @@ fn build(inherited: &mut Inherited<'_>) -> Result<OwnedFd, StepError> {
     }
     drop(sandbox);
     close_the_rest(inherited, While::Waiting).at(|| "close the descriptors init does not need any more")?;
-    // Before anybody knows that the container exists: a signal that the first process of a pid
-    // namespace neither blocks nor handles is lost.
-    let signals = process::signalfd_all().at(|| "watch signals")?;
-    send(inherited.setup.as_raw_fd(), &[READY], MsgFlags::MSG_NOSIGNAL).at(|| "report to create")?;
-    wait_for_go(inherited)?;
-    Ok(signals)
+    let mut orders = Builder::new();
+    let (task, program, proc) = match inherited.plan.workload {
+        WorkloadPlan::Worker { .. } => (Task::Worker, None, None),
+        WorkloadPlan::Exec => {
+            let process = &inherited.plan.process;
+            let proc = enter::dress(&mut orders, process)?;
+            (Task::Program, Some(program::prepare(&mut orders, process)?), proc)
+        }
+    };
+    let orders = orders.finish(&Head {
+        task,
+        listener: Some(inherited.listener.as_raw_fd()),
+        talk: Some(inherited.setup.as_raw_fd()),
+        program,
+    });
+    let proc = proc.as_ref().map(AsFd::as_fd);
+    let keep = [inherited.listener.as_fd(), inherited.setup.as_fd()];
+    inherited.program.execute(&orders, &keep.into_iter().chain(proc).collect::<Vec<_>>())
 }
 
 /// Waits for the creator's word. If it has died, init ends here.
@@ -108,7 +115,8 @@ enum While {
 }
 
 fn close_the_rest(inherited: &Inherited<'_>, then: While) -> std::io::Result<()> {
-    let mut keep = vec![inherited.setup.as_raw_fd(), inherited.listener.as_raw_fd()];
+    let mut keep =
+        vec![inherited.setup.as_raw_fd(), inherited.listener.as_raw_fd(), inherited.program.number()];
     if then == While::Building {
         keep.extend(inherited.cgroup.iter().map(AsRawFd::as_raw_fd));
         keep.extend(inherited.console.iter().map(AsRawFd::as_raw_fd));

@@ -7,12 +7,14 @@
 //!    'g' ---------------------------->   join the cgroups; execute the steps ...
 //!    run prestart, createRuntime <---'h' Step::RuntimeHooks
 //!    'g' ---------------------------->   ...
+//!                                        writes its orders, becomes turf-init by execve(2)
 //!    <-------------------------------'r' stands at the gate, or 'F': a step failed
 //!    'g' ---------------------------->   from here on init lives without create
 //! ```
 //!
 //! The two talk over a socket pair. Init ends when its creator dies before the last 'g', so a killed
-//! `create` leaves no init behind. This file is the creator's side; `inside` is init's.
+//! `create` leaves no init behind. This file is the creator's side; `inside` is init's until it becomes
+//! `turf-init` ([`super::launch`]), which waits at the gate with a few pages of memory.
 
 mod copy_up;
 mod id_mapped;
@@ -24,7 +26,6 @@ mod netlink;
 mod root;
 mod spawn;
 mod steps;
-mod waiting;
 
 pub(super) use inside::become_root;
 pub(super) use spawn::clone_flag;
@@ -34,17 +35,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv, send};
+use turf_init::message::{FAILED, GO, READY};
 
 use super::gate;
+use super::launch::InitProgram;
 use super::plan::{IdMapping, InitPlan, NamespaceKind, Plan};
 use crate::error::{Error, Operation, Result};
 use crate::limits;
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use crate::sys::{process, socket};
 
-const GO: u8 = b'g';
 const HOOKS_DUE: u8 = b'h';
-const READY: u8 = b'r';
 
 /// What init needs besides the plan.
 #[derive(Debug)]
@@ -92,6 +93,7 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
     let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
     let inherited = inside::Inherited {
         plan: options.plan,
+        program: InitProgram::seal()?,
         setup: theirs,
         listener,
         cgroup: options.cgroup,
@@ -134,7 +136,7 @@ impl Building {
                     runtime_hooks.take().map_or(Ok(()), |hooks| hooks())?;
                     self.go()?;
                 }
-                Some((&gate::FAILED, body)) => {
+                Some((&FAILED, body)) => {
                     return Err(match gate::decode_failure(body) {
                         Some(error) => error.into(),
                         None => Error::invalid("init", "sent a failure that cannot be understood"),

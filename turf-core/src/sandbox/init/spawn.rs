@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
+use turf_init::message::{BORN, FAILED};
 
 use super::inside::{self, Inherited};
 use crate::error::{Error, Operation, Result};
@@ -72,8 +73,8 @@ fn clone_through(plan: &InitPlan, flags: u64, inherited: Inherited<'_>) -> Resul
     process::wait_for(between).operation(|| "wait for the process that joins namespaces")?;
     read.operation(|| "read from the process that joins namespaces")?;
     match answer.split_first() {
-        Some((&gate::BORN, &[a, b, c, d])) => Ok(i32::from_le_bytes([a, b, c, d])),
-        Some((&gate::FAILED, body)) => {
+        Some((&BORN, &[a, b, c, d])) => Ok(i32::from_le_bytes([a, b, c, d])),
+        Some((&FAILED, body)) => {
             let malformed = || Error::invalid("joining namespaces", "failed");
             Err(gate::decode_failure(body).map_or_else(malformed, Error::from))
         }
@@ -87,7 +88,7 @@ fn between(plan: &InitPlan, flags: u64, inherited: Inherited<'_>, writer: &Owned
     });
     let answer = match made {
         Ok(Cloned::Child) => inside::run(inherited),
-        Ok(Cloned::Parent(pid)) => [&[gate::BORN][..], &pid.to_le_bytes()].concat(),
+        Ok(Cloned::Parent(pid)) => [&[BORN][..], &pid.to_le_bytes()].concat(),
         Err(error) => gate::encode_failure(&error),
     };
     // A parent that is gone cannot be told: init sees the end of its socket as well.

@@ -209,7 +209,9 @@ impl<'a> Sandbox<'a> {
         move_mount(tree.as_fd(), target.as_fd()).at(|| "bind the terminal on /dev/console")?;
         crate::sys::socket::send_packet(console.as_fd(), b"/dev/ptmx", &[master.as_fd()])
             .at(|| "send the terminal's master to the console socket")?;
-        terminal::become_stdio(peer).at(|| "make the terminal the standard input and output")
+        terminal::control(peer.as_fd())
+            .and_then(|()| terminal::become_stdio([peer.as_fd(); 3]))
+            .at(|| "make the terminal the standard input and output")
     }
 
     fn container_hooks(&self, list: &[HookPlan]) -> Result<(), StepError> {
