@@ -19,5 +19,5 @@ pub mod worker;
 pub use engine::{ImportMap, Script, ScriptError, Snapshot, SnapshotError, V8Flags, initialize};
 pub use web::is_url;
 pub use worker::{
-    IMPORT_MAP, ListenAddress, Listener, Runtime, Start, Worker, WorkerOptions, build_snapshot,
+    IMPORT_MAP, ListenAddress, Listener, Runtime, Start, Supervision, Worker, WorkerOptions, build_snapshot,
 };

@@ -44,7 +44,15 @@ pub fn finish_entry(request: &ForkRequest, fds: ReceivedFds) -> Result<ReceivedF
             Fork::Parent { pid } => {
                 // What the worker owns must close when the worker closes it.
                 let gate = fds.gate;
-                drop((fds.report, fds.stdio, fds.listeners, fds.cgroups, fds.init, fds.plan));
+                drop((
+                    fds.report,
+                    fds.stdio,
+                    fds.listeners,
+                    fds.cgroups,
+                    fds.init,
+                    fds.plan,
+                    fds.supervision,
+                ));
                 relay(pid, gate)
             }
             Fork::Child => {

@@ -9,8 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use aworker_rt::http::ServerOptions;
 use aworker_rt::{
-    IMPORT_MAP, ImportMap, ListenAddress, Listener, Runtime, Script, Start, Worker, WorkerOptions,
+    IMPORT_MAP, ImportMap, ListenAddress, Listener, Runtime, Script, Start, Supervision, Worker,
+    WorkerOptions,
 };
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
@@ -19,7 +21,9 @@ use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setresgid, set
 use turf_core::sandbox::{StepError, enter, gate};
 use turf_core::seed::client::{send_report, wait_for_agent};
 use turf_core::seed::plan::WorkerPlan;
-use turf_core::seed::protocol::{ForkRequest, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, Timeline};
+use turf_core::seed::protocol::{
+    ForkRequest, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, SupervisionFds, Timeline,
+};
 use turf_core::sys::identity::{ProcessLayout, replace_environment};
 
 use crate::helper;
@@ -117,9 +121,14 @@ fn make(
         let map = ImportMap::read(Path::new(path));
         runtime.set_import_map(map.map_err(|error| Refusal::new("open import map", error.to_string()))?);
     }
-    let worker = runtime
+    let mut worker = runtime
         .become_worker(worker_options(&plan)?)
         .map_err(|error| Refusal::new("become worker", error.to_string()))?;
+    if let Some(SupervisionFds { channel, peer, gauges }) = fds.supervision {
+        worker
+            .supervise(Supervision { channel, peer, gauges })
+            .map_err(|error| Refusal::from_io("supervision", "map the worker's gauges", &error))?;
+    }
     timeline.javascript_ns = nanoseconds(ClockId::CLOCK_MONOTONIC);
     gate::report_running(fds.gate.as_fd()).map_err(at_gate)?;
     Ok(Ready { worker, start, listeners })
@@ -231,7 +240,14 @@ fn worker_options(plan: &WorkerPlan) -> Result<WorkerOptions, Refusal> {
             .parse()
             .map_err(|_| Refusal::new("listen", format!("PORT={port} is no number from 0 to 65535")))?,
     };
+    let mut server = ServerOptions::default();
+    if let Some(limits) = &plan.limits {
+        server.request_timeout_ms = limits.request_timeout_ms;
+        server.max_in_flight = limits.concurrency as usize;
+        server.max_requests = limits.max_requests;
+    }
     Ok(WorkerOptions {
+        server,
         arguments: plan.process.args.iter().skip(2).cloned().collect(),
         environment,
         working_directory: None,

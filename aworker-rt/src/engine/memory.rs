@@ -24,6 +24,7 @@ pub(super) fn install_limit(isolate: &mut v8::Isolate) {
 
 unsafe extern "C" fn on_near_heap_limit(_: *mut c_void, current: usize, _: usize) -> usize {
     let text = format!("fatal: the JavaScript heap reached its limit of {} MB\n", current >> 20);
+    super::gauges::last_words(&[text.trim_end().as_bytes(), b"; at work: ", super::gauges::request()]);
     super::stdio::write_all(libc::STDERR_FILENO, text.as_bytes());
     std::process::abort();
 }

@@ -5,9 +5,11 @@
 
 mod accept;
 mod ascii;
+pub mod channel;
 mod child;
 pub mod conversions;
 pub mod exceptions;
+pub mod gauges;
 mod import_map;
 pub(crate) mod import_scripts;
 mod inherited;
@@ -28,6 +30,7 @@ mod source_maps;
 mod specifier;
 pub(crate) mod stdio;
 pub(crate) mod uncaught;
+pub mod watchdog;
 
 pub use accept::accept;
 pub use ascii::is_ascii;

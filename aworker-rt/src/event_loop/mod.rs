@@ -26,7 +26,7 @@ pub use reactor::{Checkpoint, Interest, Life, Ready, Token};
 pub use tasks::Tasks;
 pub use timers::{TimerId, Timers};
 
-use crate::engine::{self, ScriptError, conversions, rejections};
+use crate::engine::{self, ScriptError, conversions, rejections, watchdog};
 use reactor::{Events, Reactor};
 use timers::Due;
 
@@ -233,14 +233,17 @@ fn run_ready(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
         Patience::Wait(timeout) => timeout,
     };
     let mut events = Events::new();
+    watchdog::leave();
     let count = event_loop
         .reactor
         .wait(&mut events, timeout)
         .map_err(|error| ScriptError::new(format!("wait for descriptors: {error}")))?;
+    watchdog::enter();
     for index in 0..count {
         let Some((on_ready, ready)) = get(scope).reactor.handler(&events.get(index)) else {
             continue;
         };
+        watchdog::progress();
         v8::scope!(let scope, scope);
         match on_ready(scope, ready) {
             Checkpoint::Due => finish_callback(scope)?,
@@ -278,6 +281,9 @@ pub(crate) fn run_platform_tasks(scope: &mut v8::PinScope<'_, '_>) -> Result<(),
 fn finish_callback(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
     take_failure(scope)?;
     checkpoint(scope)?;
+    if watchdog::take_interruption() {
+        crate::http::interrupted(scope);
+    }
     take_failure(scope)
 }
 

@@ -5,7 +5,7 @@
 //! - `target`: a request's URL, pure.
 //! - `connection`: one connection as a state machine over bytes, pure.
 //! - `server`: the state of all connections; `serve`: the event loop's side;
-//!   `ops`: what the built-ins call.
+//!   `ops`: what the built-ins call; `supervised`: what a supervisor changes.
 //!
 //! # One answer for every ambiguity
 //!
@@ -57,7 +57,9 @@ pub(crate) mod ops;
 pub mod response;
 mod serve;
 mod server;
+mod supervised;
 pub mod target;
 
 pub use serve::{drain, serve, warm_up};
 pub use server::{ServerOptions, attach, detach};
+pub use supervised::{adopt, adopt_last, interrupted, listen, retire, shed, unlisten};

@@ -6,21 +6,22 @@
 //! client is not asked for stays in its socket, and TCP makes it wait.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Advance, Event};
 use super::head::Head;
 use super::limits::{
-    ACCEPT_BACKOFF_MS, ACCEPT_BATCH, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS, MAX_PIPELINED_PER_TURN,
+    ACCEPT_BACKOFF_MS, ACCEPT_BATCH, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS, MAX_CONNECTIONS,
+    MAX_PIPELINED_PER_TURN,
 };
 use super::server::{
     self, BodyKind, Callbacks, Client, Current, Demand, Gate, RequestId, ServerOptions, Transport,
     is_exhaustion, set_no_delay,
 };
-use super::{ops, target};
-use crate::engine::{self, accept, exceptions, stdio};
+use super::{ops, supervised, target};
+use crate::engine::{self, accept, exceptions, stdio, watchdog};
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready};
 use crate::worker::Listener;
 
@@ -40,10 +41,11 @@ pub fn serve(
     server.epoch = Instant::now();
     server.tick();
     server.date.reset();
-    for listener in listeners {
+    for (number, listener) in (0..).zip(listeners) {
         set_no_delay(&listener);
-        server.gates.push(Gate { listener, token: None });
+        server.gates.push(Gate { number, listener, token: None });
     }
+    supervised::watch(scope);
     open_gates(scope)
 }
 
@@ -68,14 +70,19 @@ fn set_up(scope: &mut v8::PinScope<'_, '_>) {
     }
 }
 
-/// Registers every listener that rests, unless the server is full.
-fn open_gates(scope: &mut v8::PinScope<'_, '_>) -> io::Result<()> {
-    let mut gates = std::mem::take(&mut server::get(scope).gates);
+/// Registers every listener that rests, unless the worker takes no connections now.
+pub(super) fn open_gates(scope: &mut v8::PinScope<'_, '_>) -> io::Result<()> {
+    let server = server::get(scope);
+    if server.draining || server.supervised.is_retiring || server.supervised.is_saturated {
+        return Ok(());
+    }
+    let mut gates = std::mem::take(&mut server.gates);
     let reactor = event_loop::get(scope).reactor();
     let mut result = Ok(());
-    for (index, gate) in gates.iter_mut().enumerate().filter(|(_, gate)| gate.token.is_none()) {
+    for gate in gates.iter_mut().filter(|gate| gate.token.is_none()) {
         let fd = gate.listener.as_fd();
-        match reactor.register(fd, Interest::EXCLUSIVE, Life::KeepsAlive, on_listener, index as u64) {
+        let key = u64::from(gate.number);
+        match reactor.register(fd, Interest::EXCLUSIVE, Life::KeepsAlive, on_listener, key) {
             Ok(token) => gate.token = Some(token),
             Err(error) => {
                 let address = gate.listener.address();
@@ -89,7 +96,7 @@ fn open_gates(scope: &mut v8::PinScope<'_, '_>) -> io::Result<()> {
 }
 
 /// Stops waiting for connections; the listeners stay open.
-fn close_gates(scope: &mut v8::PinScope<'_, '_>) {
+pub(super) fn close_gates(scope: &mut v8::PinScope<'_, '_>) {
     let mut gates = std::mem::take(&mut server::get(scope).gates);
     let reactor = event_loop::get(scope).reactor();
     for gate in &mut gates {
@@ -103,45 +110,60 @@ fn close_gates(scope: &mut v8::PinScope<'_, '_>) {
 fn on_listener(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
     let server = server::get(scope);
     server.tick();
-    for _ in 0..ACCEPT_BATCH {
+    let batch = match server.options.max_in_flight {
+        0 => ACCEPT_BATCH,
+        limit => limit.saturating_sub(server.supervised.in_flight).clamp(1, ACCEPT_BATCH),
+    };
+    for _ in 0..batch {
         let server = server::get(scope);
-        let Some(place) = server.take_place() else {
+        if server.open == MAX_CONNECTIONS {
             server.is_full = true;
             close_gates(scope);
             break;
-        };
-        #[allow(clippy::cast_possible_truncation)]
-        let Some(gate) = server.gates.get(ready.key as usize) else {
-            server.leave_place(place);
-            break;
-        };
-        let accepted = accept(gate.listener.as_fd());
-        let fd = match accepted {
-            Ok(fd) => fd,
+        }
+        let Some(gate) = server.gates.iter().find(|gate| u64::from(gate.number) == ready.key) else { break };
+        match accept(gate.listener.as_fd()) {
+            Ok(fd) => {
+                if admit(scope, fd).is_err() {
+                    rest(scope);
+                    break;
+                }
+            }
             Err(error) => {
-                server.leave_place(place);
                 if is_exhaustion(&error) {
                     rest(scope);
                 }
                 break;
             }
-        };
-        let interest = Interest::READ.and(Interest::WRITE).and(Interest::EDGE);
-        let reactor = event_loop::get(scope).reactor();
-        let token = match reactor.register(fd.as_fd(), interest, Life::KeepsAlive, on_client, place as u64) {
-            Ok(token) => token,
-            Err(_) => {
-                server::get(scope).leave_place(place);
-                rest(scope);
-                break;
-            }
-        };
-        let server = server::get(scope);
-        let deadline = server.now_ms + IDLE_TIMEOUT_MS;
-        server.places[place].client = Some(Client::new(Some(Transport { fd, token }), deadline));
-        arm_sweep(scope, deadline);
+        }
     }
+    server::get(scope).show_gauges();
     Checkpoint::Done
+}
+
+/// Begins to serve a connection.
+///
+/// # Errors
+/// The server is full, or the connection cannot be watched; it is closed then.
+pub(super) fn admit(scope: &mut v8::PinScope<'_, '_>, fd: OwnedFd) -> io::Result<()> {
+    let Some(place) = server::get(scope).take_place() else {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    };
+    let interest = Interest::READ.and(Interest::WRITE).and(Interest::EDGE);
+    let reactor = event_loop::get(scope).reactor();
+    let registered = reactor.register(fd.as_fd(), interest, Life::KeepsAlive, on_client, place as u64);
+    let server = server::get(scope);
+    let token = match registered {
+        Ok(token) => token,
+        Err(error) => {
+            server.leave_place(place);
+            return Err(error);
+        }
+    };
+    let deadline = server.now_ms + IDLE_TIMEOUT_MS;
+    server.places[place].client = Some(Client::new(Some(Transport { fd, token }), deadline));
+    arm_sweep(scope, deadline);
+    Ok(())
 }
 
 /// Nothing can be accepted for want of descriptors or memory: try again later.
@@ -149,10 +171,8 @@ fn rest(scope: &mut v8::PinScope<'_, '_>) {
     close_gates(scope);
     let again = Action {
         run: |scope, _| {
-            if !server::get(scope).draining {
-                // A listener that cannot be registered rests until a client leaves.
-                let _ = open_gates(scope);
-            }
+            // A listener that cannot be registered rests until a client leaves.
+            let _ = open_gates(scope);
         },
         key: 0,
     };
@@ -198,11 +218,18 @@ fn pump(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     server::get(scope).pumping = Some(place);
     let mut requests = 0;
     while requests < MAX_PIPELINED_PER_TURN {
+        if server::get(scope).must_wait(place) {
+            server::get(scope).supervised.waiting.push_back(place);
+            break;
+        }
         let Some(len) = server::get(scope).fill(place) else { break };
         requests += process(scope, place, len, MAX_PIPELINED_PER_TURN - requests);
     }
     server::get(scope).pumping = None;
     flush(scope, place);
+    if supervised::settle(scope, place) {
+        return;
+    }
     let server = server::get(scope);
     server.choose_deadline(place);
     let Some(client) = server.client(place) else { return };
@@ -310,11 +337,15 @@ fn dispatch(scope: &mut v8::PinScope<'_, '_>, place: usize, start: usize, head: 
     client.told_gone = false;
     client.progress = 0;
     server.current = Some(Current { id, start, head });
+    supervised::begin(scope, place);
     engine::enter_request(scope);
     call_dispatch(scope, id);
     engine::leave_request(scope);
     server::get(scope).current = None;
     checkpoint(scope);
+    if watchdog::take_interruption() {
+        supervised::interrupted_at(scope, Some(id));
+    }
 }
 
 fn call_dispatch(scope: &mut v8::PinScope<'_, '_>, id: RequestId) {
@@ -328,6 +359,8 @@ fn call_dispatch(scope: &mut v8::PinScope<'_, '_>, id: RequestId) {
         // The common answer: 200, a string, no header fields of the handler.
         Some(value) if value.is_string() => ops::respond_with_text(scope, id, value.cast()),
         Some(_) => {}
+        // The watchdog's: answered by the caller.
+        None if scope.has_terminated() => {}
         None => {
             let error = exceptions::caught(scope);
             stdio::write_all(2, format!("{error}\n").as_bytes());
@@ -490,12 +523,13 @@ pub(super) fn close(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     if let Some(transport) = &client.transport {
         event_loop::get(scope).reactor().deregister(transport.token, transport.fd.as_fd());
     }
+    server::get(scope).show_gauges();
     let unanswered = client.machine.in_exchange() && !client.told_gone;
     drop(client);
     if unanswered {
         call_gone(scope, id);
     }
-    if was_full && !server::get(scope).draining {
+    if was_full {
         // A listener that cannot be registered rests until the next client leaves.
         let _ = open_gates(scope);
     }

@@ -15,6 +15,7 @@ use super::limits::{
     DEFAULT_MAX_BODY_BYTES, DEFAULT_REQUEST_TIMEOUT_MS, IDLE_TIMEOUT_MS, LINGER_TIMEOUT_MS, MAX_CONNECTIONS,
     MAX_HEAD_BYTES, MAX_LEFTOVER_BYTES, MIN_PROGRESS_BYTES, STALL_TIMEOUT_MS, WRITE_HIGH_WATER_BYTES,
 };
+use super::supervised::Supervised;
 use super::target::OriginCache;
 use crate::event_loop::{TimerId, Token};
 use crate::worker::Listener;
@@ -27,6 +28,11 @@ pub struct ServerOptions {
     /// Time a handler has for the head of its response, in milliseconds; then
     /// 504. Also bounds the time a client has for the head of its request.
     pub request_timeout_ms: u64,
+    /// Most requests in flight at one time; 0 for no limit. At the limit the
+    /// listeners rest, and the next request of a kept connection waits.
+    pub max_in_flight: usize,
+    /// Requests after which the worker retires; 0 for no limit.
+    pub max_requests: u64,
 }
 
 impl Default for ServerOptions {
@@ -34,6 +40,8 @@ impl Default for ServerOptions {
         ServerOptions {
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             request_timeout_ms: DEFAULT_REQUEST_TIMEOUT_MS,
+            max_in_flight: 0,
+            max_requests: 0,
         }
     }
 }
@@ -116,6 +124,8 @@ pub(super) struct Client {
     pub source_waits: bool,
     /// JavaScript has been told that the client is gone.
     pub told_gone: bool,
+    /// Its request counts as one in flight.
+    pub is_counted: bool,
 }
 
 impl Client {
@@ -138,6 +148,7 @@ impl Client {
             body: Vec::new(),
             source_waits: false,
             told_gone: false,
+            is_counted: false,
         }
     }
 
@@ -167,6 +178,8 @@ pub(super) struct Place {
 /// A listener and its registration; none while it rests.
 #[derive(Debug)]
 pub(super) struct Gate {
+    /// Its name among the worker's listeners.
+    pub number: u32,
     pub listener: Listener,
     pub token: Option<Token>,
 }
@@ -219,6 +232,7 @@ pub(super) struct Server {
     /// The listeners rest because every place is taken.
     pub is_full: bool,
     pub is_set_up: bool,
+    pub supervised: Supervised,
 }
 
 impl Default for Server {
@@ -245,6 +259,7 @@ impl Default for Server {
             draining: false,
             is_full: false,
             is_set_up: false,
+            supervised: Supervised::default(),
         }
     }
 }
@@ -309,6 +324,9 @@ impl Server {
     /// Empties a place.
     pub fn leave_place(&mut self, place: usize) -> Option<Client> {
         let client = self.places[place].client.take();
+        if client.as_ref().is_some_and(|client| client.is_counted) {
+            self.supervised.in_flight -= 1;
+        }
         // A number of the last request must not find the next client.
         self.places[place].sequence += 1;
         self.free.push(place);

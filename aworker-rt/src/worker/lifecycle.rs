@@ -1,6 +1,6 @@
 //! The steps of a worker's life, in a JavaScript scope.
 
-use crate::engine::{self, Loaded, Script, ScriptError, conversions, exceptions, stdio};
+use crate::engine::{self, Loaded, Script, ScriptError, conversions, exceptions, gauges, stdio};
 use crate::event_loop;
 
 use super::{Listener, WorkerOptions, serve};
@@ -27,7 +27,9 @@ pub(super) fn run(
     match live(scope, start, listeners, options) {
         Ok(status) => status,
         Err(error) => {
-            stdio::write_all(2, format!("{error}\n").as_bytes());
+            let text = format!("{error}\n");
+            gauges::last_words(&[text.trim_end().as_bytes()]);
+            stdio::write_all(2, text.as_bytes());
             FAILED
         }
     }

@@ -12,13 +12,16 @@ mod lifecycle;
 mod listener;
 mod serve;
 mod snapshot;
+pub mod supervised;
 mod warm_up;
 
 use std::path::PathBuf;
 
 pub use lifecycle::Start;
 pub use listener::{ListenAddress, Listener};
+pub(crate) use serve::retire;
 pub use snapshot::build_snapshot;
+pub use supervised::Supervision;
 
 use crate::engine::{Engine, ImportMap, Script, ScriptError};
 use crate::event_loop;
@@ -170,6 +173,14 @@ impl Worker {
         let status = engine.with_scope(|scope| lifecycle::run(scope, &start, listeners, options));
         std::mem::forget(self.engine);
         status
+    }
+
+    /// Puts the worker under a supervisor, before it runs.
+    ///
+    /// # Errors
+    /// The page of the gauges cannot be mapped.
+    pub fn supervise(&mut self, supervision: Supervision) -> std::io::Result<()> {
+        self.engine.with_scope(|scope| supervised::attach(scope, supervision))
     }
 
     /// Runs a program and returns its completion value as text: `aworker eval`.

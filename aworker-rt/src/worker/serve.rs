@@ -4,16 +4,17 @@
 //!   serving --SIGTERM or SIGINT--> draining --nothing in flight--> exit 0
 //!                                     |  \--DRAIN_TIMEOUT--------> exit 128 + signal
 //!                                     \--second signal-----------> _exit(128 + signal)
+//!   serving --retire-------------> draining, a signal drains as above --nothing in flight--> exit 0
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use crate::engine::{ScriptError, signals};
-use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready};
+use crate::engine::{ScriptError, gauges, signals, watchdog};
+use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready, Token};
 use crate::http;
 
-use super::{Listener, WorkerOptions};
+use super::{Listener, WorkerOptions, supervised};
 
 /// Longest time between a termination signal and the end: shorter than the
 /// grace that container engines give (docker 10 s, Kubernetes 30 s).
@@ -27,6 +28,8 @@ const HARD_END_SECONDS: u16 = 9;
 struct Termination {
     /// Readable once a signal has come.
     signal_fd: OwnedFd,
+    /// Its registration.
+    token: Token,
     phase: Phase,
 }
 
@@ -44,12 +47,20 @@ pub(super) fn serve(
     mut listeners: Vec<Listener>,
     options: &WorkerOptions,
 ) -> Result<i32, ScriptError> {
-    if let (true, Some(address)) = (listeners.is_empty(), &options.default_listen) {
+    // A supervisor hands in what is to be served, now or later.
+    if !supervised::exists(scope)
+        && let (true, Some(address)) = (listeners.is_empty(), &options.default_listen)
+    {
         listeners.push(Listener::bind(address).map_err(explain)?);
     }
     watch_signals(scope).map_err(explain)?;
     let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().clone()).collect();
     http::serve(scope, listeners, options.server).map_err(explain)?;
+    if supervised::exists(scope) {
+        let limit = Duration::from_millis(options.server.request_timeout_ms);
+        watchdog::start(scope, limit).map_err(explain)?;
+        supervised::serve(scope).map_err(explain)?;
+    }
     if let Some(tell) = options.on_listening {
         addresses.iter().for_each(tell);
     }
@@ -82,19 +93,38 @@ fn set_phase(scope: &mut v8::PinScope<'_, '_>, phase: Phase) {
 fn watch_signals(scope: &mut v8::PinScope<'_, '_>) -> std::io::Result<()> {
     let fd = signals::catch_termination(HARD_END_SECONDS)?;
     // Keeps the loop alive also while the listeners rest for want of descriptors.
-    event_loop::get(scope).reactor().register(fd.as_fd(), Interest::READ, Life::KeepsAlive, on_signal, 0)?;
-    scope.set_slot(Termination { signal_fd: fd, phase: Phase::Serving });
+    let reactor = event_loop::get(scope).reactor();
+    let token = reactor.register(fd.as_fd(), Interest::READ, Life::KeepsAlive, on_signal, 0)?;
+    scope.set_slot(Termination { signal_fd: fd, token, phase: Phase::Serving });
     Ok(())
+}
+
+/// Ends the worker when what it has begun is finished, without a hurry: connections between two requests go
+/// back to the supervisor.
+pub(crate) fn retire(scope: &mut v8::PinScope<'_, '_>) {
+    if phase(scope) != Phase::Serving {
+        return;
+    }
+    let Some(Termination { signal_fd, token, .. }) = scope.remove_slot::<Termination>() else { return };
+    let reactor = event_loop::get(scope).reactor();
+    reactor.deregister(token, signal_fd.as_fd());
+    // A signal is still heard, but no longer what the loop lives for. It was registered before, so it can be again.
+    let token =
+        reactor.register(signal_fd.as_fd(), Interest::READ, Life::Background, on_signal, 0).unwrap_or(token);
+    scope.set_slot(Termination { signal_fd, token, phase: Phase::Draining });
+    gauges::set(gauges::Gauge::Phase, gauges::Phase::Draining as u64);
+    http::retire(scope);
 }
 
 /// The first termination signal: no further connections, finish what runs.
 /// (The second one never comes here.)
 fn on_signal(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
-    if let Some(Termination { signal_fd, .. }) = scope.remove_slot::<Termination>() {
+    if let Some(Termination { signal_fd, token, .. }) = scope.remove_slot::<Termination>() {
         event_loop::get(scope).reactor().deregister(ready.token, signal_fd.as_fd());
         // The descriptor stays open: the handler of a second signal may write to it.
-        scope.set_slot(Termination { signal_fd, phase: Phase::Draining });
+        scope.set_slot(Termination { signal_fd, token, phase: Phase::Draining });
     }
+    gauges::set(gauges::Gauge::Phase, gauges::Phase::Draining as u64);
     event_loop::get(scope).timers().arm(DRAIN_TIMEOUT, Action { run: on_timeout, key: 0 });
     http::drain(scope);
     Checkpoint::Due

@@ -29,7 +29,7 @@ pub use kill::{SignalNumber, Target, kill};
 pub use pause::{pause, resume};
 pub use query::{Unreadable, list, processes, state};
 pub use run::Foreground;
-pub use start::{open_listeners, start};
+pub use start::{Supervised, open_listeners, start, start_supervised};
 pub use state::OciState;
 pub use status::{After, Status};
 pub use update::{Limits, RESOURCES_BYTES, update};

@@ -20,15 +20,34 @@ use crate::sandbox::gate::{Gate, WorkerStart};
 use crate::sandbox::plan::{HookPlan, ListenAddress, NamespaceKind, Plan, WorkloadPlan};
 use crate::sandbox::{hooks, seccomp_agent};
 use crate::seed::client::{Fork, receive_report, report_channel};
-use crate::seed::plan::WorkerPlan;
-use crate::seed::protocol::{ForkFds, Namespaces, Reaper, Report, Timeline};
+use crate::seed::plan::{WorkerLimits, WorkerPlan};
+use crate::seed::protocol::{ForkFds, Namespaces, Reaper, Report, SupervisionFds, Timeline};
 use crate::seed::registry::Registry;
 use crate::sys::pidfd::{pidfd_getfd, pidfd_open, pidfd_send_signal};
+
+/// A worker's ties to the supervisor of its pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Supervised<'a> {
+    /// The channel and the gauges.
+    pub fds: SupervisionFds<BorrowedFd<'a>>,
+    /// What the pool asks of its workers.
+    pub limits: WorkerLimits,
+}
 
 /// Starts a created container. `listeners` are sockets for a worker to accept on, besides those that
 /// `create` was handed; a program cannot be given any more at this point. Returns when a worker's start reached its
 /// milestones; a program has none.
 pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Result<Option<Timeline>> {
+    start_supervised(root, id, &borrow(listeners), None)
+}
+
+/// As [`start`], for a worker of a pool.
+pub fn start_supervised(
+    root: &StateRoot,
+    id: &ContainerId,
+    listeners: &[BorrowedFd<'_>],
+    supervised: Option<Supervised<'_>>,
+) -> Result<Option<Timeline>> {
     let dir = root.container(id);
     let _lock = dir.lock()?;
     let state = State::load(&dir)?;
@@ -56,8 +75,12 @@ pub fn start(root: &StateRoot, id: &ContainerId, listeners: &[OwnedFd]) -> Resul
         }
         WorkloadPlan::Worker { seed, listen } => {
             run_start_container(&plan, &state, init)?;
-            let worker = WorkerPlan { process: plan.process.clone(), listen: listen.clone() };
-            let starting = Starting { root, dir: &dir, state: &state, plan: &plan, init };
+            let worker = WorkerPlan {
+                process: plan.process.clone(),
+                listen: listen.clone(),
+                limits: supervised.map(|supervised| supervised.limits),
+            };
+            let starting = Starting { root, dir: &dir, state: &state, plan: &plan, init, supervised };
             Some(start_worker(&starting, seed, &worker, listeners)?)
         }
     };
@@ -73,13 +96,14 @@ struct Starting<'a> {
     state: &'a State,
     plan: &'a Plan,
     init: &'a ProcessId,
+    supervised: Option<Supervised<'a>>,
 }
 
 fn start_worker(
     starting: &Starting<'_>,
     seed: &str,
     worker: &WorkerPlan,
-    listeners: &[OwnedFd],
+    listeners: &[BorrowedFd<'_>],
 ) -> Result<Timeline> {
     let worker = worker.encode()?;
     // The seed first: if there is none, init need not hear of it.
@@ -101,9 +125,10 @@ fn start_worker(
             init: pidfd.as_fd(),
             cgroups: borrow(&cgroups),
             stdio: [inherited.stdio[0].as_fd(), inherited.stdio[1].as_fd(), inherited.stdio[2].as_fd()],
-            listeners: borrow(&inherited.listeners).into_iter().chain(borrow(listeners)).collect(),
+            listeners: borrow(&inherited.listeners).into_iter().chain(listeners.iter().copied()).collect(),
             report: workers_end.as_fd(),
             gate: gate.as_fd(),
+            supervision: starting.supervised.map(|supervised| supervised.fds),
         },
     })?;
     // Without this copy of ours a worker that dies without a word is noticed at once.

@@ -13,6 +13,19 @@ pub struct WorkerPlan {
     /// Where the worker listens in its own network namespace, besides the listeners it inherits.
     /// If both are empty it listens on `tcp://0.0.0.0:$PORT`.
     pub listen: Vec<ListenAddress>,
+    /// Limits that a supervisor sets.
+    pub limits: Option<WorkerLimits>,
+}
+
+/// What a pool asks of its workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLimits {
+    /// Milliseconds a handler has for the head of its response, also one that never yields.
+    pub request_timeout_ms: u64,
+    /// Most requests in flight; 0 for no limit.
+    pub concurrency: u32,
+    /// Requests after which the worker ends; 0 for no limit.
+    pub max_requests: u64,
 }
 
 impl WorkerPlan {
@@ -38,7 +51,7 @@ mod tests {
         let process = ProcessPlan { args: vec!["aworker".into(), "/app/w.js".into()], ..Default::default() };
         let listen =
             vec![ListenAddress::Tcp(([127, 0, 0, 1], 8080).into()), ListenAddress::Unix("/s".into())];
-        let plan = WorkerPlan { process, listen };
+        let plan = WorkerPlan { process, listen, limits: None };
         let bytes = plan.encode().unwrap();
         assert_eq!(WorkerPlan::decode(&bytes).unwrap(), plan);
         for length in 0..bytes.len() {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::describe;
 
 /// Version of the messages. A seed outlives an upgrade of the programs around it, so both sides check.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// First bytes of every packet.
 const MAGIC: [u8; 4] = *b"turf";
@@ -45,7 +45,7 @@ pub const MAX_CGROUPS: usize = 16;
 /// Most listeners that one worker inherits.
 pub const MAX_LISTENERS: usize = 32;
 /// Most descriptors in one packet; the kernel's own limit is 253.
-pub const MAX_FDS: usize = 8 + MAX_CGROUPS + MAX_LISTENERS;
+pub const MAX_FDS: usize = 11 + MAX_CGROUPS + MAX_LISTENERS;
 /// Longest text of a refusal in bytes; a longer one is cut.
 pub const MAX_TEXT: usize = 8 * 1024;
 
@@ -179,6 +179,12 @@ pub enum FdName {
     Gate,
     /// The worker's plan if it is not inline, at most one.
     Plan,
+    /// The worker's end of its supervisor's channel; the next two come with it.
+    Channel,
+    /// The supervisor's end, for a later supervisor to find.
+    Peer,
+    /// The page of the worker's gauges.
+    Gauges,
 }
 
 /// Why a seed did not fork, or why a worker did not get as far as user code.
@@ -335,6 +341,17 @@ pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> Result<M, ProtocolError> {
     }
 }
 
+/// What connects a worker with its supervisor.
+#[derive(Debug, Clone, Copy)]
+pub struct SupervisionFds<T> {
+    /// The worker's end of the channel.
+    pub channel: T,
+    /// The supervisor's end, for a later supervisor to find.
+    pub peer: T,
+    /// The page of the worker's gauges.
+    pub gauges: T,
+}
+
 /// The descriptors of a fork as the client has them.
 #[derive(Debug, Clone)]
 pub struct ForkFds<'a> {
@@ -350,6 +367,8 @@ pub struct ForkFds<'a> {
     pub report: BorrowedFd<'a>,
     /// The connection to init's gate.
     pub gate: BorrowedFd<'a>,
+    /// For a worker with a supervisor.
+    pub supervision: Option<SupervisionFds<BorrowedFd<'a>>>,
 }
 
 impl<'a> ForkFds<'a> {
@@ -365,6 +384,9 @@ impl<'a> ForkFds<'a> {
         ];
         all.extend(self.cgroups.iter().map(|fd| (FdName::Cgroup, *fd)));
         all.extend(self.listeners.iter().map(|fd| (FdName::Listener, *fd)));
+        if let Some(SupervisionFds { channel, peer, gauges }) = self.supervision {
+            all.extend([(FdName::Channel, channel), (FdName::Peer, peer), (FdName::Gauges, gauges)]);
+        }
         all
     }
 }
@@ -386,6 +408,8 @@ pub struct ReceivedFds {
     pub gate: OwnedFd,
     /// The plan if it is not inline.
     pub plan: Option<OwnedFd>,
+    /// For a worker with a supervisor.
+    pub supervision: Option<SupervisionFds<OwnedFd>>,
 }
 
 impl ForkRequest {
@@ -410,6 +434,14 @@ impl ForkRequest {
             plan: match self.plan {
                 PlanBytes::Inline(_) => None,
                 PlanBytes::Memfd(_) => Some(take_one(&mut named, FdName::Plan)?),
+            },
+            supervision: match named.iter().any(|(name, _)| *name == FdName::Channel) {
+                false => None,
+                true => Some(SupervisionFds {
+                    channel: take_one(&mut named, FdName::Channel)?,
+                    peer: take_one(&mut named, FdName::Peer)?,
+                    gauges: take_one(&mut named, FdName::Gauges)?,
+                }),
             },
         };
         match named.first() {

@@ -263,6 +263,7 @@ impl World {
                 listeners: Vec::new(),
                 report: ends.report_end.as_fd(),
                 gate: ends.gate_end.as_fd(),
+                supervision: None,
             },
         }
     }
@@ -298,7 +299,7 @@ fn plan(arguments: &[&str]) -> Vec<u8> {
         umask: 0o022,
         ..ProcessPlan::default()
     };
-    WorkerPlan { process, listen: Vec::new() }.encode().unwrap()
+    WorkerPlan { process, listen: Vec::new(), limits: None }.encode().unwrap()
 }
 
 impl Worker {
