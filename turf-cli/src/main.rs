@@ -48,6 +48,7 @@ fn close_inherited(command: &Command) -> Result<()> {
         Command::Create(create) => create.inherited().count,
         Command::Run(run) => run.create.inherited().count,
         Command::Exec(exec) => exec.inherited(),
+        Command::Pool(pool) => pool.inherited(),
         Command::Spec(_)
         | Command::Start(_)
         | Command::State(_)

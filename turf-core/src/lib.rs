@@ -9,6 +9,7 @@ pub mod container;
 pub mod error;
 pub mod fault;
 pub mod limits;
+pub mod pool;
 pub mod root;
 pub mod sandbox;
 pub mod seed;

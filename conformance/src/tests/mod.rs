@@ -9,6 +9,7 @@ mod hooks;
 mod init;
 mod isolation;
 mod lifecycle;
+mod pool;
 mod process;
 mod resources;
 mod seed;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Test> {
         failure::TESTS,
         faults::TESTS,
         seed::TESTS,
+        pool::TESTS,
     ]
     .concat()
 }

@@ -2,6 +2,7 @@
 //!
 //! This file has the globals and the small verbs; `process`, `update` and `seed` have the large ones.
 
+mod pool;
 mod process;
 mod seed;
 #[cfg(test)]
@@ -16,6 +17,8 @@ use turf_core::container::CgroupManager;
 
 use crate::log::{Log, LogFormat};
 
+pub use pool::parse_config as parse_pool_config;
+pub use pool::{Pool, PoolEvents, PoolList, PoolLogs, PoolRun, PoolScale, PoolStatus};
 pub use process::{Create, Exec, Run, Start};
 pub use seed::{Seed, SeedList, SeedStart};
 pub use update::Update;
@@ -135,6 +138,9 @@ pub enum Command {
     /// Start, list and stop seeds: the warm processes that workers are forked from.
     #[command(subcommand)]
     Seed(Seed),
+    /// Run a script or a bundle with as many workers as are needed, on one port.
+    #[command(subcommand)]
+    Pool(Box<Pool>),
     /// Print what this runtime supports as JSON.
     Features,
     /// Refused: the processes of a container cannot be saved.

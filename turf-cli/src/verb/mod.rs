@@ -8,6 +8,7 @@ mod features;
 mod kill;
 mod list;
 mod pause;
+mod pool;
 mod ps;
 mod run;
 mod seed;
@@ -51,6 +52,7 @@ pub fn run(globals: &Globals, command: Command, log: &Log) -> Result<u8> {
         Command::Resume(one) => pause::resume(&root()?, &one)?,
         Command::Update(update) => update::run(&root()?, update)?,
         Command::Seed(command) => seed::run(&root()?, command)?,
+        Command::Pool(pool) => return pool::run(&root()?, *pool),
         Command::Features => features::run()?,
         Command::Checkpoint(_) => {
             bail!("checkpoint: is not supported: turf cannot save the processes of a container")

@@ -16,7 +16,7 @@ use oci_spec::runtime::{Process, Spec};
 use serde_json::Value;
 
 use crate::error::{Error, Operation, Result};
-pub use workload::{WorkerSettings, Workload};
+pub use workload::{POOL, WorkerSettings, Workload};
 
 /// The configuration's name in the bundle.
 pub const CONFIG_NAME: &str = "config.json";

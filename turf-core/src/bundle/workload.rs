@@ -13,6 +13,8 @@ pub const WORKLOAD: &str = "io.turf.workload";
 pub const SEED: &str = "io.turf.seed";
 /// Where a worker listens.
 pub const LISTEN: &str = "io.turf.listen";
+/// The pool that a worker belongs to; for those who look at it.
+pub const POOL: &str = "io.turf.pool";
 
 /// The program whose name makes a worker bundle.
 const AWORKER: &str = "aworker";

@@ -57,6 +57,21 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// How many processes the kernel has killed for want of memory; 0 for a container without a memory group.
+    pub fn oom_kills(&self) -> Result<u64> {
+        let group = self.groups.iter().find(|group| group.version == Version::V2 || group.has("memory"));
+        let Some(group) = group else { return Ok(0) };
+        match group.version {
+            Version::V2 => Ok(kills(&group.directory)?.unwrap_or(0)),
+            Version::V1 => match read_file(&group.directory.join("memory.oom_control")) {
+                Err(error) if is_gone(&error) => Ok(0),
+                text => Ok(field(&text?, "oom_kill").unwrap_or(0)),
+            },
+        }
+    }
+}
+
 fn watch_v1(directory: &Path) -> Result<Source> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let event = EventFd::from_value_and_flags(0, flags).operation(|| "make an eventfd")?;

@@ -109,6 +109,34 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     owned(fd)
 }
 
+/// accept4(2), close-on-exec and not blocking.
+pub fn accept_nonblocking(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: null pointers ask accept4(2) not to report the peer's address.
+    let fd =
+        unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    owned(fd)
+}
+
+/// How many connections wait to be accepted: `tcpi_unacked` of `TCP_INFO` on a listening socket (tcp(7)). Fails for
+/// other sockets.
+pub fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: tcp_info is plain data of C for which all zeroes are valid.
+    let mut info: libc::tcp_info = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut len = mem::size_of_val(&info) as libc::socklen_t;
+    // SAFETY: `info` and `len` describe a writable tcp_info, which is what TCP_INFO fills in.
+    check(unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(info.tcpi_unacked)
+}
+
 /// setsockopt(2): bounds every later receive and send on the socket (`EAGAIN` afterwards).
 pub fn set_timeout(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
     let value = libc::timeval {

@@ -1,0 +1,556 @@
+//! Pools: from zero to many and back, every way to share a port, every way to die, and no request lost.
+
+use std::fs;
+use std::io::PipeReader;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::case::{Case, text};
+use crate::http::{self, Client};
+use crate::runtime::Running;
+use crate::suite::tests;
+use crate::{host, wait};
+
+tests! { "pool";
+    Turf:
+        a_pool_serves_from_zero_and_goes_back_to_zero,
+        waiting_requests_grow_a_pool_to_its_maximum,
+        eight_requests_reach_eight_workers_in_order,
+        one_socket_for_each_slot_loses_nothing_when_the_pool_shrinks,
+        a_disposable_worker_serves_one_request,
+        what_is_above_the_queue_is_refused_quickly,
+        a_script_that_does_not_yield_is_interrupted_and_answered_with_504,
+        each_kind_of_death_is_named_and_the_worker_replaced,
+        a_script_that_cannot_start_ends_in_a_degraded_pool,
+        a_reload_under_load_loses_no_request,
+        a_reload_to_a_broken_script_keeps_the_old_one,
+        scaling_under_load_loses_no_request,
+        a_supervisor_that_is_killed_is_replaced_and_no_request_is_lost,
+        a_quiet_pool_is_not_woken,
+        a_warm_pool_has_its_seeds_state_in_every_worker,
+        worker_limits_are_those_of_the_flags,
+        a_pool_on_a_unix_socket_serves,
+        a_second_pool_of_the_same_name_and_bad_flags_are_refused;
+}
+
+/// What most pools serve.
+const SCRIPT: &str = "\
+let served = 0;
+const me = crypto.randomUUID();
+addEventListener('fetch', (event) => {
+  const path = new URL(event.request.url).pathname;
+  served += 1;
+  if (path === '/me') return event.respondWith(new Response(me));
+  if (path === '/spin') for (;;);
+  if (path === '/late') setTimeout(() => { throw new Error('too late'); }, 0);
+  if (path === '/heap') { const all = []; for (;;) all.push(new Array(100000).fill(1.5)); }
+  if (path === '/hold') return event.respondWith(new Promise(() => {}));
+  if (path === '/slow') return event.respondWith(new Promise((done) =>
+    setTimeout(() => done(new Response(me)), 200)));
+  event.respondWith(new Response(`VERSION ${served}`));
+});
+";
+
+struct Pool {
+    name: String,
+    address: SocketAddr,
+    script: PathBuf,
+    events: PipeReader,
+    follower: Running,
+    seen: Vec<Value>,
+}
+
+impl Pool {
+    /// Writes the script and starts a pool of it in the background.
+    fn start(case: &mut Case, script: &str, flags: &[&str]) -> Result<Pool> {
+        let name = case.id("pool");
+        case.forget(&name);
+        let directory = case.bundle_path();
+        fs::create_dir_all(&directory)?;
+        let path = directory.join("app.js");
+        fs::write(&path, script.replace("VERSION", "one"))?;
+        let address = http::free_address()?;
+        Pool::run(case, &name, &path, address, flags)
+    }
+
+    fn run(
+        case: &mut Case,
+        name: &str,
+        script: &std::path::Path,
+        address: SocketAddr,
+        flags: &[&str],
+    ) -> Result<Pool> {
+        let listen = address.to_string();
+        let arguments = ["pool", "run", text(script)?, "--name", name, "--listen", &listen, "--detach"];
+        case.runtime.ok(&[&arguments[..], flags].concat())?;
+        let (events, writer) = std::io::pipe().context("make a pipe")?;
+        let follower =
+            case.runtime.spawn_with(&["pool", "events", "--follow", name], None, Some(writer.into()))?;
+        Ok(Pool {
+            name: name.to_owned(),
+            address,
+            script: script.to_owned(),
+            events,
+            follower,
+            seen: Vec::new(),
+        })
+    }
+
+    /// The next event for which `wanted` holds; those before it are kept as seen.
+    fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let end = Instant::now() + wait::STEP;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = wait::line(&mut self.events, left)
+                .with_context(|| format!("no event {what} after {:#?}", self.seen))?;
+            let event: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+            self.seen.push(event.clone());
+            if wanted(&event) {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn wait_for_event(&mut self, name: &str) -> Result<Value> {
+        self.wait_for(name, |event| event["event"] == name)
+    }
+
+    fn status(&self, case: &mut Case) -> Result<Value> {
+        let printed = case.runtime.ok(&["pool", "status", "--format", "json", &self.name])?.stdout;
+        Ok(serde_json::from_str(&printed)?)
+    }
+
+    fn workers(&self, case: &mut Case) -> Result<Vec<Value>> {
+        let status = self.status(case)?;
+        status["workers"].as_array().cloned().context("the status has no workers")
+    }
+
+    /// Ends the pool, and the follower of its events with it; nothing may be left.
+    fn drain(self, case: &mut Case) -> Result<()> {
+        case.runtime.ok(&["pool", "drain", &self.name])?;
+        self.follower.finish()?.success()?;
+        let listed = case.runtime.ok(&["list", "--quiet"])?;
+        ensure!(listed.stdout.trim().is_empty(), "containers are left: {listed}");
+        case.runtime.ok(&["pool", "rm", &self.name]).map(drop)
+    }
+}
+
+/// Clients that ask again and again on kept connections, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Load {
+    fn on(address: SocketAddr, clients: usize) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let clients = (0..clients)
+            .map(|_| {
+                let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+                thread::spawn(move || {
+                    let mut client = Client::connect(address)?;
+                    while !stop.load(Ordering::Relaxed) {
+                        let response = client.get("/load")?;
+                        ensure!(response.status == 200, "{response:?}");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        // The server may end a connection, if it says so.
+                        if response.header("connection") == Some("close") {
+                            client = Client::connect(address)?;
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        Load { stop, answered, clients }
+    }
+
+    /// Waits until `count` further requests were answered.
+    fn wait_for_answers(&self, count: u64) -> Result<()> {
+        let goal = self.answered.load(Ordering::Relaxed) + count;
+        let end = Instant::now() + wait::STEP;
+        while self.answered.load(Ordering::Relaxed) < goal {
+            ensure!(Instant::now() < end, "the clients get no answers");
+            ensure!(!self.clients.iter().any(JoinHandle::is_finished), "a client has failed");
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Ends the clients; an error if one request was not answered with 200.
+    fn finish(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        }
+        Ok(self.answered.load(Ordering::Relaxed))
+    }
+}
+
+fn a_pool_serves_from_zero_and_goes_back_to_zero(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--idle-timeout", "300ms", "--max", "2"])?;
+    ensure!(pool.workers(case)?.is_empty(), "a worker before the first connection");
+    for _ in 0..2 {
+        ensure!(http::get(pool.address, "/")?.text()? == "one 1");
+        pool.wait_for_event("ready")?;
+        let exit = pool.wait_for_event("exit")?;
+        ensure!(exit["reason"] == "idle" && exit["status"] == 0 && exit["requests"] == 1, "{exit}");
+    }
+    ensure!(pool.workers(case)?.is_empty());
+    pool.drain(case)
+}
+
+fn waiting_requests_grow_a_pool_to_its_maximum(case: &mut Case) -> Result<()> {
+    let pool = Pool::start(case, SCRIPT, &["--max", "4", "--concurrency", "1"])?;
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let address = pool.address;
+            thread::spawn(move || -> Result<String> {
+                let response = http::get(address, "/slow")?;
+                ensure!(response.status == 200, "{response:?}");
+                Ok(response.text()?.to_owned())
+            })
+        })
+        .collect();
+    let mut workers = Vec::new();
+    for client in clients {
+        workers.push(client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??);
+    }
+    workers.sort();
+    workers.dedup();
+    ensure!(workers.len() > 1 && workers.len() <= 4, "{} workers answered", workers.len());
+    let listed = case.runtime.ok(&["list", "--quiet"])?;
+    ensure!(listed.lines().iter().all(|id| id.starts_with(&pool.name)), "{listed}");
+    pool.drain(case)
+}
+
+fn eight_requests_reach_eight_workers_in_order(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--dispatch", "rr", "--min", "8", "--max", "8"])?;
+    for _ in 0..8 {
+        pool.wait_for_event("ready")?;
+    }
+    let ask = || -> Result<String> { Ok(http::get(pool.address, "/me")?.text()?.to_owned()) };
+    let first: Vec<String> = (0..8).map(|_| ask()).collect::<Result<_>>()?;
+    let second: Vec<String> = (0..8).map(|_| ask()).collect::<Result<_>>()?;
+    ensure!(first == second, "another order: {first:?} {second:?}");
+    let mut all = first;
+    all.sort();
+    all.dedup();
+    ensure!(all.len() == 8, "{} workers answered", all.len());
+    pool.drain(case)
+}
+
+fn one_socket_for_each_slot_loses_nothing_when_the_pool_shrinks(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--dispatch", "reuseport", "--min", "4", "--max", "4"])?;
+    for _ in 0..4 {
+        pool.wait_for_event("ready")?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let (address, stopped) = (pool.address, Arc::clone(&stop));
+    // A connection for each request: every one goes through a queue.
+    let client = thread::spawn(move || -> Result<u64> {
+        let mut count = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            ensure!(http::get(address, "/")?.status == 200);
+            count += 1;
+        }
+        Ok(count)
+    });
+    case.runtime.ok(&["pool", "scale", &pool.name, "--min", "1", "--max", "1"])?;
+    for _ in 0..3 {
+        pool.wait_for_event("exit")?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let count = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
+    ensure!(count > 0);
+    pool.drain(case)
+}
+
+fn a_disposable_worker_serves_one_request(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--disposable", "--max", "4", "--spare", "2"])?;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let response = http::get(pool.address, "/me")?;
+        ensure!(response.header("connection") == Some("close"), "{response:?}");
+        seen.push(response.text()?.to_owned());
+        let exit = pool.wait_for_event("exit")?;
+        ensure!(exit["requests"] == 1 && exit["expected"] == true, "{exit}");
+    }
+    seen.sort();
+    seen.dedup();
+    ensure!(seen.len() == 4, "a worker served twice");
+    pool.drain(case)
+}
+
+fn what_is_above_the_queue_is_refused_quickly(case: &mut Case) -> Result<()> {
+    let flags = ["--max", "1", "--concurrency", "1", "--max-queue", "2", "--timeout", "20s"];
+    let mut pool = Pool::start(case, SCRIPT, &flags)?;
+    let mut held = Client::connect(pool.address)?;
+    held.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    pool.wait_for_event("ready")?;
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let mut client = Client::connect(pool.address)?;
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        clients.push(client);
+    }
+    let begun = Instant::now();
+    let mut refused = 0;
+    for client in &mut clients {
+        if !client.silent_for(Duration::from_millis(1500)) {
+            let response = client.receive()?;
+            ensure!(response.status == 503 && response.header("retry-after") == Some("1"), "{response:?}");
+            refused += 1;
+        }
+        if refused == 3 {
+            break;
+        }
+    }
+    ensure!(refused >= 3, "{refused} of 6 were refused after {:?}", begun.elapsed());
+    let event = pool.wait_for_event("refuse")?;
+    ensure!(event["connections"].as_u64() > Some(0), "{event}");
+    case.runtime.ok(&["pool", "stop", &pool.name])?;
+    pool.follower.finish()?.success()?;
+    case.runtime.ok(&["pool", "rm", &pool.name]).map(drop)
+}
+
+fn a_script_that_does_not_yield_is_interrupted_and_answered_with_504(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--timeout", "300ms", "--max", "1"])?;
+    let response = http::get(pool.address, "/spin")?;
+    ensure!(response.status == 504, "{response:?}");
+    let exit = pool.wait_for_event("exit")?;
+    ensure!(exit["reason"] == "its script did not yield and was interrupted", "{exit}");
+    ensure!(exit["last_words"].as_str().is_some_and(|words| words.contains("/spin")), "{exit}");
+    ensure!(http::get(pool.address, "/")?.status == 200);
+    // One that yields and never answers costs its worker nothing.
+    let worker = http::get(pool.address, "/me")?.text()?.to_owned();
+    ensure!(http::get(pool.address, "/hold")?.status == 504);
+    ensure!(http::get(pool.address, "/me")?.text()? == worker, "the worker was replaced");
+    pool.drain(case)
+}
+
+fn each_kind_of_death_is_named_and_the_worker_replaced(case: &mut Case) -> Result<()> {
+    let script = format!(
+        "setTimeout(() => {{}}, 0);\n{SCRIPT}\nlet outside;\naddEventListener('message', () => {{}});\n"
+    );
+    let mut pool = Pool::start(case, &script, &["--min", "1", "--max", "1", "--memory", "96M"])?;
+    pool.wait_for_event("ready")?;
+    // Killed by the kernel at the control group's limit, in the middle of a request.
+    ensure!(http::get(pool.address, "/heap").is_err(), "an answer of a worker without memory");
+    let exit = pool.wait_for_event("exit")?;
+    let reason = exit["reason"].as_str().unwrap_or_default();
+    ensure!(reason.starts_with("out of memory"), "{exit}");
+    ensure!(exit["request"].as_str().is_some_and(|request| request.contains("/heap")), "{exit}");
+    pool.wait_for_event("ready")?;
+    ensure!(http::get(pool.address, "/")?.status == 200);
+    // Killed from outside.
+    let worker = pool.workers(case)?;
+    let pid = worker[0]["worker_pid"].as_i64().context("the worker has no pid")?;
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
+    let exit = pool.wait_for_event("exit")?;
+    ensure!(exit["reason"] == "killed by a signal" && exit["signal"] == 9, "{exit}");
+    pool.wait_for_event("ready")?;
+    ensure!(http::get(pool.address, "/")?.status == 200);
+    pool.drain(case)?;
+
+    // An error of the script's own, outside of any request.
+    let script = "setTimeout(() => { throw new Error('as planned'); }, 100);\n".to_owned() + SCRIPT;
+    let mut pool = Pool::start(case, &script, &["--min", "1", "--max", "1"])?;
+    let exit = pool.wait_for_event("exit")?;
+    ensure!(exit["reason"] == "uncaught error" && exit["status"] == 1, "{exit}");
+    let words = exit["last_words"].as_str().unwrap_or_default();
+    ensure!(words.contains("as planned") && words.contains("app.js:1"), "{exit}");
+    pool.drain(case)
+}
+
+fn a_script_that_cannot_start_ends_in_a_degraded_pool(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, "throw new Error('never');\n", &["--max", "2"])?;
+    let mut client = Client::connect(pool.address)?;
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    pool.wait_for_event("degraded")?;
+    let response = client.receive()?;
+    ensure!(response.status == 503 && response.header("retry-after").is_some(), "{response:?}");
+    let exit = pool.seen.iter().find(|event| event["event"] == "exit").context("no worker has ended")?;
+    ensure!(exit["reason"] == "failed to start", "{exit}");
+    ensure!(exit["last_words"].as_str().is_some_and(|words| words.contains("never")), "{exit}");
+    let status = pool.status(case)?;
+    ensure!(status["state"] == "degraded", "{status}");
+    ensure!(status["started"].as_u64() < Some(20), "a busy loop: {status}");
+    pool.drain(case)
+}
+
+fn a_reload_under_load_loses_no_request(case: &mut Case) -> Result<()> {
+    let pool = Pool::start(case, SCRIPT, &["--min", "2", "--max", "2"])?;
+    let load = Load::on(pool.address, 4);
+    load.wait_for_answers(50)?;
+    for version in ["two", "three"] {
+        fs::write(&pool.script, SCRIPT.replace("VERSION", version))?;
+        case.runtime.ok(&["pool", "reload", &pool.name])?;
+        load.wait_for_answers(50)?;
+        let text = http::get(pool.address, "/")?.text()?.to_owned();
+        ensure!(text.starts_with(version), "{text} after the reload to {version}");
+    }
+    load.finish()?;
+    pool.drain(case)
+}
+
+fn a_reload_to_a_broken_script_keeps_the_old_one(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "1", "--max", "2"])?;
+    pool.wait_for_event("ready")?;
+    let load = Load::on(pool.address, 2);
+    fs::write(&pool.script, "throw new Error('broken');\n")?;
+    case.runtime.refused(&["pool", "reload", &pool.name], &["reload failed"])?;
+    load.wait_for_answers(50)?;
+    load.finish()?;
+    fs::write(&pool.script, SCRIPT.replace("VERSION", "mended"))?;
+    case.runtime.ok(&["pool", "reload", &pool.name])?;
+    ensure!(http::get(pool.address, "/")?.text()?.starts_with("mended"));
+    pool.drain(case)
+}
+
+fn scaling_under_load_loses_no_request(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "1", "--max", "4"])?;
+    pool.wait_for_event("ready")?;
+    let load = Load::on(pool.address, 4);
+    for _ in 0..10 {
+        case.runtime.ok(&["pool", "scale", &pool.name, "--min", "4", "--max", "4"])?;
+        load.wait_for_answers(20)?;
+        case.runtime.ok(&["pool", "scale", &pool.name, "--min", "1", "--max", "1"])?;
+        load.wait_for_answers(20)?;
+    }
+    load.finish()?;
+    pool.drain(case)
+}
+
+fn a_supervisor_that_is_killed_is_replaced_and_no_request_is_lost(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "2", "--max", "2"])?;
+    for _ in 0..2 {
+        pool.wait_for_event("ready")?;
+    }
+    let load = Load::on(pool.address, 4);
+    load.wait_for_answers(50)?;
+    let supervisor = pool.status(case)?["pid"].as_i64().context("no pid")?;
+    kill(Pid::from_raw(i32::try_from(supervisor)?), Signal::SIGKILL)?;
+    // Its end closes the connection of the one who follows the events.
+    pool.follower.finish()?.success()?;
+    load.wait_for_answers(50)?;
+    fs::write(&pool.script, SCRIPT.replace("VERSION", "two"))?;
+    let flags = ["--min", "2", "--max", "2"];
+    let mut second = Pool::run(case, &pool.name, &pool.script, pool.address, &flags)?;
+    let adopted = second.wait_for_event("adopted")?;
+    ensure!(adopted["workers"] == 2, "{adopted}");
+    second.wait_for_event("reloaded")?;
+    load.wait_for_answers(50)?;
+    load.finish()?;
+    ensure!(http::get(second.address, "/")?.text()?.starts_with("two"));
+    second.drain(case)
+}
+
+fn a_quiet_pool_is_not_woken(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "1", "--max", "2"])?;
+    pool.wait_for_event("ready")?;
+    http::get(pool.address, "/")?;
+    let status = pool.status(case)?;
+    let supervisor = i32::try_from(status["pid"].as_i64().context("no pid")?)?;
+    let worker = i32::try_from(status["workers"][0]["worker_pid"].as_i64().context("no worker")?)?;
+    let switches =
+        |pid| -> Result<u64> { Ok(host::field(pid, "status", "voluntary_ctxt_switches")?.trim().parse()?) };
+    // It becomes quiet after a while; then a second must pass without a wake-up.
+    let mut before = (switches(supervisor)?, switches(worker)?);
+    for _ in 0..10 {
+        let (never, _writer) = std::io::pipe().context("make a pipe")?;
+        wait::readable_within(&never, Duration::from_secs(1));
+        let now = (switches(supervisor)?, switches(worker)?);
+        if now == before {
+            // And a request wakes the supervisor through the worker: its count is right at once.
+            let mut client = Client::connect(pool.address)?;
+            client.get("/")?;
+            ensure!(pool.status(case)?["requests"] == 2);
+            drop(client);
+            return pool.drain(case);
+        }
+        before = now;
+    }
+    bail!("the supervisor or the worker of a quiet pool wakes every second")
+}
+
+fn a_warm_pool_has_its_seeds_state_in_every_worker(case: &mut Case) -> Result<()> {
+    let script = "\
+const state = 'VERSION ' + crypto.randomUUID();
+addEventListener('fetch', (event) => event.respondWith(new Response(state)));
+";
+    let mut pool = Pool::start(case, script, &["--warm", "--dispatch", "rr", "--min", "3", "--max", "3"])?;
+    for _ in 0..3 {
+        pool.wait_for_event("ready")?;
+    }
+    let ask = |address| -> Result<String> { Ok(http::get(address, "/")?.text()?.to_owned()) };
+    let first = ask(pool.address)?;
+    for _ in 0..3 {
+        ensure!(ask(pool.address)? == first, "the workers have states of their own");
+    }
+    fs::write(&pool.script, script.replace("VERSION", "two"))?;
+    case.runtime.ok(&["pool", "reload", &pool.name])?;
+    let second = ask(pool.address)?;
+    ensure!(second.starts_with("two"), "{second}");
+    pool.drain(case)?;
+    let seeds = case.runtime.ok(&["seed", "list", "--quiet"])?;
+    ensure!(!seeds.stdout.contains("pool-"), "a seed of the pool's own is left: {seeds}");
+    Ok(())
+}
+
+fn worker_limits_are_those_of_the_flags(case: &mut Case) -> Result<()> {
+    let flags = ["--min", "1", "--max", "1", "--memory", "80M", "--cpu", "0.5"];
+    let mut pool = Pool::start(case, SCRIPT, &flags)?;
+    pool.wait_for_event("ready")?;
+    let worker = pool.workers(case)?[0]["worker_pid"].as_i64().context("no worker")?;
+    let pid = i32::try_from(worker)?;
+    let memory = host::cgroup_value(pid, "memory", "memory.limit_in_bytes", "memory.max")?;
+    ensure!(memory == (80u64 << 20).to_string(), "{memory}");
+    let quota = host::cgroup_value(pid, "cpu", "cpu.cfs_quota_us", "cpu.max")?;
+    ensure!(quota.starts_with("50000"), "{quota}");
+    pool.drain(case)
+}
+
+fn a_pool_on_a_unix_socket_serves(case: &mut Case) -> Result<()> {
+    use std::io::{Read, Write};
+    let socket = case.directory().join("pool.sock");
+    let address = format!("unix://{}", socket.display());
+    let pool = Pool::start(case, SCRIPT, &["--listen", &address])?;
+    let mut client = std::os::unix::net::UnixStream::connect(&socket)?;
+    client.set_read_timeout(Some(wait::STEP))?;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("one 1"), "{answer}");
+    pool.drain(case)?;
+    ensure!(!socket.exists(), "the socket's file is left");
+    Ok(())
+}
+
+fn a_second_pool_of_the_same_name_and_bad_flags_are_refused(case: &mut Case) -> Result<()> {
+    let pool = Pool::start(case, SCRIPT, &[])?;
+    let script = text(&pool.script)?.to_owned();
+    let run = ["pool", "run", &script, "--name", &pool.name, "--listen"];
+    case.runtime.refused(&[&run[..], &["127.0.0.1:0"]].concat(), &["runs already"])?;
+    let taken = pool.address.to_string();
+    let other = ["pool", "run", &script, "--name", "other", "--listen", &taken];
+    case.runtime.refused(&other, &["address already in use"])?;
+    case.runtime.refused(&["pool", "run", &script], &["--listen"])?;
+    case.runtime.refused(&["pool", "run", "/nowhere.js", "--listen", "127.0.0.1:0"], &["/nowhere.js"])?;
+    case.runtime
+        .refused(&[&other[..6], &["127.0.0.1:0", "--min", "3", "--max", "2"]].concat(), &["--min"])?;
+    case.runtime.refused(&["pool", "status", "unknown"], &["does not run"])?;
+    case.runtime.refused(&["pool", "rm", &pool.name], &["runs already"])?;
+    pool.drain(case)
+}

@@ -1,0 +1,582 @@
+//! Workers' beginnings and ends.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use nix::sys::epoll::EpollFlags;
+use serde_json::json;
+
+use super::channel::{Channel, tag};
+use super::config::Dispatch;
+use super::gauges::{Gauges, word};
+use super::place::{Record, WorkerRecord};
+use super::policy::Phase;
+use super::source;
+use super::supervisor::{DEGRADED_AFTER, Ending, Reload, Source, Supervisor, TERM_GRACE, duplicate};
+use super::worker::{Ended, Leaving, NewWorker, Worker, reason};
+use crate::container::process::ProcessId;
+use crate::container::state::State;
+use crate::container::{self, CgroupOptions, CreateOptions, Force, Supervised};
+use crate::error::{Operation, Result};
+use crate::root::ContainerId;
+use crate::sandbox::compile::{Keyring, RootEntry};
+use crate::sandbox::init::Created;
+use crate::seed::protocol::SupervisionFds;
+use crate::seed::registry::{Registry, SeedSource};
+use crate::sys::pidfd::pidfd_send_signal;
+
+/// A sandbox that waits for a worker.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub number: u64,
+    pub generation: u32,
+    pub id: ContainerId,
+    pub created: Created,
+}
+
+impl Supervisor {
+    /// Makes sandboxes ready, as many as are wanted beside the workers.
+    pub(super) fn refill_spares(&mut self) {
+        if self.ending != Ending::No || self.failures.held_back_ms(Instant::now()) > 0 {
+            return;
+        }
+        let live = self.workers.values().filter(|worker| worker.phase != Phase::Draining).count() as u32;
+        let wanted = self.config.spare.min(self.config.bounds.max.saturating_sub(live)) as usize;
+        while self.spares.len() < wanted {
+            match self.make_spare() {
+                Ok(spare) => self.spares.push_back(spare),
+                Err(error) => {
+                    let words = error.to_string();
+                    self.event("create-failed", None, json!({ "error": words }));
+                    self.fail();
+                    return;
+                }
+            }
+        }
+        self.remember();
+    }
+
+    /// The proof that sandboxes can be made of the configuration.
+    pub(super) fn make_first_spare(&mut self) -> Result<()> {
+        let spare = self.make_spare()?;
+        self.spares.push_back(spare);
+        Ok(())
+    }
+
+    fn make_spare(&mut self) -> Result<Spare> {
+        let number = self.next_number;
+        self.next_number += 1;
+        let id = self.place.name().worker(self.generation, number)?;
+        let options = CreateOptions {
+            bundle: &self.bundle,
+            pid_file: None,
+            console_socket: None,
+            pidfd_socket: None,
+            preserve_fds: 0,
+            listen_fds: 0,
+            keyring: Keyring::New,
+            root_entry: RootEntry::Pivot,
+            cgroups: CgroupOptions::default(),
+        };
+        let created = container::create(&self.root, &id, options)?;
+        Ok(Spare { number, generation: self.generation, id, created })
+    }
+
+    pub(super) fn discard_spares(&mut self) {
+        for spare in std::mem::take(&mut self.spares) {
+            self.delete(&spare.id);
+        }
+    }
+
+    /// Deletes a container; what goes wrong is an event.
+    fn delete(&mut self, id: &ContainerId) {
+        match container::delete(&self.root, id, Force::Yes) {
+            Ok(warnings) => {
+                for warning in warnings {
+                    self.event("warning", Some(id.as_str()), json!({ "error": warning.to_string() }));
+                }
+            }
+            Err(error) => {
+                self.event("delete-failed", Some(id.as_str()), json!({ "error": error.to_string() }))
+            }
+        }
+    }
+
+    /// Starts a worker; whether that went well so far.
+    pub(super) fn start_worker(&mut self) -> bool {
+        let spare = match self.spares.pop_front().map_or_else(|| self.make_spare(), Ok) {
+            Ok(spare) => spare,
+            Err(error) => {
+                self.event("create-failed", None, json!({ "error": error.to_string() }));
+                self.fail();
+                return false;
+            }
+        };
+        let id = spare.id.clone();
+        match self.fork_into(spare) {
+            Ok(worker) => {
+                self.totals.started += 1;
+                let details = json!({ "pid": worker.init_pid, "generation": worker.generation });
+                self.event("start", Some(id.as_str()), details);
+                self.workers.insert(worker.number, worker);
+                self.remember();
+                true
+            }
+            Err(error) => {
+                self.delete(&id);
+                let _ = std::fs::remove_file(self.place.gauges(&id));
+                self.event("start-failed", Some(id.as_str()), json!({ "error": error.to_string() }));
+                self.fail();
+                if self.reload.is_some() {
+                    self.abandon_reload(&error.to_string());
+                }
+                false
+            }
+        }
+    }
+
+    fn fork_into(&mut self, spare: Spare) -> Result<Worker> {
+        let Spare { number, generation, id, created } = spare;
+        let gauges_path = self.place.gauges(&id);
+        let gauges = Gauges::create(&gauges_path).operation(|| format!("make {}", gauges_path.display()))?;
+        let (channel, theirs) = Channel::pair().operation(|| "make a channel for a worker")?;
+        let peer = duplicate(&channel, "a worker's channel")?;
+        let slot = self.free_slot();
+        let initial: Vec<u32> = match self.config.dispatch {
+            Dispatch::Shared if !self.config.passes_connections() => {
+                self.sockets.iter().map(|socket| socket.number).collect()
+            }
+            _ => Vec::new(),
+        };
+        let listeners: Vec<BorrowedFd<'_>> =
+            self.sockets.iter().filter(|socket| initial.contains(&socket.number)).map(AsFd::as_fd).collect();
+        let supervised = Supervised {
+            fds: SupervisionFds { channel: theirs.as_fd(), peer: peer.as_fd(), gauges: gauges.as_fd() },
+            limits: self.config.worker_limits(chance(number)),
+        };
+        container::start_supervised(&self.root, &id, &listeners, Some(supervised))?;
+        self.poller.add(&created.pidfd, EpollFlags::EPOLLIN, Source::Init(number))?;
+        self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(number))?;
+        Ok(Worker::new(NewWorker {
+            number,
+            slot,
+            generation,
+            id,
+            init_pid: created.pid,
+            init: created.pidfd,
+            is_child: true,
+            channel,
+            gauges,
+            gauges_path,
+            listeners: initial,
+        }))
+    }
+
+    fn free_slot(&self) -> u32 {
+        let taken: std::collections::BTreeSet<u32> =
+            self.workers.values().map(|worker| worker.slot).collect();
+        (0..).find(|slot| !taken.contains(slot)).unwrap_or(0)
+    }
+
+    /// A worker says that it serves.
+    pub(super) fn on_ready(&mut self, number: u64) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        if worker.phase != Phase::Starting {
+            return;
+        }
+        let now = Instant::now();
+        (worker.phase, worker.ready) = (Phase::Serving, Some(now));
+        worker.look(now);
+        let took_us = now.saturating_duration_since(worker.started).as_micros() as u64;
+        let id = worker.id.clone();
+        self.event("ready", Some(id.as_str()), json!({ "start_us": took_us }));
+        self.spread_listeners();
+        self.pass_queued();
+        self.go_on_with_reload();
+        self.wake();
+    }
+
+    /// With one socket for each slot: every socket has a serving worker that accepts on it, its own if there is one.
+    pub(super) fn spread_listeners(&mut self) {
+        if self.config.passes_connections() || self.sockets.iter().all(|socket| socket.slot.is_none()) {
+            return;
+        }
+        let mut serving: Vec<(u64, u32, usize)> = self
+            .workers
+            .values()
+            .filter(|worker| worker.phase == Phase::Serving)
+            .map(|worker| (worker.number, worker.slot, 0))
+            .collect();
+        for socket in &self.sockets {
+            let owner = match socket.slot {
+                // A socket that all share.
+                None => None,
+                Some(slot) => {
+                    let own = serving.iter().position(|(_, own, _)| *own == slot);
+                    own.or_else(|| (0..serving.len()).min_by_key(|index| serving[*index].2))
+                }
+            };
+            if let Some(index) = owner {
+                serving[index].2 += 1;
+            }
+            let owner = owner.map(|index| serving[index].0);
+            for worker in self.workers.values_mut().filter(|worker| worker.phase == Phase::Serving) {
+                let should = socket.slot.is_none() || owner == Some(worker.number);
+                let has = worker.listeners.contains(&socket.number);
+                if should && !has {
+                    if worker.channel.send_number(tag::LISTEN, socket.number, Some(socket.as_fd())).is_ok() {
+                        worker.listeners.push(socket.number);
+                    }
+                } else if !should
+                    && has
+                    && worker.channel.send_number(tag::UNLISTEN, socket.number, None).is_ok()
+                {
+                    worker.listeners.retain(|number| *number != socket.number);
+                }
+            }
+        }
+    }
+
+    /// Lets a worker finish what it has begun and end.
+    pub(super) fn retire(&mut self, number: u64, cause: &'static str) {
+        self.begin_leaving(number, cause);
+        // What it is asked for it cannot be told when its queue is full: then the deadline ends it.
+        if let Some(worker) = self.workers.get(&number) {
+            let _ = worker.channel.send(&[tag::DRAIN], None);
+        }
+        self.spread_listeners();
+    }
+
+    /// A worker is about to end.
+    pub(super) fn begin_leaving(&mut self, number: u64, cause: &'static str) {
+        let until = Instant::now() + self.config.drain_timeout;
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        if worker.leaving.is_some() {
+            return;
+        }
+        (worker.phase, worker.leaving) = (Phase::Draining, Some(Leaving::Until(until)));
+        worker.cause = Some(cause);
+        let id = worker.id.clone();
+        self.event("retire", Some(id.as_str()), json!({ "cause": cause }));
+        self.spread_listeners();
+    }
+
+    /// Ends workers whose time is up.
+    pub(super) fn enforce_deadlines(&mut self, now: Instant) {
+        let init_timeout = self.config.init_timeout;
+        let mut late = Vec::new();
+        for worker in self.workers.values_mut() {
+            let signal = match worker.leaving {
+                Some(Leaving::Until(at)) if at <= now => {
+                    worker.leaving = Some(Leaving::TermedUntil(now + TERM_GRACE));
+                    libc::SIGTERM
+                }
+                Some(Leaving::TermedUntil(at)) if at <= now => {
+                    worker.leaving = Some(Leaving::Killed);
+                    libc::SIGKILL
+                }
+                None if worker.phase == Phase::Starting && worker.started + init_timeout <= now => {
+                    worker.leaving = Some(Leaving::Killed);
+                    worker.cause = Some("did not serve within its init timeout");
+                    libc::SIGKILL
+                }
+                _ => continue,
+            };
+            // It may have gone already, which its descriptor tells.
+            let _ = pidfd_send_signal(worker.init.as_fd(), signal);
+            late.push((worker.id.clone(), signal));
+        }
+        for (id, signal) in late {
+            self.event("timeout", Some(id.as_str()), json!({ "signal": signal }));
+        }
+    }
+
+    /// A worker's init has gone.
+    pub(super) fn on_exit(&mut self, number: u64) {
+        let Some(worker) = self.workers.get(&number) else { return };
+        let ended = match worker.ended() {
+            Ok(Some(ended)) => ended,
+            Ok(None) => return,
+            Err(_) => Ended::Unknown,
+        };
+        self.take_last_messages(number);
+        let Some(worker) = self.workers.remove(&number) else { return };
+        self.poller.remove(&worker.init);
+        self.poller.remove(&worker.channel);
+        let last = worker.gauges.read().ok();
+        let last_words = last.as_ref().map(super::gauges::Reading::last_words).unwrap_or_default();
+        let number_of = |index| last.as_ref().map_or(0, |last| last.word(index));
+        let kills = State::load(&self.root.container(&worker.id))
+            .and_then(|state| state.cgroup.oom_kills())
+            .unwrap_or(0);
+        let was_ready = worker.ready.is_some();
+        let is_expected = worker.leaving.is_some() && worker.phase == Phase::Draining && kills == 0;
+        let why = match worker.cause {
+            Some(cause) if is_expected || !was_ready => cause,
+            _ => reason(ended, &last_words, kills, was_ready),
+        };
+        self.totals.exited += 1;
+        self.totals.requests += number_of(word::REQUESTS);
+        self.totals.failures += number_of(word::FAILURES);
+        let status = match ended {
+            Ended::With(status) => Some(status),
+            Ended::Unknown => None,
+        };
+        let mut details = json!({
+            "reason": why,
+            "status": status,
+            "signal": status.filter(|status| *status > 128).map(|status| status - 128),
+            "requests": number_of(word::REQUESTS),
+            "in_flight": number_of(word::IN_FLIGHT),
+            "expected": is_expected,
+        });
+        if !last_words.is_empty() {
+            details["last_words"] = json!(last_words);
+        }
+        if !is_expected && number_of(word::IN_FLIGHT) > 0 {
+            details["request"] =
+                json!(last.as_ref().map(super::gauges::Reading::request).unwrap_or_default());
+        }
+        self.delete(&worker.id);
+        let _ = std::fs::remove_file(&worker.gauges_path);
+        self.event("exit", Some(worker.id.as_str()), details);
+        if !is_expected {
+            self.totals.failed += 1;
+            self.fail();
+        }
+        if self.reload.is_some() && worker.generation == self.generation && !was_ready {
+            self.abandon_reload(why);
+        }
+        self.spread_listeners();
+        self.remember();
+        self.wake();
+    }
+
+    /// Connections that a worker gave back before it ended.
+    fn take_last_messages(&mut self, number: u64) {
+        while let Some(worker) = self.workers.get(&number) {
+            match worker.channel.receive() {
+                Ok(Some(super::channel::Said::GivenBack(connection))) => self.place_connection(connection),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// A worker failed.
+    fn fail(&mut self) {
+        self.failures.add(Instant::now());
+        if self.failures.in_a_row >= DEGRADED_AFTER && !std::mem::replace(&mut self.is_degraded, true) {
+            self.event("degraded", None, json!({ "failures": self.failures.in_a_row }));
+        }
+        self.wake();
+    }
+
+    /// Writes down what a later supervisor must know. A full disk must not end a pool that serves.
+    pub(super) fn remember(&mut self) {
+        let worker_record = |worker: &Worker| {
+            Some(WorkerRecord {
+                number: worker.number,
+                slot: worker.slot,
+                generation: worker.generation,
+                id: worker.id.clone(),
+                init: ProcessId::of(worker.init_pid).ok()?,
+                listeners: worker.listeners.clone(),
+            })
+        };
+        let record = Record {
+            generation: self.generation,
+            next_number: self.next_number,
+            seed: self.seed.clone().filter(|_| self.config.warm),
+            sockets: self.sockets.iter().map(|socket| (socket.number, socket.address.clone())).collect(),
+            workers: self.workers.values().filter_map(worker_record).collect(),
+            spares: self.spares.iter().map(|spare| spare.id.clone()).collect(),
+            ..Record::default()
+        };
+        if let Err(error) = self.place.store(&record) {
+            self.event("warning", None, json!({ "error": error.to_string() }));
+        }
+    }
+
+    /// Prepares a generation: its bundle, and its seed if the pool makes its own.
+    pub(super) fn prepare_generation(&mut self, generation: u32) -> Result<()> {
+        let seed = match self.config.warm {
+            false => self.config.seed.clone(),
+            true => Some(self.start_own_seed(generation)?),
+        };
+        let bundle = source::write(&self.config, &self.place.bundle(generation), seed.as_deref())?;
+        (self.generation, self.bundle, self.seed) = (generation, bundle, seed);
+        Ok(())
+    }
+
+    fn start_own_seed(&self, generation: u32) -> Result<String> {
+        let script = source::script(&self.config).ok_or_else(|| {
+            crate::Error::invalid(
+                "--warm",
+                "is for a script; a bundle names its seed by the annotation io.turf.seed",
+            )
+        })?;
+        let name = format!("pool-{}-{generation}", self.place.name());
+        Registry::new(&self.root).start(&name.parse()?, &SeedSource::Script(script))?;
+        Ok(name)
+    }
+
+    /// Replaces workers that were taken over, whose configuration may be another.
+    pub(super) fn replace_adopted(&mut self) {
+        let is_old = |worker: &Worker| worker.generation != self.generation;
+        if !self.workers.values().any(is_old) {
+            return;
+        }
+        self.event("reload", None, json!({ "generation": self.generation }));
+        self.reload = Some(Reload {
+            from: self.generation,
+            from_bundle: self.bundle.clone(),
+            from_seed: self.seed.clone(),
+        });
+        self.wake();
+    }
+
+    /// Stops a seed of the pool's own, whose directory nobody will look for.
+    pub(super) fn stop_seed(&mut self, name: &str) {
+        let stopped = name.parse().and_then(|name| Registry::new(&self.root).stop(&name));
+        let directory = self.root.seeds().join(name);
+        let removed =
+            std::fs::remove_dir_all(&directory).operation(|| format!("remove {}", directory.display()));
+        for error in [stopped.err(), removed.err()].into_iter().flatten() {
+            self.event("warning", None, json!({ "error": error.to_string() }));
+        }
+    }
+
+    pub(super) fn stop_own_seed(&mut self) {
+        if let (true, Some(seed)) = (self.config.warm, self.seed.take()) {
+            self.stop_seed(&seed);
+        }
+    }
+
+    /// Begins to replace every worker by one of the configuration as it is now.
+    pub(super) fn reload(&mut self) {
+        if self.reload.is_some() || self.ending != Ending::No {
+            return;
+        }
+        let from =
+            Reload { from: self.generation, from_bundle: self.bundle.clone(), from_seed: self.seed.clone() };
+        self.event("reload", None, json!({ "generation": self.generation + 1 }));
+        let next = self.generation + 1;
+        self.reload = Some(from);
+        self.last_reload = None;
+        self.discard_spares();
+        if let Err(error) = self.prepare_generation(next) {
+            return self.abandon_reload(&error.to_string());
+        }
+        // A configuration that makes no sandbox is found out before any worker goes.
+        match self.make_spare() {
+            Ok(spare) => self.spares.push_back(spare),
+            Err(error) => return self.abandon_reload(&error.to_string()),
+        }
+        self.wake();
+    }
+
+    /// One by one: a new worker serves, then an old one goes.
+    pub(super) fn go_on_with_reload(&mut self) {
+        let Some(reload) = &self.reload else { return };
+        let current = self.generation;
+        let is_live = |worker: &&Worker| worker.phase != Phase::Draining;
+        let old: Vec<u64> = self
+            .workers
+            .values()
+            .filter(is_live)
+            .filter(|worker| worker.generation != current)
+            .map(|worker| worker.number)
+            .collect();
+        let Some(first) = old.first().copied() else {
+            let from = reload.clone();
+            self.reload = None;
+            self.last_reload = Some(Ok(current));
+            self.event("reloaded", None, json!({ "generation": current }));
+            if let (true, Some(seed)) = (self.config.warm, from.from_seed) {
+                self.stop_seed(&seed);
+            }
+            let _ = std::fs::remove_dir_all(self.place.bundle(from.from));
+            return self.remember();
+        };
+        let new = |phase| {
+            self.workers
+                .values()
+                .filter(|worker| worker.generation == current && worker.phase == phase)
+                .count()
+        };
+        let live = self.workers.values().filter(is_live).count() as u32;
+        if new(Phase::Starting) > 0 {
+            return;
+        }
+        if live > self.config.bounds.max || (new(Phase::Serving) > 0 && live > self.config.bounds.min.max(1))
+        {
+            self.retire(first, "replaced by a new generation");
+        } else if self.failures.held_back_ms(Instant::now()) == 0 {
+            self.start_worker();
+        }
+    }
+
+    /// The old generation stays.
+    pub(super) fn abandon_reload(&mut self, why: &str) {
+        let Some(reload) = self.reload.take() else { return };
+        self.event("reload-failed", None, json!({ "generation": self.generation, "error": why }));
+        self.last_reload = Some(Err(why.to_owned()));
+        self.discard_spares();
+        let failed = self.generation;
+        let failed_seed = self.seed.take();
+        (self.generation, self.bundle, self.seed) = (reload.from, reload.from_bundle, reload.from_seed);
+        let of_failed: Vec<u64> = self
+            .workers
+            .values()
+            .filter(|worker| worker.generation == failed)
+            .map(|worker| worker.number)
+            .collect();
+        for number in of_failed {
+            self.retire(number, "of a generation that failed");
+        }
+        if let (true, Some(seed)) = (self.config.warm, failed_seed)
+            && Some(&seed) != self.seed.as_ref()
+        {
+            self.stop_seed(&seed);
+        }
+        self.remember();
+        self.wake();
+    }
+
+    /// No further connections; the pool ends when its workers have finished.
+    pub(super) fn drain(&mut self) {
+        if self.ending != Ending::No {
+            return;
+        }
+        self.event("drain", None, json!({ "workers": self.workers.len() }));
+        self.ending = Ending::Draining;
+        for number in self.workers.keys().copied().collect::<Vec<_>>() {
+            self.retire(number, "the pool drains");
+        }
+        self.wake();
+    }
+
+    /// The pool ends now: workers get SIGTERM.
+    pub(super) fn stop(&mut self) {
+        if self.ending == Ending::Stopping {
+            return;
+        }
+        self.event("stop", None, json!({ "workers": self.workers.len() }));
+        self.ending = Ending::Stopping;
+        let until = Instant::now() + TERM_GRACE;
+        for worker in self.workers.values_mut() {
+            (worker.phase, worker.leaving) = (Phase::Draining, Some(Leaving::TermedUntil(until)));
+            worker.cause = Some("the pool stops");
+            // It may have gone already, which its descriptor tells.
+            let _ = pidfd_send_signal(worker.init.as_fd(), libc::SIGTERM);
+        }
+        self.wake();
+    }
+}
+
+/// A number in 0..1 that differs from worker to worker: the fractional part of multiples of the golden ratio, which is
+/// as even as can be.
+fn chance(number: u64) -> f64 {
+    (number as f64 * 0.618_033_988_749_895).fract()
+}
