@@ -1,5 +1,6 @@
-//! WebCrypto beside another implementation of it, Node's: what one makes, the other
-//! reads, verifies, opens and computes alike. Skipped, with a reason, without Node.
+//! WebCrypto outside of one run: beside another implementation of it, Node's (what one makes, the
+//! other reads, verifies, opens and computes alike; skipped, with a reason, without Node), and
+//! across a snapshot.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,6 +61,45 @@ fn what_node_makes_aworker_reads_and_the_other_way() {
         assert!(agreed.parse::<u32>().is_ok_and(|agreed| agreed > 200), "only {agreed} things agreed");
     }
     std::fs::remove_dir_all(&directory).expect("remove the directory");
+}
+
+/// Makes keys and signatures before the snapshot, uses them after it.
+const KEEPS_KEYS: &str = "
+    const { subtle } = crypto;
+    const data = new Uint8Array(100);
+    let kept;
+    async function make() {
+      const key = await subtle.generateKey({ name: 'HMAC', hash: 'SHA-256' }, false, ['sign', 'verify']);
+      const pair = await subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign', 'verify']);
+      const signature = await subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, pair.privateKey, data);
+      return { key, pair, signature, code: await subtle.sign('HMAC', key, data) };
+    }
+    addEventListener('serialize', (event) => event.waitUntil(make().then((made) => { kept = made; })));
+    addEventListener('deserialize', (event) => event.waitUntil((async () => {
+      const { key, pair, signature, code } = kept;
+      const holds = await subtle.verify({ name: 'ECDSA', hash: 'SHA-256' }, pair.publicKey, signature, data);
+      const fresh = await subtle.exportKey('jwk', (await subtle.generateKey('X25519', true, ['deriveBits'])).privateKey);
+      console.log(await subtle.verify('HMAC', key, code, data), holds, key.extractable, fresh.d);
+    })()));";
+
+#[test]
+fn keys_survive_a_snapshot_and_later_ones_differ() {
+    let directory = std::env::temp_dir().join(format!("aworker-crypto-snapshot-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("make the directory");
+    let (script, snapshot) = (directory.join("keys.js"), directory.join("keys.snap"));
+    std::fs::write(&script, KEEPS_KEYS).expect("write the script");
+    let run = |arguments: &[&std::ffi::OsStr]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_aworker")).args(arguments).output().expect("aworker starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    run(&["snapshot".as_ref(), "build".as_ref(), script.as_ref(), "-o".as_ref(), snapshot.as_ref()]);
+    let lines: Vec<String> =
+        (0..2).map(|_| run(&["run".as_ref(), "--snapshot".as_ref(), snapshot.as_ref()])).collect();
+    std::fs::remove_dir_all(&directory).expect("remove the directory");
+    assert!(lines.iter().all(|line| line.starts_with("true true false ")), "{lines:?}");
+    assert_ne!(lines[0], lines[1], "two runs of one snapshot make the same key");
 }
 
 /// JSON as a JavaScript string.

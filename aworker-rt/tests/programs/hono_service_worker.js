@@ -6,4 +6,4 @@ import { fire } from 'hono/service-worker';
 const app = new Hono();
 app.get('/', (c) => c.text('hello from a service worker'));
 app.get('/:name', (c) => c.json({ name: c.req.param('name') }));
-fire(app, {});
+fire(app);
