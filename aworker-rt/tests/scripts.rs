@@ -379,3 +379,15 @@ fn the_location_may_be_told() {
     let run = directory.run(&["run", "a.js"]);
     assert_eq!(run.stdout, format!("file://{} null \n", directory.shown("a.js")));
 }
+
+#[test]
+fn a_top_level_await_amid_an_expression_makes_a_module() {
+    let directory = Directory::new(
+        "await",
+        &[("a.js", "console.log(await 1, [await 2]);"), ("b.js", "// await\nlet = ;")],
+    );
+    let run = directory.run(&["run", "a.js"]);
+    assert_eq!((run.status, run.stdout.as_str()), (Some(0), "1 [ 2 ]\n"), "{}", run.stderr);
+    let run = directory.run(&["run", "b.js"]);
+    assert!(run.status == Some(1) && run.stderr.contains("b.js:2"), "{}", run.stderr);
+}

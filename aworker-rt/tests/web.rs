@@ -76,6 +76,7 @@ scripts! {
     url,
     url_pattern,
     url_search_params,
+    wasm_streaming,
     writable_stream,
 }
 

@@ -4,7 +4,7 @@
 use super::exceptions;
 use super::import_map::ImportMap;
 use super::snapshot::{Heap, Saved, Snapshot, SnapshotError};
-use super::{conversions, memory, modules, ops, platform, rejections, snapshot, source_maps, uncaught};
+use super::{conversions, memory, modules, ops, platform, rejections, snapshot, source_maps, uncaught, wasm};
 
 /// The running JavaScript engine: isolate and context.
 ///
@@ -92,6 +92,7 @@ impl Engine {
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
         platform::attach(&mut isolate);
         modules::install(&mut isolate);
+        wasm::install(&mut isolate);
         memory::install_limit(&mut isolate);
         isolate.set_promise_reject_callback(rejections::on_promise_reject);
         isolate.set_capture_stack_trace_for_uncaught_exceptions(true, exceptions::STACK_FRAMES);

@@ -30,6 +30,7 @@ mod source_maps;
 mod specifier;
 pub(crate) mod stdio;
 pub(crate) mod uncaught;
+pub(crate) mod wasm;
 pub mod watchdog;
 
 pub use accept::accept;

@@ -17,6 +17,8 @@ macro_rules! for_each_op {
             lazy_builtin => crate::engine::lazy::lazy_builtin,
             enter_request => crate::engine::request_origin::enter_request_op,
             report_exception => crate::engine::uncaught::report_exception,
+            wasm_fail => crate::engine::wasm::wasm_fail,
+            wasm_finish => crate::engine::wasm::wasm_finish,
             hold => crate::event_loop::hold,
             print => crate::engine::stdio::print,
             queue_microtask => crate::event_loop::queue_microtask,

@@ -86,7 +86,7 @@ pub fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded,
             let value = compiled.run(scope).ok_or_else(|| exceptions::caught(scope))?;
             return Ok(Loaded::Classic(v8::Global::new(scope, value)));
         }
-        if script.name().ends_with(".cjs") || !is_module_syntax(scope) {
+        if script.name().ends_with(".cjs") || !is_module_syntax(scope, &script.text) {
             return Err(exceptions::caught(scope));
         }
         scope.reset();
@@ -114,8 +114,10 @@ fn compile_classic<'s>(
     Some(compiled)
 }
 
-fn is_module_syntax(scope: &CatchScope<'_, '_, '_, '_>) -> bool {
+/// Whether a syntax error may be one of a classic script alone. Of an `await` amid an
+/// expression V8 says no more than that something else is missing.
+fn is_module_syntax(scope: &CatchScope<'_, '_, '_, '_>, source: &str) -> bool {
     let message =
         scope.message().map(|message| message.get(scope).to_rust_string_lossy(scope)).unwrap_or_default();
-    MODULE_SYNTAX.iter().any(|text| message.contains(text))
+    source.contains("await") || MODULE_SYNTAX.iter().any(|text| message.contains(text))
 }

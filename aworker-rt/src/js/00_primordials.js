@@ -94,6 +94,32 @@ for (
 primordials.Promise = Promise;
 copyPrototype(Promise.prototype, 'PromisePrototype');
 primordials.PromisePrototype = Promise.prototype;
+
+// `then` makes its result with the constructor that the promise names, or with that one's
+// @@species; user code may have replaced both. Then the promise names, for the time of the call, an
+// object without a species, which stands for the language's own constructor.
+const { then } = Promise.prototype;
+const callThen = uncurryThis(then);
+const { species } = Symbol;
+const noSpecies = freeze({ __proto__: null });
+const { defineProperty: tryDefineProperty, deleteProperty } = Reflect;
+const ownConstructor = (promise) => getOwnPropertyDescriptor(promise, 'constructor');
+const thenWithoutSpecies = (promise, onFulfilled, onRejected) => {
+  const own = ownConstructor(promise);
+  const isSet = tryDefineProperty(promise, 'constructor', {
+    __proto__: null, value: noSpecies, writable: true, enumerable: false, configurable: true,
+  });
+  try {
+    return callThen(promise, onFulfilled, onRejected);
+  } finally {
+    if (isSet && own === undefined) deleteProperty(promise, 'constructor');
+    else if (isSet) tryDefineProperty(promise, 'constructor', { __proto__: null, ...own });
+  }
+};
+put('PromisePrototypeThen', (promise, onFulfilled, onRejected) => {
+  if (promise.constructor === Promise && Promise[species] === Promise) return callThen(promise, onFulfilled, onRejected);
+  return thenWithoutSpecies(promise, onFulfilled, onRejected);
+});
 for (const key of ownKeys(Promise)) {
   if (typeof key === 'string' && typeof Promise[key] === 'function') put(`Promise${capitalised(key)}`, Promise[key].bind(Promise));
 }

@@ -211,8 +211,11 @@ internals.callbacks.setLocation = (url) => {
 };
 
 internals.workerScope = {
-  /** () -> the URL that relative ones are taken from. */
-  baseURL: () => href,
+  /**
+   * () -> the URL that relative ones are taken from; undefined where it would make a file of them: a
+   * script that serves means another base than its own file.
+   */
+  baseURL: () => (primordials.StringPrototypeStartsWith(href, 'http') ? href : undefined),
   /** () -> the location's origin; `null` for a file. */
   origin: () => parts.origin(locationRecord()),
   /** (location): the process is a worker; `location` is the one it was told, or undefined. */

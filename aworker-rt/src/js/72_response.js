@@ -154,7 +154,7 @@ class Response {
   static redirect(url, status = 302) {
     const prefix = "Failed to execute 'redirect' on 'Response'";
     requiredArguments(arguments.length, 1, prefix);
-    const location = new URL(converters.USVString(url, prefix, 'Argument 1')).href;
+    const location = new URL(converters.USVString(url, prefix, 'Argument 1'), internals.workerScope.baseURL()).href;
     status = converters.unsignedShort(status, prefix, 'Argument 2');
     if (status !== 301 && status !== 302 && status !== 303 && status !== 307 && status !== 308) {
       throw new RangeError(`${prefix}: ${status} is not a redirect status`);

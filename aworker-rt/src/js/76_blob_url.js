@@ -21,7 +21,7 @@ const functions = {
     const prefix = "Failed to execute 'createObjectURL' on 'URL'";
     requiredArguments(arguments.length, 1, prefix);
     if (!isBlob(obj)) throw new TypeError(`${prefix}: Argument 1 is not a Blob`);
-    const url = `blob:null/${ops.random_uuid()}`;
+    const url = `blob:${internals.workerScope.origin()}/${ops.random_uuid()}`;
     MapPrototypeSet(store, url, obj);
     return url;
   },

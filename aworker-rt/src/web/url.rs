@@ -104,6 +104,17 @@ pub(crate) fn url_set(
     }
 }
 
+/// The serialised origin. Of a `blob:` URL it is that of the URL within, if a page can have that.
+fn origin(url: &Url) -> String {
+    match url.scheme() {
+        "blob" => match Url::parse(url.path()) {
+            Ok(inner) if matches!(inner.scheme(), "http" | "https") => quirks::origin(&inner),
+            _ => "null".to_owned(),
+        },
+        _ => quirks::origin(url),
+    }
+}
+
 /// `ops.url_origin(href)`: the serialised origin, "null" if it is opaque.
 pub(crate) fn url_origin(
     scope: &mut v8::PinScope<'_, '_>,
@@ -111,7 +122,7 @@ pub(crate) fn url_origin(
     mut result: v8::ReturnValue,
 ) {
     let href = arguments.get(0).to_rust_string_lossy(scope);
-    let origin = Url::parse(&href).map_or_else(|_| "null".to_owned(), |url| quirks::origin(&url));
+    let origin = Url::parse(&href).map_or_else(|_| "null".to_owned(), |url| origin(&url));
     if let Some(origin) = v8::String::new(scope, &origin) {
         result.set(origin.into());
     }

@@ -136,4 +136,41 @@ fact('replaced globals do not matter', () => {
   globalThis.URLSearchParams = original;
   globalThis.Event = OriginalEvent;
 });
+fact('a replaced constructor or species of promises reaches no built-in', async () => {
+  class Other {
+    constructor() { broken(); }
+    static get [Symbol.species]() { return broken(); }
+  }
+  for (const changes of [
+    [[Promise.prototype, 'constructor', Other]],
+    [[Promise, Symbol.species, Other]],
+  ]) {
+    const seen = [];
+    const { promise, resolve } = Promise.withResolvers();
+    tampered(changes, () => {
+      const source = new ReadableStream({
+        pull(controller) {
+          controller.enqueue('chunk');
+          controller.close();
+        },
+      });
+      const sink = new WritableStream({
+        write(chunk) { seen.push(chunk); },
+        close() { resolve(); },
+      });
+      source.pipeThrough(new TransformStream()).pipeTo(sink);
+    });
+    await promise;
+    seen.push(await new Response('text').text());
+    alike(seen, ['chunk', 'text']);
+  }
+});
+fact('the way a promise was changed stays', () => {
+  const promise = Promise.resolve();
+  promise.constructor = Map;
+  new ReadableStream({ start: () => promise });
+  alike([promise.constructor === Map, Object.keys(promise)], [true, ['constructor']]);
+  const frozen = Object.freeze(Promise.resolve());
+  new ReadableStream({ start: () => frozen });
+});
 end();

@@ -93,4 +93,8 @@ fact('a URL is its href in text and JSON', () => {
   holds(!Object.keys(url).length);
 });
 fact('lone surrogates are replaced', () => same(new URL('http://h/\ud800').pathname, '/%EF%BF%BD'));
+fact('the origin of a blob URL is that of a page within', () => {
+  const origins = ['blob:https://a.b/x', 'blob:ftp://a.b/x', 'blob:blob:https://a.b/x', 'blob:x'].map((url) => new URL(url).origin);
+  same(origins.join(), 'https://a.b,null,null,null');
+});
 end();
