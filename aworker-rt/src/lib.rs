@@ -9,6 +9,7 @@
 
 pub mod engine;
 pub mod event_loop;
+pub(crate) mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;

@@ -43,6 +43,16 @@ fn modules_import_files_json_and_each_other() {
 }
 
 #[test]
+fn an_await_anywhere_at_the_top_level_makes_a_module() {
+    let directory = Directory::new(
+        "await",
+        &[("main.js", "console.log(await 1, this);"), ("broken.js", "console.log(await 1, this;")],
+    );
+    directory.run(&["main.js"]).prints("1 undefined\n");
+    directory.run(&["broken.js"]).fails_with(&["broken.js:1:", "SyntaxError: missing ) after argument list"]);
+}
+
+#[test]
 fn a_module_may_import_itself_while_it_runs() {
     let directory = Directory::new(
         "self",

@@ -61,7 +61,8 @@ pub enum Loaded {
     },
 }
 
-/// What V8 says, in these words, of module syntax in a classic script.
+/// What V8 says, in these words, of module syntax in a classic script: the error
+/// as a module is then the one to tell.
 const MODULE_SYNTAX: [&str; 5] = [
     "Cannot use import statement outside a module",
     "Unexpected token 'export'",
@@ -73,8 +74,8 @@ const MODULE_SYNTAX: [&str; 5] = [
 /// Compiles and runs a program.
 ///
 /// `.mjs` is a module, `.cjs` a classic script; anything else is tried as a
-/// classic script first, and as a module if that fails because of `import`,
-/// `export`, `import.meta` or a top-level `await`.
+/// classic script first, and then as a module, for `import`, `export`,
+/// `import.meta` or a top-level `await`.
 ///
 /// # Errors
 /// Syntax errors, imports that fail, and what the top level throws.
@@ -88,11 +89,26 @@ pub fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded,
         }
         if script.name().ends_with(".cjs") || !is_module_syntax(scope, &script.text) {
             return Err(exceptions::caught(scope));
+        let error = exceptions::caught(scope);
+        if script.name().ends_with(".cjs") {
+            return Err(error);
         }
+        let as_script = (!is_module_syntax(scope)).then_some(error);
         scope.reset();
+        return load_module(scope, script, as_script);
     }
-    let module =
-        modules::compile_main(scope, &script.name, &script.text).ok_or_else(|| exceptions::caught(scope))?;
+    load_module(scope, script, None)
+}
+
+/// Runs a program as a module. If it is none, `as_script` says what is wrong with it as a script.
+fn load_module(
+    scope: &mut CatchScope<'_, '_, '_, '_>,
+    script: &Script,
+    as_script: Option<ScriptError>,
+) -> Result<Loaded, ScriptError> {
+    let Some(module) = modules::compile_main(scope, &script.name, &script.text) else {
+        return Err(as_script.unwrap_or_else(|| exceptions::caught(scope)));
+    };
     let evaluated = modules::run(scope, module).ok_or_else(|| exceptions::caught(scope))?;
     // The loop reports how the evaluation ends.
     evaluated.mark_as_handled();

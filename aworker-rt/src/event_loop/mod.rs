@@ -52,6 +52,7 @@ pub struct EventLoop {
     on_task: Option<v8::Global<v8::Function>>,
     before_sleep: Vec<Action>,
     holds: usize,
+    operations: usize,
 }
 
 /// Gives the isolate its event loop, before any JavaScript runs.
@@ -74,6 +75,7 @@ impl EventLoop {
             on_task: None,
             before_sleep: Vec::new(),
             holds: 0,
+            operations: 0,
         }
     }
 
@@ -127,6 +129,7 @@ impl EventLoop {
             }
             EventLoop { timers, .. } if timers.has_native() => Some("an operation with a time limit"),
             EventLoop { tasks, .. } if tasks.len() > 0 => Some("an operation that is about to complete"),
+            EventLoop { operations: 1.., .. } => Some("an operation under way"),
             EventLoop { holds: 1.., .. } => Some("a promise given to waitUntil that is not settled"),
             EventLoop { .. } => None,
         }
@@ -137,9 +140,19 @@ impl EventLoop {
         self.reactor.exists()
     }
 
+    /// Native code works on something that a script waits for: the loop goes on until [`Self::end_operation`].
+    pub fn begin_operation(&mut self) {
+        self.operations += 1;
+    }
+
+    /// The counterpart of [`Self::begin_operation`].
+    pub fn end_operation(&mut self) {
+        self.operations -= 1;
+    }
+
     /// Whether anything can still happen that the script waits for.
     pub fn is_alive(&self) -> bool {
-        self.timers.keep_alive() || self.reactor.keep_alive() || self.tasks.len() > 0
+        self.operations > 0 || self.timers.keep_alive() || self.reactor.keep_alive() || self.tasks.len() > 0
     }
 
     /// Whether a drain must go on: connections, listeners, promises given to

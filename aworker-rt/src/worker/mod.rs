@@ -149,6 +149,7 @@ impl Runtime {
             event_loop::get(scope).start_clock();
             event_loop::get(scope).arm_script_timers(&self.timers);
             net::thaw(scope, NetOptions::new(&options));
+            crate::files::become_worker(scope);
             crate::web::performance::reset_time_origin(scope);
             lifecycle::tell_environment(scope, &options)
         })?;

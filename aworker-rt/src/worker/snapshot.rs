@@ -5,7 +5,7 @@
 //! What V8 itself cannot write is watched by `src/js/96_snapshot.js`.
 
 use crate::engine::{self, Engine, ImportMap, Script, ScriptError, Snapshot, SnapshotError};
-use crate::{event_loop, http, web};
+use crate::{event_loop, files, http, web};
 
 use super::{Runtime, lifecycle};
 
@@ -21,6 +21,7 @@ struct Room {
 const ROOMS: &[Room] = &[
     Room { held: |_| None, forget: |isolate| drop(isolate.remove_slot::<event_loop::EventLoop>()) },
     Room { held: |_| None, forget: http::detach },
+    Room { held: files::held, forget: files::forget },
     Room { held: web::encoding::held, forget: |_| () },
     Room { held: web::compression::held, forget: |_| () },
 ];
