@@ -171,6 +171,14 @@ fn what_cannot_be_in_a_snapshot_is_refused_by_name_and_place() {
         "globalThis.d = new TextDecoder();\nd.decode(new Uint8Array([0xe2]), { stream: true });",
         &["a TextDecoder in the middle of a stream"],
     );
+    // Nobody answers there: the connection stays in the listener's queue.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    let address = silent.local_addr().expect("an address");
+    refused(
+        "fetch",
+        &format!("globalThis.f = fetch('http://{address}/');"),
+        &["a fetch or a WebSocket under way"],
+    );
     refused(
         "compression",
         "globalThis.c = new CompressionStream('gzip');\nc.readable.getReader().read();\nc.writable.getWriter().write(new Uint8Array(9));",

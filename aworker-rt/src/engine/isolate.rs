@@ -64,7 +64,11 @@ impl Engine {
     ///
     /// # Errors
     /// V8 could not write the heap.
-    pub fn into_snapshot(mut self, timers: Vec<(u64, i64)>) -> Result<Snapshot, SnapshotError> {
+    pub fn into_snapshot(
+        mut self,
+        timers: Vec<(u64, i64)>,
+        next_exchange: u64,
+    ) -> Result<Snapshot, SnapshotError> {
         let context = self.context.clone();
         let Internals(internals) = self.isolate.remove_slot().expect("set at the beginning");
         rejections::forget(&mut self.isolate);
@@ -79,7 +83,7 @@ impl Engine {
             scope.clear_kept_objects();
             scope.set_default_context(context);
             let source_maps = source_maps::save(scope);
-            Saved { modules, source_maps, timers }
+            Saved { modules, source_maps, timers, next_exchange }
         };
         drop(context);
         let Engine { context, isolate } = self;

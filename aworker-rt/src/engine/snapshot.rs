@@ -71,6 +71,8 @@ pub struct Saved {
     pub(super) source_maps: source_maps::SavedPrograms,
     /// The script's timers: number, nanoseconds that are left.
     pub timers: Vec<(u64, i64)>,
+    /// The number of the network's next exchange.
+    pub next_exchange: u64,
 }
 
 /// What a heap fits to. Natives are found by their place in a table, which is the built-ins' affair.

@@ -179,6 +179,27 @@ pub(crate) fn freeze(scope: &mut v8::PinScope<'_, '_>) {
     event_loop::get(scope).reactor().close_if_empty();
 }
 
+/// What a snapshot could not keep, after [`freeze`].
+pub(crate) fn held(isolate: &mut v8::Isolate) -> Option<&'static str> {
+    let driver = isolate.get_slot::<Driver>()?;
+    (!driver.lost.is_empty()).then_some("a fetch or a WebSocket under way")
+}
+
+/// Drops everything, for a snapshot.
+pub(crate) fn forget(isolate: &mut v8::Isolate) {
+    drop(isolate.remove_slot::<Driver>());
+}
+
+/// The number of the next exchange: what a snapshot's program remembers of earlier ones must mean no later one.
+pub(crate) fn next_id(isolate: &mut v8::Isolate) -> u64 {
+    driver(isolate).next_id
+}
+
+/// Goes on with the numbers of a snapshot.
+pub(crate) fn set_next_id(isolate: &mut v8::Isolate, next_id: u64) {
+    driver(isolate).next_id = next_id;
+}
+
 /// In a worker: what it may do from here on. What its seed had in flight fails.
 pub(crate) fn thaw(scope: &mut v8::PinScope<'_, '_>, options: NetOptions) {
     driver_options(scope, options);

@@ -36,7 +36,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 pub use dns::Files as NetFiles;
-pub(crate) use driver::{freeze, thaw};
+pub(crate) use driver::{forget, freeze, held, next_id, set_next_id, thaw};
 
 use error::NetError;
 use exchange::Exchange;

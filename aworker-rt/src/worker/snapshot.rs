@@ -5,7 +5,7 @@
 //! What V8 itself cannot write is watched by `src/js/96_snapshot.js`.
 
 use crate::engine::{self, Engine, ImportMap, Script, ScriptError, Snapshot, SnapshotError};
-use crate::{event_loop, files, http, web};
+use crate::{event_loop, files, http, net, web};
 
 use super::{Runtime, lifecycle};
 
@@ -21,6 +21,7 @@ struct Room {
 const ROOMS: &[Room] = &[
     Room { held: |_| None, forget: |isolate| drop(isolate.remove_slot::<event_loop::EventLoop>()) },
     Room { held: |_| None, forget: http::detach },
+    Room { held: net::held, forget: net::forget },
     Room { held: files::held, forget: files::forget },
     Room { held: web::encoding::held, forget: |_| () },
     Room { held: web::compression::held, forget: |_| () },
@@ -46,12 +47,12 @@ pub fn build_snapshot(script: &Script, import_map: Option<ImportMap>) -> Result<
         std::mem::forget(runtime);
         return Err(error);
     }
-    let timers = runtime.engine.with_scope(|scope| {
-        let timers = event_loop::get(scope).script_timers_left();
+    let (timers, next_exchange) = runtime.engine.with_scope(|scope| {
+        let left = (event_loop::get(scope).script_timers_left(), net::next_id(scope));
         ROOMS.iter().for_each(|room| (room.forget)(scope));
-        timers
+        left
     });
-    runtime.engine.into_snapshot(timers).map_err(|error| ScriptError::new(error.to_string()))
+    runtime.engine.into_snapshot(timers, next_exchange).map_err(|error| ScriptError::new(error.to_string()))
 }
 
 fn run(runtime: &mut Runtime, script: &Script) -> Result<(), ScriptError> {
@@ -128,8 +129,9 @@ impl Runtime {
     /// # Errors
     /// The heap is not what its file said.
     pub fn restored(snapshot: Snapshot) -> Result<Runtime, SnapshotError> {
-        let timers = snapshot.saved().timers.clone();
+        let (timers, next_exchange) = (snapshot.saved().timers.clone(), snapshot.saved().next_exchange);
         let mut runtime = Runtime::around(Engine::restored(snapshot)?);
+        runtime.engine.with_scope(|scope| net::set_next_id(scope, next_exchange));
         runtime.timers = timers;
         Ok(runtime)
     }
