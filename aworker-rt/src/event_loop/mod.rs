@@ -135,6 +135,11 @@ impl EventLoop {
         }
     }
 
+    /// Whether the next turn has something to do at once.
+    pub fn has_tasks(&self) -> bool {
+        self.tasks.len() > 0
+    }
+
     /// Whether an epoll instance exists, which forbids a fork.
     pub fn has_epoll(&self) -> bool {
         self.reactor.exists()

@@ -61,8 +61,8 @@ fn run(runtime: &mut Runtime, script: &Script) -> Result<(), ScriptError> {
     runtime.fire_serialize()?;
     collect_garbage(runtime)?;
     runtime.engine.with_scope(|scope| {
-        let work = event_loop::get(scope).native_work();
-        match work.or_else(|| ROOMS.iter().find_map(|room| (room.held)(scope))) {
+        let held = ROOMS.iter().find_map(|room| (room.held)(scope));
+        match held.or_else(|| event_loop::get(scope).native_work()) {
             Some(what) => Err(refusal(&[what.to_owned()])),
             None => Ok(()),
         }
@@ -81,7 +81,7 @@ fn collect_garbage(runtime: &mut Runtime) -> Result<(), ScriptError> {
         runtime.settle();
         runtime.engine.with_scope(|scope| {
             event_loop::get(scope).start_clock();
-            event_loop::run_until(scope, |_| true)?;
+            event_loop::run_until(scope, |scope| !event_loop::get(scope).has_tasks())?;
             event_loop::run_platform_tasks(scope)
         })?;
     }
