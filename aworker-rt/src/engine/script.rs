@@ -87,8 +87,6 @@ pub fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded,
             let value = compiled.run(scope).ok_or_else(|| exceptions::caught(scope))?;
             return Ok(Loaded::Classic(v8::Global::new(scope, value)));
         }
-        if script.name().ends_with(".cjs") || !is_module_syntax(scope, &script.text) {
-            return Err(exceptions::caught(scope));
         let error = exceptions::caught(scope);
         if script.name().ends_with(".cjs") {
             return Err(error);
@@ -130,10 +128,8 @@ fn compile_classic<'s>(
     Some(compiled)
 }
 
-/// Whether a syntax error may be one of a classic script alone. Of an `await` amid an
-/// expression V8 says no more than that something else is missing.
-fn is_module_syntax(scope: &CatchScope<'_, '_, '_, '_>, source: &str) -> bool {
+fn is_module_syntax(scope: &CatchScope<'_, '_, '_, '_>) -> bool {
     let message =
         scope.message().map(|message| message.get(scope).to_rust_string_lossy(scope)).unwrap_or_default();
-    source.contains("await") || MODULE_SYNTAX.iter().any(|text| message.contains(text))
+    MODULE_SYNTAX.iter().any(|text| message.contains(text))
 }
