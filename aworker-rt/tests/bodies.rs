@@ -179,3 +179,44 @@ fn forms_are_read_however_the_body_is_cut() {
     }
     server.stop();
 }
+
+#[test]
+fn a_body_handed_on_by_its_untouched_stream_is_sent_whole() {
+    let server = Server::start(
+        "handed-on",
+        "export default { async fetch(request) {
+           const { pathname } = new URL(request.url);
+           const first = new Response(pathname === '/empty' ? '' : 'some text', { headers: { 'x-a': 'b' } });
+           const { body } = first;
+           if (pathname === '/read') {
+             const reader = body.getReader();
+             const { value } = await reader.read();
+             reader.releaseLock();
+             return new Response(value);
+           }
+           const second = new Response(body, first);
+           if (pathname === '/text') return new Response(`${await second.text()} ${first.bodyUsed} ${second.bodyUsed}`);
+           if (pathname === '/peek') return new Response(new ReadableStream({
+             async start(controller) {
+               for await (const chunk of second.body) controller.enqueue(chunk);
+               controller.close();
+             },
+           }));
+           if (pathname === '/same') return new Response(`${second.body === body} ${body.locked} ${second.bodyUsed}`);
+           return new Response(second.body, second);
+         } };",
+    );
+    for (target, text, length) in [
+        ("/", "some text", Some("9")),
+        ("/empty", "", Some("0")),
+        ("/read", "some text", Some("9")),
+        ("/text", "some text true true", Some("19")),
+        ("/same", "true false false", Some("16")),
+        ("/peek", "some text", None),
+    ] {
+        let response = server.get(target);
+        assert_eq!((response.text(), response.header("content-length")), (text, length), "{target}");
+    }
+    assert_eq!(server.get("/").header("x-a"), Some("b"));
+    server.stop();
+}

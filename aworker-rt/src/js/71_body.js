@@ -139,6 +139,7 @@ function streamOf(body) {
       record.controller.close();
     }, () => undefined);
     if (source.length === 0) record.controller.close();
+    record.bodySource = source;
   }
   if (body.used) {
     record.disturbed = true;
@@ -148,6 +149,23 @@ function streamOf(body) {
   body.source = undefined;
   body.exchange = undefined;
   return body.stream;
+}
+
+/**
+ * Takes the bytes of a body that are there at once: also those behind a stream that was made of them and
+ * that nobody has touched, as in `new Response(response.body, response)`. Undefined if there are none.
+ */
+function takeSource(body) {
+  if (body.stream === undefined) {
+    if (body.source !== undefined) body.used = true;
+    return body.source;
+  }
+  const record = streams.readableRecordOf(body.stream);
+  const { bodySource } = record;
+  if (bodySource === undefined || record.disturbed || record.reader !== undefined) return undefined;
+  record.disturbed = true;
+  if (record.state === 'readable') record.controller.close();
+  return bodySource;
 }
 
 /** A byte stream that pulls a request's body from its connection. */
@@ -186,10 +204,12 @@ function clientGone() {
 
 /** All bytes of a body, as text or as a Uint8Array of its own; a promise. */
 function consume(body, asText) {
-  if (body.stream !== undefined) return consumeStream(body.stream, asText);
-  body.used = true;
-  if (body.exchange !== undefined) return consumeExchange(body.exchange, asText);
-  const { source } = body;
+  const source = takeSource(body);
+  if (source === undefined) {
+    if (body.stream !== undefined) return consumeStream(body.stream, asText);
+    body.used = true;
+    return consumeExchange(body.exchange, asText);
+  }
   if (!asText) return PromiseResolve(copyBytes(bytesOf(source)));
   return PromiseResolve(typeof source === 'string' ? withoutMark(source) : decodeUtf8(source));
 }
@@ -365,6 +385,7 @@ internals.body = {
   isUnusable,
   isUint8Array,
   streamOf,
+  takeSource,
   /** (body, asText): all bytes of a body, a promise. */
   consume,
   cloneBody,

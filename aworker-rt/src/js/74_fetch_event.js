@@ -23,7 +23,7 @@ const { dispatchTrustedTo, isDispatching } = internals.events;
 const { ExtendableEvent, extendLifetime, defaultExport, environment } = internals.lifecycle;
 const { isResponse, partsOf, Response } = internals.response;
 const { isRequest, create: createRequest, retain, abortRequest } = internals.request;
-const { isUnusable, isUint8Array, abandon, clientGone } = internals.body;
+const { isUnusable, isUint8Array, takeSource, abandon, clientGone } = internals.body;
 const { toBlock, listOf } = internals.headers;
 const { acquireDefaultReader, readerRead, readerCancel } = streams.readable;
 
@@ -83,9 +83,9 @@ function send(id, response) {
     fail(id, new TypeError('The handler gave a network error'));
     return undefined;
   }
-  if (body === undefined || body.source !== undefined) {
-    if (body !== undefined) body.used = true;
-    respond(id, response, status, headers, body === undefined ? undefined : body.source);
+  const source = body === undefined ? undefined : takeSource(body);
+  if (body === undefined || source !== undefined) {
+    respond(id, response, status, headers, source);
     return undefined;
   }
   startStream(id, response, status, headers, internals.body.streamOf(body));
