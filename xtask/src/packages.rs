@@ -20,6 +20,7 @@ pub const TEST: &[&str] = &[
     "iproute2",
     "util-linux",
     "procps",
+    "uidmap",
     "wrk",
     "git",
     "linux-perf",

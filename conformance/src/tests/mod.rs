@@ -12,6 +12,7 @@ mod lifecycle;
 mod pool;
 mod process;
 mod resources;
+mod rootless;
 mod seed;
 mod update;
 mod verbs;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Test> {
         disguise::TESTS,
         failure::TESTS,
         faults::TESTS,
+        rootless::TESTS,
         seed::TESTS,
         pool::TESTS,
     ]

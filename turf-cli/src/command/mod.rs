@@ -24,7 +24,7 @@ pub use seed::{Seed, SeedList, SeedStart};
 pub use update::Update;
 
 /// Printed by `--version`: the first line as runc prints it, then the specification's version.
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 /// An OCI runtime whose containers are already warm.
 #[derive(Debug, Parser)]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::cgroups::{self, CgroupOptions};
 use super::process::ProcessId;
+use super::rootless;
 use super::state::{State, store_plan, write_atomically};
 use crate::bundle::Bundle;
 use crate::error::{Error, Operation, Result};
@@ -68,6 +69,7 @@ fn load(id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)>
     let bundle = Bundle::load(options.bundle)?;
     let context = Context { id: id.as_str(), keyring: options.keyring, root_entry: options.root_entry };
     let mut plan = compile(&bundle, context)?;
+    rootless::check(&mut plan, nix::unistd::geteuid())?;
     if plan.process.terminal.is_some() && options.console_socket.is_none() {
         return Err(Error::invalid(
             "config.json: $.process.terminal",

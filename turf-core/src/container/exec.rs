@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::create::tell;
+use super::rootless;
 use super::state::{Creator, State, load_plan};
 use super::status::Status;
 use crate::bundle;
@@ -121,6 +122,7 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
     let pidfd = init.open()?.ok_or_else(|| refused(Status::Stopped))?;
     let plan = load_plan(&dir)?;
     let mut process = compile(&options.process, &plan.process)?;
+    rootless::ids(&plan.init, &process)?;
     if options.terminal {
         process.terminal = process.terminal.or(Some(TerminalPlan::default()));
     }

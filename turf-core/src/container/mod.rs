@@ -14,6 +14,7 @@ mod listen;
 mod pause;
 pub mod process;
 mod query;
+mod rootless;
 mod run;
 mod start;
 pub mod state;

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::sys::mount::MOUNT_ATTR_RDONLY;
 
 /// The version of the specification that states follow.
-pub(crate) const OCI_VERSION: &str = "1.3.0";
+pub const OCI_VERSION: &str = "1.3.0";
 
 /// Size of the root of a bundle without an image: it holds mount points and device nodes.
 const EMPTY_ROOT_BYTES: u64 = 1 << 20;

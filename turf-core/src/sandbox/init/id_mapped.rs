@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use super::mapping_lines;
+use super::idmap;
 use crate::error::{Error, Operation, Result};
 use crate::sandbox::plan::{IdMapping, InitPlan};
 use crate::sandbox::step::{MountIdMapping, MountSource, Step};
@@ -64,7 +64,7 @@ fn user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<File> {
     };
     drop(reader);
     let write = |name: &str, mappings: &[IdMapping]| {
-        let (path, text) = (format!("/proc/{pid}/{name}"), mapping_lines(mappings));
+        let (path, text) = (format!("/proc/{pid}/{name}"), idmap::lines(mappings));
         std::fs::write(&path, &text)
             .operation(|| format!("map the owners of a mount: write {text:?} to {path}"))
     };

@@ -18,6 +18,7 @@
 
 mod copy_up;
 mod id_mapped;
+mod idmap;
 mod inside;
 mod mounting;
 mod move_root;
@@ -39,7 +40,7 @@ use turf_init::message::{FAILED, GO, READY};
 
 use super::gate;
 use super::launch::InitProgram;
-use super::plan::{IdMapping, InitPlan, NamespaceKind, Plan};
+use super::plan::Plan;
 use crate::error::{Error, Operation, Result};
 use crate::limits;
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
@@ -104,7 +105,7 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
     let pid = spawn::clone_init(&options.plan.init, inherited)?;
     let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
     let init = Child { pid, pidfd: Some(pidfd?) };
-    write_id_mappings(&options.plan.init, pid)?;
+    idmap::write(&options.plan.init, pid)?;
     net_devices::move_all(&options.plan.net_devices, pid)?;
     let building = Building { init, setup: ours, warnings: options.plan.warnings.clone() };
     building.go()?;
@@ -211,25 +212,4 @@ fn receive(setup: BorrowedFd<'_>, packet: &mut [u8]) -> Result<usize> {
             Err(errno) => return Err(Error::io("wait for init", errno)),
         }
     }
-}
-
-/// Fills in the new user namespace's mappings (user_namespaces(7)).
-fn write_id_mappings(plan: &InitPlan, pid: i32) -> Result<()> {
-    if plan.namespace(NamespaceKind::User).is_none_or(|user| user.path.is_some()) {
-        return Ok(());
-    }
-    let write = |name: &str, text: &str| {
-        let path = format!("/proc/{pid}/{name}");
-        std::fs::write(&path, text).operation(|| format!("write {text:?} to {path}"))
-    };
-    if !nix::unistd::geteuid().is_root() {
-        // Who has no right over groups may map them only after giving up setgroups(2).
-        write("setgroups", "deny")?;
-    }
-    write("uid_map", &mapping_lines(&plan.uid_mappings))?;
-    write("gid_map", &mapping_lines(&plan.gid_mappings))
-}
-
-pub(super) fn mapping_lines(mappings: &[IdMapping]) -> String {
-    mappings.iter().map(|map| format!("{} {} {}\n", map.inside, map.outside, map.count)).collect()
 }
