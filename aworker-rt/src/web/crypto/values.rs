@@ -73,7 +73,17 @@ pub(crate) fn crypto_copy(
     arguments: v8::FunctionCallbackArguments,
     mut result: v8::ReturnValue,
 ) {
-    let copy = super::super::encoding::with_source(arguments.get(0), <[u8]>::to_vec);
+    let source = arguments.get(0);
+    let view = match source.try_cast::<v8::ArrayBuffer>() {
+        // One copy from a view, while the cells of a buffer are read one by one.
+        Ok(buffer) if !buffer.was_detached() => {
+            let length = buffer.byte_length();
+            v8::Uint8Array::new(scope, buffer, 0, length).map(v8::Local::<v8::Value>::from)
+        }
+        Ok(_) => None,
+        Err(_) => Some(source),
+    };
+    let copy = view.map_or_else(Vec::new, |view| Input::new(view).bytes().to_vec());
     give(scope, &mut result, copy);
 }
 
