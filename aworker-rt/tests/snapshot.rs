@@ -192,6 +192,14 @@ fn what_cannot_be_in_a_snapshot_is_refused_by_name_and_place() {
 }
 
 #[test]
+fn a_fetch_in_flight_cannot_be_in_a_snapshot() {
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = silent.local_addr().expect("an address");
+    refused("fetch", &format!("fetch('http://{address}/')"), &["a fetch or a WebSocket under way"]);
+}
+
+#[test]
 fn what_has_come_and_gone_is_no_obstacle() {
     let source = "
         const text = new Intl.DateTimeFormat('en').format(0) + new Intl.NumberFormat('de').format(1.5);

@@ -24,6 +24,7 @@ pub const TEST: &[&str] = &[
     "wrk",
     "git",
     "linux-perf",
+    "openssl",
 ];
 
 /// What the build of V8 from source needs besides.

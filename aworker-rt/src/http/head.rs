@@ -65,6 +65,8 @@ pub struct Head {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// The client's key, if it asks for a WebSocket.
+    pub websocket_key: Option<Span>,
     /// How the body is delimited.
     pub framing: BodyFraming,
 }
@@ -122,6 +124,7 @@ pub fn parse(data: &[u8], headers: &mut HeaderSpans) -> Parsed {
         is_head: method == "HEAD",
         keep_alive: minor == 1,
         expects_continue: false,
+        websocket_key: None,
         framing: BodyFraming::None,
     };
     if let Err(status) = check_request_line(method, target) {
@@ -243,6 +246,9 @@ impl FieldFold {
                 if self.content_length.replace(length).is_some() {
                     return Err(400);
                 }
+            }
+            17 if name.eq_ignore_ascii_case(b"sec-websocket-key") => {
+                head.websocket_key = Some(Span::of(value, data));
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.chunked || head.minor == 0 {

@@ -28,7 +28,7 @@
 //! | chunk sizes with a sign, blank, prefix or overflow; LF alone; too long extensions or trailers | 400 |
 //! | `Expect` other than `100-continue` | 417 |
 //! | a head, target or body beyond its limit | 431, 414, 413 |
-//! | `Upgrade` | ignored |
+//! | `Upgrade` | ignored, but for a correct WebSocket handshake that the handler answers with 101 |
 //!
 //! After each refusal the connection is closed, once the client has had time
 //! to read the answer.
@@ -59,6 +59,7 @@ mod serve;
 mod server;
 mod supervised;
 pub mod target;
+pub(crate) mod upgrade;
 
 pub use serve::{drain, serve, warm_up};
 pub use server::{ServerOptions, attach, detach};

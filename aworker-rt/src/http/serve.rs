@@ -20,9 +20,11 @@ use super::server::{
     self, BodyKind, Callbacks, Client, Current, Demand, Gate, RequestId, ServerOptions, Transport,
     is_exhaustion, set_no_delay,
 };
+use super::upgrade::{self, Upgrade};
 use super::{ops, supervised, target};
 use crate::engine::{self, accept, exceptions, stdio, watchdog};
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready};
+use crate::net::websocket;
 use crate::worker::Listener;
 
 /// Serves on these listeners until [`drain`].
@@ -227,7 +229,7 @@ fn pump(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     }
     server::get(scope).pumping = None;
     flush(scope, place);
-    if supervised::settle(scope, place) {
+    if upgrade::hand_over(scope, place) || supervised::settle(scope, place) {
         return;
     }
     let server = server::get(scope);
@@ -331,7 +333,10 @@ fn dispatch(scope: &mut v8::PinScope<'_, '_>, place: usize, start: usize, head: 
     let deadline = server.now_ms.saturating_add(server.options.request_timeout_ms);
     server.places[place].sequence += 1;
     let id = server.request_at(place);
+    let bytes = &server.read_buffer[start..start + head.len];
+    let upgrade = upgrade::possible(&head, bytes, &server.headers);
     let Some(client) = server.client(place) else { return };
+    client.upgrade = upgrade;
     client.deadline_ms = deadline;
     client.demand = Demand::None;
     client.told_gone = false;
@@ -516,23 +521,32 @@ fn call_gone(scope: &mut v8::PinScope<'_, '_>, id: RequestId) {
 
 /// Forgets a client.
 pub(super) fn close(scope: &mut v8::PinScope<'_, '_>, place: usize) {
-    let server = server::get(scope);
-    let id = server.request_at(place);
-    let was_full = std::mem::replace(&mut server.is_full, false);
-    let Some(client) = server.leave_place(place) else { return };
+    let id = server::get(scope).request_at(place);
+    let Some(client) = release(scope, place) else { return };
     if let Some(transport) = &client.transport {
         event_loop::get(scope).reactor().deregister(transport.token, transport.fd.as_fd());
     }
     server::get(scope).show_gauges();
+    if let Some(Upgrade::Begun { socket, .. }) = client.upgrade.as_deref() {
+        websocket::ops::abandon(scope, *socket);
+    }
     let unanswered = client.machine.in_exchange() && !client.told_gone;
     drop(client);
     if unanswered {
         call_gone(scope, id);
     }
+}
+
+/// Takes a client out of the server; its place can be taken by another.
+pub(super) fn release(scope: &mut v8::PinScope<'_, '_>, place: usize) -> Option<Client> {
+    let server = server::get(scope);
+    let was_full = std::mem::replace(&mut server.is_full, false);
+    let client = server.leave_place(place)?;
     if was_full {
         // A listener that cannot be registered rests until the next client leaves.
         let _ = open_gates(scope);
     }
+    Some(client)
 }
 
 /// Makes sure that the loop looks at the deadlines at `deadline_ms`.

@@ -17,6 +17,7 @@ use super::limits::{
 };
 use super::supervised::Supervised;
 use super::target::OriginCache;
+use super::upgrade::Upgrade;
 use crate::event_loop::{TimerId, Token};
 use crate::worker::Listener;
 
@@ -126,6 +127,8 @@ pub(super) struct Client {
     pub told_gone: bool,
     /// Its request counts as one in flight.
     pub is_counted: bool,
+    /// The request may become a WebSocket, or becomes one.
+    pub upgrade: Option<Box<Upgrade>>,
 }
 
 impl Client {
@@ -149,6 +152,7 @@ impl Client {
             source_waits: false,
             told_gone: false,
             is_counted: false,
+            upgrade: None,
         }
     }
 

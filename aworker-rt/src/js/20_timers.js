@@ -100,8 +100,8 @@ function queueMicrotask(callback) {
 /** Runs a built-in's function after `delay` milliseconds, which may exceed 2^31. */
 function runAfter(delay, callback) {
   const id = ++lastId;
-  MapPrototypeSet(timers, id, { handler: callback, args: undefined, delay, repeat: false, nesting: 0 });
-  ops.timer_start(id, delay);
+  const ofRequest = ops.timer_start(id, delay);
+  MapPrototypeSet(timers, id, { handler: callback, args: undefined, delay, repeat: false, nesting: 0, ofRequest });
   return id;
 }
 

@@ -386,6 +386,7 @@ internals.body = {
   isUint8Array,
   streamOf,
   takeSource,
+  copyBytes,
   /** (body, asText): all bytes of a body, a promise. */
   consume,
   cloneBody,

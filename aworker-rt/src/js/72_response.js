@@ -51,6 +51,7 @@ class Response {
       headers: (response) => response.#headers,
       body: (response) => response.#body,
       kind: (response) => response.#kind,
+      url: (response) => (response.#origin === undefined ? '' : response.#origin.url),
       setBody: (response, body) => { response.#body = body; },
     };
   }
@@ -82,7 +83,9 @@ class Response {
     const { headers, status, statusText } = init;
     if (status !== undefined) {
       const number = converters.unsignedShort(status, prefix, "'status'");
-      if (number < 200 || number > 599) throw new RangeError(`${prefix}: the status ${number} is not from 200 to 599`);
+      const becomesSocket = number === 101 && internals.webSocket.isWebSocket(init.webSocket);
+      if (becomesSocket) internals.webSocket.setOf(this, init.webSocket);
+      else if (number < 200 || number > 599) throw new RangeError(`${prefix}: the status ${number} is not from 200 to 599`);
       this.#status = number;
     }
     if (statusText !== undefined) {

@@ -35,9 +35,11 @@ function toMethod(value, prefix) {
 function toUrl(input, prefix) {
   let url;
   try {
-    url = new URL(converters.USVString(input, prefix, 'Argument 1'));
+    const text = converters.USVString(input, prefix, 'Argument 1');
+    const base = internals.workerScope.baseURL();
+    url = base === undefined ? new URL(text) : new URL(text, base);
   } catch {
-    throw new TypeError(`${prefix}: '${input}' is not an absolute URL`);
+    throw new TypeError(`${prefix}: '${input}' is not a URL`);
   }
   if (url.username !== '' || url.password !== '') throw new TypeError(`${prefix}: the URL has credentials`);
   return url.href;

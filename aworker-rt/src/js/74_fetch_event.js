@@ -83,6 +83,10 @@ function send(id, response) {
     fail(id, new TypeError('The handler gave a network error'));
     return undefined;
   }
+  if (status === 101) {
+    upgrade(id, response, headers);
+    return undefined;
+  }
   const source = body === undefined ? undefined : takeSource(body);
   if (body === undefined || source !== undefined) {
     respond(id, response, status, headers, source);
@@ -90,6 +94,16 @@ function send(id, response) {
   }
   startStream(id, response, status, headers, internals.body.streamOf(body));
   return undefined;
+}
+
+/** The request becomes a WebSocket; 426 tells a client that has not asked for one. */
+function upgrade(id, response, headers) {
+  if (internals.webSocket.upgrade(id, response, headers === undefined ? '' : toBlock(listOf(headers)))) {
+    unwatch(id);
+    return;
+  }
+  const list = ['upgrade', 'websocket', 'sec-websocket-version', '13'];
+  send(id, new Response('this is a WebSocket\n', { status: 426, headers: internals.headers.create(list, false) }));
 }
 
 /** Stands for the body of a response that was sent. */

@@ -32,7 +32,7 @@ const { requiredArguments, converters } = internals.webidl;
 const { DOMException, streams, exposeFunction } = internals;
 const { Request, fetchParts } = internals.request;
 const { createFetched, Response } = internals.response;
-const { Body, isUint8Array, streamOf } = internals.body;
+const { Body, isUint8Array, streamOf, takeSource } = internals.body;
 const { getCombined, has, toBlock } = internals.headers;
 const { isAborted, abortReason, addAlgorithm, removeAlgorithm } = internals.abort;
 const { acquireDefaultReader, readerRead, readerCancel } = streams.readable;
@@ -191,6 +191,8 @@ class Fetch {
   #url;
   #list;
   #body;
+  /** The body's bytes, if they were there at once: they can be sent again. */
+  #source = undefined;
   #options;
   #signal;
   #redirects = 0;
@@ -263,10 +265,7 @@ class Fetch {
   #send() {
     const list = this.#networkList();
     let source;
-    if (this.#body !== undefined) {
-      source = this.#body.source ?? true;
-      this.#body.used = source !== true || this.#body.used;
-    }
+    if (this.#body !== undefined) source = (this.#source ??= takeSource(this.#body)) ?? true;
     try {
       this.#id = ops.net_fetch(this.#method, this.#url.href, toBlock(list) ?? '', source);
     } catch (error) {
@@ -354,7 +353,7 @@ class Fetch {
     }
     const becomesGet = ((status === 301 || status === 302) && this.#method === 'POST')
       || (status === 303 && this.#method !== 'GET' && this.#method !== 'HEAD');
-    if (!becomesGet && this.#body !== undefined && this.#body.source === undefined) {
+    if (!becomesGet && this.#body !== undefined && this.#source === undefined) {
       return this.#fail(networkError('', `fetch ${from.href}: it redirects, and a stream cannot be sent again`));
     }
     ops.net_discard(this.#id);

@@ -164,6 +164,11 @@ pub(crate) fn freeze(scope: &mut v8::PinScope<'_, '_>) {
         id: exchange.id,
         in_request: exchange.in_request,
     }));
+    lost.extend(net.sockets.borrow().keys().map(|id| Event {
+        kind: Kind::SocketClosed,
+        id: *id,
+        in_request: false,
+    }));
     drop(undelivered);
     lost.sort_by_key(|event| event.id);
     arm(scope, None);
@@ -212,4 +217,14 @@ pub(crate) fn thaw(scope: &mut v8::PinScope<'_, '_>, options: NetOptions) {
 
 fn driver_options(scope: &mut v8::PinScope<'_, '_>, options: NetOptions) {
     driver(scope).options = options;
+}
+
+/// The worker drains: WebSockets and streams of events, which would go on for ever, are closed.
+pub(crate) fn drain(scope: &mut v8::PinScope<'_, '_>) {
+    let Some(net) = get_if_used(scope) else { return };
+    for socket in net.sockets.borrow().values() {
+        socket.close(Some((1001, "the worker ends")));
+    }
+    net.emit(Event { kind: Kind::Drain, id: 0, in_request: false });
+    wake(scope);
 }

@@ -81,3 +81,16 @@ pub const MAX_HOSTS_BYTES: u64 = 1024 * 1024;
 pub const MAX_CERTIFICATE_FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// Files of a directory of certificates that are read.
 pub const MAX_CERTIFICATE_FILES: usize = 4096;
+
+/// WebSocket connections that are open at one time.
+pub const MAX_WEB_SOCKETS: usize = 4096;
+/// Bytes of a WebSocket message that is received: a whole one must fit into memory.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Unsent bytes of a WebSocket: the connection is closed beyond it, as the standard says.
+pub const MAX_BUFFERED_BYTES: usize = 256 * 1024 * 1024;
+/// Received messages that the script has not seen yet: the connection is not read beyond it.
+pub const MAX_UNDELIVERED_MESSAGES: usize = 64;
+/// Pongs that the peer does not take: a peer that only pings is cut off.
+pub const MAX_UNSENT_PONGS: usize = 1024;
+/// From the closing frame to the end of the connection.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -30,17 +30,19 @@ mod pool;
 mod stream;
 mod tls;
 mod upload;
+pub(crate) mod websocket;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 pub use dns::Files as NetFiles;
-pub(crate) use driver::{forget, freeze, held, next_id, set_next_id, thaw};
+pub(crate) use driver::{drain, forget, freeze, held, next_id, set_next_id, thaw};
 
 use error::NetError;
 use exchange::Exchange;
 use executor::Executor;
+use websocket::Socket;
 
 use crate::worker::WorkerOptions;
 
@@ -88,6 +90,16 @@ pub(crate) enum Kind {
     Room = 2,
     /// There will be no response.
     Failed = 3,
+    /// A WebSocket can be used.
+    SocketOpen = 4,
+    /// One more message has come.
+    SocketMessage = 5,
+    /// The peer has sent its closing frame.
+    SocketClosing = 6,
+    /// The connection has ended.
+    SocketClosed = 7,
+    /// The worker ends: streams of events that never end are closed.
+    Drain = 8,
 }
 
 /// Something to tell the built-ins.
@@ -107,6 +119,7 @@ pub(crate) struct Net {
     tls: RefCell<Option<Rc<tls::Tls>>>,
     pool: Rc<pool::Pool>,
     exchanges: RefCell<HashMap<u64, Rc<Exchange>>>,
+    sockets: RefCell<HashMap<u64, Rc<Socket>>>,
     next_id: Cell<u64>,
     events: RefCell<VecDeque<Event>>,
     waited_for: Cell<usize>,
@@ -120,6 +133,7 @@ impl Net {
             tls: RefCell::default(),
             pool: Rc::default(),
             exchanges: RefCell::default(),
+            sockets: RefCell::default(),
             next_id: Cell::new(first_id),
             events: RefCell::default(),
             waited_for: Cell::new(0),
@@ -160,10 +174,17 @@ impl Net {
         self.exchanges.borrow().get(&id).cloned()
     }
 
+    fn socket(&self, id: u64) -> Option<Rc<Socket>> {
+        self.sockets.borrow().get(&id).cloned()
+    }
+
     /// Drops everything: tasks first, for they hold the rest.
     fn close(&self) {
         for (_, exchange) in self.exchanges.take() {
             exchange.abandon();
+        }
+        for (_, socket) in self.sockets.take() {
+            socket.abandon();
         }
         self.executor.close();
         self.pool.clear();

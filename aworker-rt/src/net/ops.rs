@@ -18,12 +18,12 @@ use crate::engine::in_request;
 type Scope<'a, 's, 'i> = &'a mut v8::PinScope<'s, 'i>;
 
 /// A script's number of something; one that does not exist if the value is none.
-fn id_of(scope: Scope<'_, '_, '_>, value: v8::Local<v8::Value>) -> u64 {
+pub(super) fn id_of(scope: Scope<'_, '_, '_>, value: v8::Local<v8::Value>) -> u64 {
     value.integer_value(scope).and_then(|id| u64::try_from(id).ok()).unwrap_or(0)
 }
 
 /// The characters of a string as bytes; characters beyond U+00FF have no place in what is asked for.
-fn latin1(scope: Scope<'_, '_, '_>, value: v8::Local<v8::Value>) -> Vec<u8> {
+pub(super) fn latin1(scope: Scope<'_, '_, '_>, value: v8::Local<v8::Value>) -> Vec<u8> {
     let Ok(text) = value.try_cast::<v8::String>() else { return Vec::new() };
     let mut bytes = vec![0; text.length()];
     text.write_one_byte_v2(scope, 0, &mut bytes, v8::WriteFlags::empty());
@@ -41,7 +41,7 @@ fn body_bytes(scope: Scope<'_, '_, '_>, value: v8::Local<v8::Value>) -> Option<B
 }
 
 /// An array of the code and the text of a failure.
-fn failure<'s>(scope: Scope<'_, 's, '_>, error: &NetError) -> v8::Local<'s, v8::Value> {
+pub(super) fn failure<'s>(scope: Scope<'_, 's, '_>, error: &NetError) -> v8::Local<'s, v8::Value> {
     let code = string(scope, error.code()).into();
     let text = string(scope, &error.to_string()).into();
     v8::Array::new_with_elements(scope, &[code, text]).into()

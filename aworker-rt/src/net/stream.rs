@@ -62,6 +62,26 @@ impl Stream {
             Stream::Secured(stream) => stream.poll_shutdown(context),
         }
     }
+
+    /// Writes and sends all bytes.
+    ///
+    /// # Errors
+    /// As send(2), and TLS's.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = std::future::poll_fn(|context| self.poll_write(context, bytes)).await?;
+            bytes = &bytes[count..];
+        }
+        std::future::poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    /// Reads once; 0 is the end.
+    ///
+    /// # Errors
+    /// As recv(2), and TLS's.
+    pub async fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|context| self.poll_read(context, room)).await
+    }
 }
 
 impl hyper::rt::Read for Stream {

@@ -39,7 +39,6 @@ pub enum Offer {
     /// HTTP/2 and HTTP/1.1.
     Http,
     /// HTTP/1.1 only: WebSockets.
-    #[allow(dead_code)]
     Http1,
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::engine::{ScriptError, gauges, signals, watchdog};
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready, Token};
-use crate::http;
+use crate::{http, net};
 
 use super::{Listener, WorkerOptions, supervised};
 
@@ -127,6 +127,7 @@ fn on_signal(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
     gauges::set(gauges::Gauge::Phase, gauges::Phase::Draining as u64);
     event_loop::get(scope).timers().arm(DRAIN_TIMEOUT, Action { run: on_timeout, key: 0 });
     http::drain(scope);
+    net::drain(scope);
     Checkpoint::Due
 }
 
