@@ -414,6 +414,19 @@ impl Drop for Sleep {
     }
 }
 
+/// Lets the tasks that were woken before go first.
+pub async fn yield_now() {
+    let mut has_yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Time ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;

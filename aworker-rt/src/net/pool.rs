@@ -16,7 +16,7 @@ use hyper::client::conn::{http1, http2};
 use super::Net;
 use super::connect::connect_host;
 use super::error::{NetError, of_hyper};
-use super::executor::{Executor, sleep, timeout};
+use super::executor::{Executor, sleep, timeout, yield_now};
 use super::limits::{
     CONNECT_TIMEOUT, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, IDLE_CONNECTION_TIMEOUT,
     MAX_CONNECTIONS_PER_ORIGIN, MAX_IDLE_CONNECTIONS, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS,
@@ -147,6 +147,8 @@ impl Pool {
     /// # Errors
     /// No connection can be made.
     pub async fn acquire(self: &Rc<Self>, net: &Rc<Net>, origin: &Origin) -> Result<Lease, NetError> {
+        // Idle connections that the server has closed meanwhile hear of it first.
+        yield_now().await;
         let permit = std::future::poll_fn(|context| match self.look(origin) {
             Chance::Lease(lease) => Poll::Ready(Ok(lease)),
             Chance::Connect(permit) => Poll::Ready(Err(permit)),
