@@ -125,14 +125,27 @@ fn run(scope: &mut v8::PinScope<'_, '_>, file: &Path, arguments: &[v8::Local<v8:
     scope.perform_microtask_checkpoint();
 }
 
+/// The text with empty lines in the place of its comments: every process keeps the
+/// source of the built-ins in its heap. Comments begin a line, by the style of these files.
+fn without_comments(text: &str) -> String {
+    let mut in_block = false;
+    let lines = text.lines().map(|line| {
+        let start = line.trim_start();
+        let is_comment = in_block || start.starts_with("//") || start.starts_with("/*");
+        in_block = (in_block || start.starts_with("/*")) && !start.contains("*/");
+        if is_comment { "" } else { line }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// A file as a strict function of the four arguments; `None` with an exception pending.
 fn function<'s>(scope: &mut v8::PinScope<'s, '_>, file: &Path) -> Option<v8::Local<'s, v8::Function>> {
     println!("cargo:rerun-if-changed={}", file.display());
     let text =
         fs::read_to_string(file).unwrap_or_else(|error| fail(&format!("read {}: {error}", file.display())));
     // The directive shares the first line, so that line numbers stay right.
-    let text =
-        v8::String::new(scope, &format!("'use strict';{text}")).expect("a built-in fits into a string");
+    let text = v8::String::new(scope, &format!("'use strict';{}", without_comments(&text)))
+        .expect("a built-in fits into a string");
     let name = format!("aworker:{}", file.file_stem().expect("a file name").to_string_lossy());
     let name = v8::String::new(scope, &name).expect("a short string");
     let origin = v8::ScriptOrigin::new(scope, name.into(), 0, 0, false, 0, None, false, false, false, None);

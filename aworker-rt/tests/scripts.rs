@@ -401,3 +401,20 @@ fn a_top_level_await_amid_an_expression_makes_a_module() {
     let run = directory.run(&["run", "b.js"]);
     assert!(run.status == Some(1) && run.stderr.contains("b.js:2"), "{}", run.stderr);
 }
+
+#[test]
+fn a_service_worker_may_skip_waiting_and_claim_once_it_is_active() {
+    let script = "addEventListener('install', (event) => {
+        event.waitUntil(clients.claim().then(() => console.log('wrong'), (error) => console.log(error.name)));
+        event.waitUntil(self.skipWaiting());
+    });
+    addEventListener('activate', (event) => event.waitUntil(clients.claim().then(() => console.log('claimed'))));";
+    let directory = Directory::new("claim", &[("a.js", script)]);
+    let run = directory.run(&["run", "a.js"]);
+    assert_eq!(
+        (run.status, run.stdout.as_str()),
+        (Some(0), "InvalidStateError\nclaimed\n"),
+        "{}",
+        run.stderr
+    );
+}

@@ -75,6 +75,11 @@ class Event {
     this.#type = typeof type === 'string' ? type : converters.DOMString(type, "Failed to construct 'Event'", 'Argument 1');
     // A built-in's event on a hot path: its time is taken when it is first asked for.
     if (eventInitDict === kConstruct) return;
+    this.#complete(eventInitDict);
+  }
+
+  /** What the constructor of a hot path leaves out; apart, so that it stays small enough to be inlined. */
+  #complete(eventInitDict) {
     ObjectDefineProperty(this, 'isTrusted', isTrustedDescriptor);
     if (eventInitDict !== undefined && eventInitDict !== null) this.#init(eventInitDict);
     this.#timeStamp = ops.performance_now();

@@ -202,10 +202,13 @@ function printUncaught(prefix, error) {
   ops.print(2, `${prefix}${internals.inspect(error)}\n`);
 }
 
-function reportError(e) {
-  requiredArguments(arguments.length, 1, "Failed to execute 'reportError'");
-  if (!dispatchError(e)) printUncaught('Uncaught ', e);
-}
+// A method, and so no constructor.
+const { reportError } = {
+  reportError(e) {
+    requiredArguments(arguments.length, 1, "Failed to execute 'reportError'");
+    if (!dispatchError(e)) printUncaught('Uncaught ', e);
+  },
+};
 
 function dispatchRejection(type, promise, reason) {
   if (!hasGlobalListener(type)) return false;

@@ -71,31 +71,34 @@ function toHandler(handler, prefix) {
   return typeof handler === 'function' ? handler : converters.DOMString(handler, prefix, 'Argument 1');
 }
 
-function setTimeout(handler, timeout = 0, ...args) {
-  requiredArguments(arguments.length, 1, "Failed to execute 'setTimeout'");
-  return start(toHandler(handler, "Failed to execute 'setTimeout'"), timeout, args.length === 0 ? undefined : args, false);
-}
+// Methods, and so no constructors.
+const functions = {
+  setTimeout(handler, timeout = 0, ...args) {
+    requiredArguments(arguments.length, 1, "Failed to execute 'setTimeout'");
+    return start(toHandler(handler, "Failed to execute 'setTimeout'"), timeout, args.length === 0 ? undefined : args, false);
+  },
 
-function setInterval(handler, timeout = 0, ...args) {
-  requiredArguments(arguments.length, 1, "Failed to execute 'setInterval'");
-  return start(toHandler(handler, "Failed to execute 'setInterval'"), timeout, args.length === 0 ? undefined : args, true);
-}
+  setInterval(handler, timeout = 0, ...args) {
+    requiredArguments(arguments.length, 1, "Failed to execute 'setInterval'");
+    return start(toHandler(handler, "Failed to execute 'setInterval'"), timeout, args.length === 0 ? undefined : args, true);
+  },
 
-function clearTimeout(id = 0) {
-  clear(id);
-}
+  clearTimeout(id = 0) {
+    clear(id);
+  },
 
-function clearInterval(id = 0) {
-  clear(id);
-}
+  clearInterval(id = 0) {
+    clear(id);
+  },
 
-function queueMicrotask(callback) {
-  requiredArguments(arguments.length, 1, "Failed to execute 'queueMicrotask'");
-  if (typeof callback !== 'function') {
-    throw new TypeError("Failed to execute 'queueMicrotask': Argument 1 is not a function");
-  }
-  ops.queue_microtask(callback);
-}
+  queueMicrotask(callback) {
+    requiredArguments(arguments.length, 1, "Failed to execute 'queueMicrotask'");
+    if (typeof callback !== 'function') {
+      throw new TypeError("Failed to execute 'queueMicrotask': Argument 1 is not a function");
+    }
+    ops.queue_microtask(callback);
+  },
+};
 
 /** Runs a built-in's function after `delay` milliseconds, which may exceed 2^31. */
 function runAfter(delay, callback) {
@@ -106,7 +109,7 @@ function runAfter(delay, callback) {
 }
 
 internals.timers = {
-  functions: { setTimeout, setInterval, clearTimeout, clearInterval, queueMicrotask },
+  functions,
   runAfter,
   cancel: clear,
 };

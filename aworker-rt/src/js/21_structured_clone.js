@@ -145,12 +145,15 @@ function transferOf(options, prefix) {
   return transfer === undefined ? [] : toTransferList(transfer, prefix, "'transfer'");
 }
 
-function structuredClone(value, options = undefined) {
-  const prefix = "Failed to execute 'structuredClone'";
-  requiredArguments(arguments.length, 1, prefix);
-  const list = transferOf(options, prefix);
-  return list.length === 0 ? clone(value) : deserialize(serializeWithTransfer(value, list)).value;
-}
+// A method, and so no constructor.
+const { structuredClone } = {
+  structuredClone(value, options = undefined) {
+    const prefix = "Failed to execute 'structuredClone'";
+    requiredArguments(arguments.length, 1, prefix);
+    const list = transferOf(options, prefix);
+    return list.length === 0 ? clone(value) : deserialize(serializeWithTransfer(value, list)).value;
+  },
+};
 
 internals.structuredClone = structuredClone;
 internals.cloning = {

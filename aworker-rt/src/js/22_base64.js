@@ -3,24 +3,25 @@
 const { converters, requiredArguments } = internals.webidl;
 const { DOMException } = internals;
 
-function atob(data) {
-  const prefix = "Failed to execute 'atob'";
-  requiredArguments(arguments.length, 1, prefix);
-  const result = ops.atob(converters.DOMString(data, prefix, 'Argument 1'));
-  if (result === undefined) {
-    throw new DOMException(`${prefix}: the string is not correctly encoded`, 'InvalidCharacterError');
-  }
-  return result;
-}
+// Methods, and so no constructors.
+internals.base64 = {
+  atob(data) {
+    const prefix = "Failed to execute 'atob'";
+    requiredArguments(arguments.length, 1, prefix);
+    const result = ops.atob(converters.DOMString(data, prefix, 'Argument 1'));
+    if (result === undefined) {
+      throw new DOMException(`${prefix}: the string is not correctly encoded`, 'InvalidCharacterError');
+    }
+    return result;
+  },
 
-function btoa(data) {
-  const prefix = "Failed to execute 'btoa'";
-  requiredArguments(arguments.length, 1, prefix);
-  const result = ops.btoa(converters.DOMString(data, prefix, 'Argument 1'));
-  if (result === undefined) {
-    throw new DOMException(`${prefix}: the string has characters outside of Latin-1`, 'InvalidCharacterError');
-  }
-  return result;
-}
-
-internals.base64 = { atob, btoa };
+  btoa(data) {
+    const prefix = "Failed to execute 'btoa'";
+    requiredArguments(arguments.length, 1, prefix);
+    const result = ops.btoa(converters.DOMString(data, prefix, 'Argument 1'));
+    if (result === undefined) {
+      throw new DOMException(`${prefix}: the string has characters outside of Latin-1`, 'InvalidCharacterError');
+    }
+    return result;
+  },
+};

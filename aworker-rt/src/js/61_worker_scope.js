@@ -168,27 +168,30 @@ function fetchScript(url) {
   }
 }
 
-function importScripts(...urls) {
-  const list = [];
-  for (let i = 0; i < urls.length; i++) {
-    primordials.ArrayPrototypePush(list, converters.USVString(urls[i], "Failed to execute 'importScripts'", `Argument ${i + 1}`));
-  }
-  if (!ops.imports_scripts()) throw new TypeError("Failed to execute 'importScripts': the program is a module");
-  const records = [];
-  for (let i = 0; i < list.length; i++) {
-    const url = parse(list[i]);
-    if (url === undefined) {
-      throw new DOMException(`Failed to execute 'importScripts': '${list[i]}' is no valid URL`, 'SyntaxError');
+// A method, and so no constructor.
+const { importScripts } = {
+  importScripts(...urls) {
+    const list = [];
+    for (let i = 0; i < urls.length; i++) {
+      primordials.ArrayPrototypePush(list, converters.USVString(urls[i], "Failed to execute 'importScripts'", `Argument ${i + 1}`));
     }
-    primordials.ArrayPrototypePush(records, url);
-  }
-  if (isInstalled && records.length > 0) throw networkError('the worker is installed');
-  for (let i = 0; i < records.length; i++) {
-    const url = records[i];
-    const text = fetchScript(url);
-    ops.run_script(text, primordials.decodeURIComponent(parts.pathname(url)));
-  }
-}
+    if (!ops.imports_scripts()) throw new TypeError("Failed to execute 'importScripts': the program is a module");
+    const records = [];
+    for (let i = 0; i < list.length; i++) {
+      const url = parse(list[i]);
+      if (url === undefined) {
+        throw new DOMException(`Failed to execute 'importScripts': '${list[i]}' is no valid URL`, 'SyntaxError');
+      }
+      primordials.ArrayPrototypePush(records, url);
+    }
+    if (isInstalled && records.length > 0) throw networkError('the worker is installed');
+    for (let i = 0; i < records.length; i++) {
+      const url = records[i];
+      const text = fetchScript(url);
+      ops.run_script(text, primordials.decodeURIComponent(parts.pathname(url)));
+    }
+  },
+};
 
 /** A URL relative to the location, or undefined. */
 function parse(text) {
@@ -224,6 +227,8 @@ internals.workerScope = {
     isFixed = true;
     setHref(parts.href(new URL(told)));
   },
+  /** () -> whether the worker is active: `activate` has begun. */
+  isActive: () => isInstalled,
   /** () : `install` is over. */
   installed: () => {
     isInstalled = true;

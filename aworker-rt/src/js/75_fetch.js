@@ -506,16 +506,19 @@ function begin(request, client) {
   new Fetch(parts, client).start();
 }
 
-function fetch(input, init = undefined) {
-  let request;
-  try {
-    requiredArguments(arguments.length, 1, "Failed to execute 'fetch'");
-    request = new Request(input, init);
-  } catch (error) {
-    return PromiseReject(error);
-  }
-  return new Promise((resolve, reject) => begin(request, { __proto__: null, response: resolve, failed: reject }));
-}
+// A method, and so no constructor.
+const { fetch } = {
+  fetch(input, init = undefined) {
+    let request;
+    try {
+      requiredArguments(arguments.length, 1, "Failed to execute 'fetch'");
+      request = new Request(input, init);
+    } catch (error) {
+      return PromiseReject(error);
+    }
+    return new Promise((resolve, reject) => begin(request, { __proto__: null, response: resolve, failed: reject }));
+  },
+};
 
 exposeFunction('fetch', fetch);
 
