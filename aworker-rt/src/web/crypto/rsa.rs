@@ -1,8 +1,8 @@
 //! RSA: keys in and out, RSASSA-PKCS1-v1_5, RSA-PSS, RSA-OAEP (RFC 8017).
 //!
 //! JavaScript keeps a key as the DER of PKCS #1. A private key is read from it, and
-//! checked, for every operation: that is a fifth of what a signature costs, and no
-//! key stays in native memory.
+//! checked, for every operation: that is a twentieth of what a signature costs, and
+//! no key stays in native memory.
 
 use rsa::pkcs1::{EncodeRsaPrivateKey, EncodeRsaPublicKey};
 use rsa::pkcs8::der::asn1::{AnyRef, BitStringRef, OctetStringRef};
