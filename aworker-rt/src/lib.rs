@@ -13,12 +13,15 @@ pub(crate) mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;
+pub mod inspector;
 pub mod net;
 pub mod web;
 pub mod worker;
 
 pub use engine::{ImportMap, Script, ScriptError, Snapshot, SnapshotError, V8Flags, initialize};
+pub use inspector::{Begin, InspectOptions};
 pub use web::is_url;
 pub use worker::{
-    IMPORT_MAP, ListenAddress, Listener, Runtime, Start, Supervision, Worker, WorkerOptions, build_snapshot,
+    HeapSnapshots, IMPORT_MAP, ListenAddress, Listener, Runtime, Start, Supervision, Worker, WorkerOptions,
+    build_snapshot,
 };

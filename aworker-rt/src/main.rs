@@ -2,6 +2,7 @@
 //! a warm seed.
 
 mod options;
+mod watch;
 
 use std::io::Write;
 use std::path::Path;
@@ -11,8 +12,8 @@ use aworker_rt::engine::{in_child, listen_fds};
 use aworker_rt::http::ServerOptions;
 use aworker_rt::net::{FileUrls, NetFiles};
 use aworker_rt::{
-    IMPORT_MAP, ImportMap, ListenAddress, Listener, Runtime, Script, ScriptError, Snapshot, Start, V8Flags,
-    Worker, WorkerOptions, build_snapshot,
+    HeapSnapshots, IMPORT_MAP, ImportMap, ListenAddress, Listener, Runtime, Script, ScriptError, Snapshot,
+    Start, V8Flags, Worker, WorkerOptions, build_snapshot,
 };
 use options::{Command, Program, RunOptions};
 
@@ -24,6 +25,11 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let outcome = match options::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run { options, .. }) if options.watch => {
+            let again = watch::without_watch(std::env::args_os().skip(1));
+            let failed = |error| ScriptError::new(format!("--watch: {error}"));
+            watch::run(&again).map(ExitCode::from).map_err(failed)
+        }
         Ok(Command::Run { program, options }) => run(program, options),
         Ok(Command::Eval { code, options }) => evaluate(&code, options),
         Ok(Command::BuildSnapshot { file, output, options }) => write_snapshot(&file, &output, options),
@@ -142,6 +148,12 @@ fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> 
         default_listen: Some(default_listen),
         on_listening: Some(|address| eprintln!("aworker: listening on {address}")),
         location: options.location,
+        inspect: options.inspect,
+        cpu_profile: options.cpu_profile,
+        heap_snapshots: match options.heap_snapshot_on_signal {
+            true => HeapSnapshots::OnSignal,
+            false => HeapSnapshots::Never,
+        },
         server,
         net_files,
         file_urls,

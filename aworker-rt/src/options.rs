@@ -3,7 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use aworker_rt::ListenAddress;
+use aworker_rt::{Begin, InspectOptions, ListenAddress};
+
+/// Where a debugger is listened for when nobody says otherwise.
+const DEFAULT_INSPECT: &str = "127.0.0.1:9229";
+/// Where a CPU profile goes when nobody says otherwise.
+const DEFAULT_PROFILE: &str = "aworker.cpuprofile";
 
 /// What `aworker --help` prints.
 pub const HELP: &str = "\
@@ -41,6 +46,16 @@ Modules:
   --import-map FILE   what specifiers mean beyond paths; by default the file that
                       the environment's AWORKER_IMPORT_MAP names. A snapshot keeps
                       the map it was built with
+
+Tools (run):
+  --watch             run again whenever a file that the program has loaded changes
+  --inspect[=ADDRESS] listen for a debugger that speaks the Chrome DevTools protocol
+                      at HOST:PORT or PORT (127.0.0.1:9229); who reaches it runs code
+  --inspect-brk[=ADDRESS]
+                      the same; wait for it, and stop at the first statement
+  --cpu-prof[=FILE]   write a CPU profile at the end (aworker.cpuprofile)
+  --heap-snapshot-on-signal
+                      write aworker-PID-N.heapsnapshot at each SIGUSR2
 
 V8:
   --max-heap-mb N     limit of the JavaScript heap in MB
@@ -82,6 +97,10 @@ pub struct RunOptions {
     pub resolv_conf: Option<PathBuf>,
     pub v8_flags: Vec<String>,
     pub arguments: Vec<String>,
+    pub inspect: Option<InspectOptions>,
+    pub cpu_profile: Option<PathBuf>,
+    pub heap_snapshot_on_signal: bool,
+    pub watch: bool,
     snapshot: Option<PathBuf>,
     output: Option<PathBuf>,
 }
@@ -102,6 +121,8 @@ const BUILD: &[Verb] = &[Verb::BuildSnapshot];
 enum Takes {
     /// `--name VALUE` or `--name=VALUE`.
     Value,
+    /// `--name` or `--name=VALUE`.
+    Optional,
     /// `--name`.
     Nothing,
 }
@@ -119,6 +140,11 @@ const OPTIONS: &[(&str, &[Verb], Takes)] = &[
     ("--v8-flag", ALL, Takes::Value),
     ("--v8-flags", ALL, Takes::Value),
     ("--snapshot", RUN, Takes::Value),
+    ("--inspect", RUN, Takes::Optional),
+    ("--inspect-brk", RUN, Takes::Optional),
+    ("--cpu-prof", RUN, Takes::Optional),
+    ("--heap-snapshot-on-signal", RUN, Takes::Nothing),
+    ("--watch", RUN, Takes::Nothing),
     ("--output", BUILD, Takes::Value),
     ("-o", BUILD, Takes::Value),
 ];
@@ -137,6 +163,12 @@ fn apply(options: &mut RunOptions, name: &str, value: &str) -> Result<(), String
         "--v8-flag" => options.v8_flags.push(value.to_owned()),
         "--v8-flags" => options.v8_flags.extend(value.split(',').map(str::to_owned)),
         "--snapshot" => options.snapshot = Some(value.into()),
+        "--inspect" => options.inspect = Some(inspect(value, Begin::AtOnce)?),
+        "--inspect-brk" => options.inspect = Some(inspect(value, Begin::WithDebugger)?),
+        "--cpu-prof" if value.is_empty() => options.cpu_profile = Some(DEFAULT_PROFILE.into()),
+        "--cpu-prof" => options.cpu_profile = Some(value.into()),
+        "--heap-snapshot-on-signal" => options.heap_snapshot_on_signal = true,
+        "--watch" => options.watch = true,
         "--output" | "-o" => options.output = Some(value.into()),
         _ => unreachable!("every option of the table has its line here"),
     }
@@ -187,6 +219,9 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, S
 fn finish(verb: Verb, subject: OsString, mut options: RunOptions) -> Result<Command, String> {
     match verb {
         Verb::Eval => Ok(Command::Eval { code: subject.to_string_lossy().into_owned(), options }),
+        Verb::Run if options.inspect.is_some() && options.cpu_profile.is_some() => {
+            Err("--cpu-prof: with --inspect the debugger makes profiles".to_owned())
+        }
         Verb::Run => {
             let program = match options.snapshot.take() {
                 Some(_) if options.import_map.is_some() => {
@@ -226,6 +261,7 @@ fn take_option(verb: Verb, words: &mut Words<'_>, options: &mut RunOptions) -> R
             let value = value.or_else(|| words.next().map(|next| next.to_string_lossy().into_owned()));
             apply(options, name, &value.ok_or(format!("{name} wants a value"))?)?;
         }
+        Takes::Optional => apply(options, name, &value.unwrap_or_default())?,
         Takes::Nothing if value.is_some() => return Err(format!("{name} takes no value")),
         Takes::Nothing => apply(options, name, "")?,
     }
@@ -253,6 +289,15 @@ fn location(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err(format!("--location {text}: want an absolute URL")),
     }
+}
+
+/// `HOST:PORT`, `PORT`, or nothing for the usual place.
+fn inspect(text: &str, begin: Begin) -> Result<InspectOptions, String> {
+    let text = if text.is_empty() { DEFAULT_INSPECT } else { text };
+    let full = if text.contains(':') { text.to_owned() } else { format!("127.0.0.1:{text}") };
+    let address = full.replace("localhost:", "127.0.0.1:").parse();
+    let address = address.map_err(|_| format!("--inspect {text}: want HOST:PORT or PORT"))?;
+    Ok(InspectOptions { address, begin })
 }
 
 fn number(name: &str, text: &str) -> Result<u64, String> {
@@ -323,6 +368,19 @@ mod tests {
     }
 
     #[test]
+    fn a_debuggers_address_may_be_left_out_and_is_no_next_word() {
+        for (line, expected) in [
+            ("run --inspect w.js", "127.0.0.1:9229"),
+            ("run --inspect-brk=9000 w.js", "127.0.0.1:9000"),
+            ("run --inspect=[::1]:0 w.js", "[::1]:0"),
+        ] {
+            let Ok(Command::Run { program, options }) = words(line) else { panic!("{line}") };
+            assert_eq!(program, Program::Script("w.js".into()), "{line}");
+            assert_eq!(options.inspect.map(|inspect| inspect.address.to_string()).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
     fn v8_flags_are_a_list() {
         let Ok(Command::Eval { options, .. }) = words("eval --v8-flag --a --v8-flags=--b,--c=1 1") else {
             panic!("a command");
@@ -352,6 +410,10 @@ mod tests {
             "eval --snapshot s 1",
             "run --snapshot s --import-map m",
             "run --output s w.js",
+            "run --inspect=nowhere w.js",
+            "run --watch=1 w.js",
+            "run --inspect --cpu-prof w.js",
+            "eval --inspect 1",
         ] {
             assert!(words(line).is_err(), "{line}");
         }

@@ -43,6 +43,7 @@ pub(super) fn read_text(path: &str) -> Result<String, String> {
 /// As [`read_source`].
 pub(super) fn read_bytes(path: &str) -> Result<Vec<u8>, String> {
     let explain = |operation: &str, error: &io::Error| format!("{operation} {path}: {}", reason(error));
+    super::watched::tell(path);
     // A FIFO that nobody writes to must not keep the program from starting.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(|error| explain("open", &error) + &suggestion(path, &error))?;

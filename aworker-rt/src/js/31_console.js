@@ -17,6 +17,7 @@ const {
   NumberPrototypeToFixed,
   ObjectCreate,
   ObjectPrototype,
+  ReflectApply,
   ReflectGetOwnPropertyDescriptor,
   ReflectOwnKeys,
   StringPrototypeCharCodeAt,
@@ -314,3 +315,21 @@ for (let i = 0; i < names.length; i++) namespace[names[i]] = methods[names[i]];
 defineToStringTag(namespace, 'console');
 
 internals.console = namespace;
+
+const v8Console = globalThis.console;
+
+/** (): an inspector is there, which hears what V8's own console is told. */
+internals.callbacks.inspectConsole = () => {
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i];
+    const ours = methods[name];
+    const theirs = v8Console?.[name];
+    if (typeof theirs !== 'function') continue;
+    namespace[name] = {
+      [name](...args) {
+        ReflectApply(theirs, v8Console, args);
+        return ReflectApply(ours, namespace, args);
+      },
+    }[name];
+  }
+};

@@ -3,7 +3,8 @@
 use crate::engine::{self, Loaded, Script, ScriptError, conversions, exceptions, gauges, stdio};
 use crate::event_loop;
 
-use super::{Listener, WorkerOptions, serve};
+use super::{HeapSnapshots, Listener, WorkerOptions, heap_snapshot, serve};
+use crate::inspector::{self, Profile};
 
 /// Where a worker's life begins.
 #[derive(Clone, Debug)]
@@ -32,6 +33,40 @@ pub(super) fn run(
             stdio::write_all(2, text.as_bytes());
             FAILED
         }
+    }
+}
+
+/// As [`run`], with the tools that the options ask for.
+pub(super) fn run_observed(
+    scope: &mut v8::PinScope<'_, '_>,
+    start: &Start,
+    listeners: Vec<Listener>,
+    options: &WorkerOptions,
+) -> i32 {
+    let title = match start {
+        Start::Load(script) => script.name(),
+        Start::Deserialize => "snapshot",
+    };
+    let prepared = match (options.inspect, options.heap_snapshots) {
+        (None, HeapSnapshots::Never) => Ok(()),
+        (None, HeapSnapshots::OnSignal) => heap_snapshot::write_on_signal(scope),
+        (Some(inspect), HeapSnapshots::Never) => inspector::start(scope, inspect, title),
+        (Some(inspect), HeapSnapshots::OnSignal) => {
+            heap_snapshot::write_on_signal(scope).and_then(|()| inspector::start(scope, inspect, title))
+        }
+    };
+    if let Err(error) = prepared {
+        stdio::write_all(2, format!("{error}\n").as_bytes());
+        return FAILED;
+    }
+    let profile = options.cpu_profile.as_ref().map(|path| Profile::start(scope, path));
+    let status = run(scope, start, listeners, options);
+    match profile.map(Profile::write) {
+        Some(Err(error)) => {
+            stdio::write_all(2, format!("CPU profile: {error}\n").as_bytes());
+            FAILED.max(status)
+        }
+        Some(Ok(())) | None => status,
     }
 }
 
@@ -67,6 +102,7 @@ fn handles_fetch(scope: &mut v8::PinScope<'_, '_>) -> Result<bool, ScriptError> 
 /// Runs a program's top level, and the loop as long as the top level awaits.
 pub(super) fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded, ScriptError> {
     set_location(scope, &script.url())?;
+    inspector::at_start(scope);
     let loaded = engine::load(scope, script)?;
     match &loaded {
         Loaded::Classic(_) => event_loop::run_until(scope, |_| true)?,

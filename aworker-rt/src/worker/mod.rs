@@ -8,6 +8,7 @@
 //!   Worker::run:  load | deserialize -> install -> activate -> serve or drain the loop -> exit status
 //! ```
 
+mod heap_snapshot;
 mod lifecycle;
 mod listener;
 mod serve;
@@ -26,6 +27,7 @@ pub use supervised::Supervision;
 use crate::engine::{Engine, ImportMap, Script, ScriptError};
 use crate::event_loop;
 use crate::http::{self, ServerOptions};
+use crate::inspector::InspectOptions;
 use crate::net::{self, FileUrls, NetFiles, NetOptions};
 
 /// The variable of the environment that names a worker's import map.
@@ -56,12 +58,28 @@ pub struct WorkerOptions {
     pub on_listening: Option<fn(&ListenAddress)>,
     /// What `self.location` is, and where relative URLs begin; the script's own URL when absent.
     pub location: Option<String>,
+    /// Where to listen for a debugger, if at all.
+    pub inspect: Option<InspectOptions>,
+    /// Where to write a CPU profile of the whole run, if at all.
+    pub cpu_profile: Option<PathBuf>,
+    /// Whether SIGUSR2 writes a heap snapshot.
+    pub heap_snapshots: HeapSnapshots,
     /// Limits of the HTTP server.
     pub server: ServerOptions,
     /// Where the resolver finds its settings.
     pub net_files: NetFiles,
     /// Whether `fetch` reads files.
     pub file_urls: FileUrls,
+}
+
+/// Whether a signal writes a heap snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeapSnapshots {
+    /// SIGUSR2 has its usual meaning.
+    #[default]
+    Never,
+    /// SIGUSR2 writes `aworker-PID-N.heapsnapshot` into the working directory.
+    OnSignal,
 }
 
 /// A runtime that may serve: it has its own randomness, time and environment.
@@ -171,7 +189,7 @@ impl Worker {
     /// script says, like its `console`.
     pub fn run(mut self, start: Start, listeners: Vec<Listener>) -> i32 {
         let Worker { engine, options } = &mut self;
-        let status = engine.with_scope(|scope| lifecycle::run(scope, &start, listeners, options));
+        let status = engine.with_scope(|scope| lifecycle::run_observed(scope, &start, listeners, options));
         std::mem::forget(self.engine);
         status
     }
