@@ -158,7 +158,7 @@ fn has_perf() -> bool {
 }
 
 /// How many requests wrk has made.
-fn parse_wrk(printed: &str) -> Option<f64> {
+pub(super) fn parse_wrk(printed: &str) -> Option<f64> {
     let line = printed.lines().find(|line| line.contains(" requests in "))?;
     line.split_whitespace().next()?.parse().ok()
 }

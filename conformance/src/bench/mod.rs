@@ -6,6 +6,7 @@
 mod load;
 mod memory;
 mod peers;
+mod pool;
 mod series;
 mod start;
 
@@ -56,6 +57,8 @@ const SECTIONS: &[Section] = &[
     Section { name: "memory", measure: memory::workers },
     Section { name: "load", measure: load::hello },
     Section { name: "peers", measure: peers::programs },
+    Section { name: "pool", measure: pool::beside_cluster },
+    Section { name: "pool-zero", measure: pool::from_zero },
 ];
 
 /// Measures, prints, and writes the samples.

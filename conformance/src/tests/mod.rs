@@ -19,6 +19,7 @@ mod verbs;
 mod worker;
 
 pub use failure::seed_pid;
+pub use pool::Pool;
 pub use worker::{HELLO, worker_of};
 
 use crate::suite::Test;

@@ -60,9 +60,11 @@ addEventListener('fetch', (event) => {
 });
 ";
 
-struct Pool {
+/// A pool in the background, and a follower of its events.
+pub struct Pool {
     name: String,
-    address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
     script: PathBuf,
     events: PipeReader,
     follower: Running,
@@ -71,7 +73,7 @@ struct Pool {
 
 impl Pool {
     /// Writes the script and starts a pool of it in the background.
-    fn start(case: &mut Case, script: &str, flags: &[&str]) -> Result<Pool> {
+    pub fn start(case: &mut Case, script: &str, flags: &[&str]) -> Result<Pool> {
         let name = case.id("pool");
         case.forget(&name);
         let directory = case.bundle_path();
@@ -120,11 +122,13 @@ impl Pool {
         }
     }
 
-    fn wait_for_event(&mut self, name: &str) -> Result<Value> {
+    /// The next event of this name.
+    pub fn wait_for_event(&mut self, name: &str) -> Result<Value> {
         self.wait_for(name, |event| event["event"] == name)
     }
 
-    fn status(&self, case: &mut Case) -> Result<Value> {
+    /// What `turf pool status` says.
+    pub fn status(&self, case: &mut Case) -> Result<Value> {
         let printed = case.runtime.ok(&["pool", "status", "--format", "json", &self.name])?.stdout;
         Ok(serde_json::from_str(&printed)?)
     }
@@ -135,7 +139,7 @@ impl Pool {
     }
 
     /// Ends the pool, and the follower of its events with it; nothing may be left.
-    fn drain(self, case: &mut Case) -> Result<()> {
+    pub fn drain(self, case: &mut Case) -> Result<()> {
         case.runtime.ok(&["pool", "drain", &self.name])?;
         self.follower.finish()?.success()?;
         let listed = case.runtime.ok(&["list", "--quiet"])?;
