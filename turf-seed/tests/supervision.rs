@@ -15,6 +15,7 @@ fn both_ends_of_the_channel_use_the_same_tags() {
         (tag::LISTEN, worker_tag::LISTEN),
         (tag::UNLISTEN, worker_tag::UNLISTEN),
         (tag::DRAIN, worker_tag::DRAIN),
+        (tag::FINISH, worker_tag::FINISH),
         (tag::SHED, worker_tag::SHED),
         (tag::READY, worker_tag::READY),
         (tag::ACTIVE, worker_tag::ACTIVE),

@@ -216,7 +216,7 @@ fn run_kicked(scope: &mut v8::PinScope<'_, '_>, _: u64) {
 }
 
 /// Reads and processes what a client has sent, then sends what was answered.
-fn pump(scope: &mut v8::PinScope<'_, '_>, place: usize) {
+pub(super) fn pump(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     server::get(scope).pumping = Some(place);
     let mut requests = 0;
     while requests < MAX_PIPELINED_PER_TURN {

@@ -7,9 +7,11 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
+
 use super::ops;
-use super::serve::{admit, close, close_gates, drain, open_gates};
-use super::server::{self, Gate, RequestId, Server, set_no_delay};
+use super::serve::{admit, close, close_gates, drain, open_gates, pump};
+use super::server::{self, Client, Gate, RequestId, Server, set_no_delay};
 use crate::engine::gauges::{self, Gauge};
 use crate::engine::stdio;
 use crate::event_loop::{self, Action};
@@ -275,6 +277,39 @@ pub fn retire(scope: &mut v8::PinScope<'_, '_>) {
     server.supervised.gives_back = true;
     server.supervised.gives_back_until_ms = server.now_ms + GIVE_BACK_TIMEOUT_MS;
     give_all_back(scope, 0);
+}
+
+/// Before [`retire`]: nobody takes connections. What clients have sent is answered, and each answer is the last of its
+/// connection.
+pub fn finish(scope: &mut v8::PinScope<'_, '_>) {
+    let server = server::get(scope);
+    server.tick();
+    server.supervised.is_retiring = true;
+    server.supervised.is_disposable = true;
+    close_gates(scope);
+    for place in 0..server::get(scope).places.len() {
+        let server = server::get(scope);
+        let must_wait = server.must_wait(place);
+        let Some(client) = server.client(place) else { continue };
+        client.machine.forbid_keep_alive();
+        if !client.machine.is_idle() || (must_wait && has_input(client)) {
+            continue;
+        }
+        // A request that is on its way already is answered.
+        client.readable = client.transport.is_some();
+        pump(scope, place);
+        let is_silent = |client: &mut Client| client.machine.is_idle() && client.leftover.is_empty();
+        if server::get(scope).client(place).is_some_and(is_silent) {
+            close(scope, place);
+        }
+    }
+}
+
+/// Whether the client has sent something that nobody has read yet.
+fn has_input(client: &Client) -> bool {
+    let Some(transport) = &client.transport else { return false };
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    !client.leftover.is_empty() || matches!(recv(transport.fd.as_raw_fd(), &mut [0], flags), Ok(1))
 }
 
 fn give_all_back(scope: &mut v8::PinScope<'_, '_>, _: u64) {

@@ -11,6 +11,7 @@
 //!  'L'  supervisor -> worker    accept on this listener, too (descriptor; u32: its number)
 //!  'U'  supervisor -> worker    no longer accept on the listener of this number (u32)
 //!  'D'  supervisor -> worker    drain: give the connections back, finish what has begun, exit with 0
+//!  'F'  supervisor -> worker    the same where nobody takes connections: answer what has come, close the others
 //!  'S'  supervisor -> worker    give back this many connections (u32)
 //!  'r'  worker -> supervisor    it serves
 //!  'a'  worker -> supervisor    a request came after a quiet time
@@ -52,6 +53,8 @@ pub mod tag {
     pub const UNLISTEN: u8 = b'U';
     /// Drain.
     pub const DRAIN: u8 = b'D';
+    /// Drain where nobody takes connections.
+    pub const FINISH: u8 = b'F';
     /// Give connections back.
     pub const SHED: u8 = b'S';
     /// The worker serves.
@@ -173,6 +176,10 @@ fn on_packet(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
                 }
             }
             ([tag::DRAIN], None) => serve::retire(scope),
+            ([tag::FINISH], None) => {
+                http::finish(scope);
+                serve::retire(scope);
+            }
             // Of a later version, or nonsense: neither is a reason to stop serving.
             _ => {}
         }

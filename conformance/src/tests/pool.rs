@@ -39,6 +39,8 @@ tests! { "pool";
         a_warm_pool_has_its_seeds_state_in_every_worker,
         worker_limits_are_those_of_the_flags,
         a_pool_on_a_unix_socket_serves,
+        a_pool_serves_sockets_that_were_handed_in,
+        a_drained_pool_answers_what_has_reached_it,
         a_second_pool_of_the_same_name_and_bad_flags_are_refused;
 }
 
@@ -539,6 +541,54 @@ fn a_pool_on_a_unix_socket_serves(case: &mut Case) -> Result<()> {
     ensure!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("one 1"), "{answer}");
     pool.drain(case)?;
     ensure!(!socket.exists(), "the socket's file is left");
+    Ok(())
+}
+
+fn a_pool_serves_sockets_that_were_handed_in(case: &mut Case) -> Result<()> {
+    let name = case.id("pool");
+    case.forget(&name);
+    let script = case.directory().join("app.js");
+    fs::write(&script, SCRIPT.replace("VERSION", "one"))?;
+    let address = http::free_address()?;
+    // Opens the socket as descriptor 3, says so, and becomes turf.
+    let activate = "import os, socket, sys
+s = socket.create_server((sys.argv[1], int(sys.argv[2])))
+os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[3], sys.argv[3:])";
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    case.runtime.run_through(&["python3", "-c", activate, &ip, &port]);
+    let running = case.runtime.spawn(&["pool", "run", text(&script)?, "--name", &name], None)?;
+    case.runtime.run_through(&[]);
+    // The socket answers as soon as it is there, the pool a little later.
+    let end = Instant::now() + wait::STEP;
+    while Client::connect(address).is_err() {
+        ensure!(Instant::now() < end, "nobody listens");
+    }
+    ensure!(http::get(address, "/")?.text()? == "one 1");
+    kill(Pid::from_raw(running.pid()), Signal::SIGTERM)?;
+    running.finish()?.success()?;
+    case.runtime.ok(&["pool", "rm", &name]).map(drop)
+}
+
+fn a_drained_pool_answers_what_has_reached_it(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "1", "--max", "1", "--concurrency", "1"])?;
+    pool.wait_for_event("ready")?;
+    // One request is at work, one waits in the worker's connection, one in the socket's queue.
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(pool.address)?;
+        client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        clients.push(client);
+    }
+    let answers: Vec<JoinHandle<Result<u16>>> =
+        clients.into_iter().map(|mut client| thread::spawn(move || Ok(client.receive()?.status))).collect();
+    pool.drain(case)?;
+    for answer in answers {
+        let status = answer.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        ensure!(status == 200, "a request got {status}");
+    }
     Ok(())
 }
 

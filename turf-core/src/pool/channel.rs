@@ -24,6 +24,8 @@ pub mod tag {
     pub const UNLISTEN: u8 = b'U';
     /// Drain.
     pub const DRAIN: u8 = b'D';
+    /// Drain where nobody takes connections.
+    pub const FINISH: u8 = b'F';
     /// Give connections back.
     pub const SHED: u8 = b'S';
     /// The worker serves.

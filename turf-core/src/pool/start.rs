@@ -1,7 +1,7 @@
 //! Workers' beginnings and ends.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollFlags;
 use serde_json::json;
@@ -24,6 +24,10 @@ use crate::sandbox::init::Created;
 use crate::seed::protocol::SupervisionFds;
 use crate::seed::registry::{Registry, SeedSource};
 use crate::sys::pidfd::pidfd_send_signal;
+
+/// How long a pool that drains goes on taking what comes to its sockets: a client that has connected has sent its
+/// request by then, and a worker has read it.
+const EMPTYING: Duration = Duration::from_millis(50);
 
 /// A sandbox that waits for a worker.
 #[derive(Debug)]
@@ -242,7 +246,8 @@ impl Supervisor {
         self.begin_leaving(number, cause);
         // What it is asked for it cannot be told when its queue is full: then the deadline ends it.
         if let Some(worker) = self.workers.get(&number) {
-            let _ = worker.channel.send(&[tag::DRAIN], None);
+            let somebody_takes = self.ending == Ending::No;
+            let _ = worker.channel.send(&[if somebody_takes { tag::DRAIN } else { tag::FINISH }], None);
         }
         self.spread_listeners();
     }
@@ -551,10 +556,46 @@ impl Supervisor {
         }
         self.event("drain", None, json!({ "workers": self.workers.len() }));
         self.ending = Ending::Draining;
+        self.empty_since = Some(Instant::now());
+        // From here on nobody but the supervisor accepts.
+        for socket in &self.sockets {
+            for worker in self.workers.values() {
+                let _ = worker.channel.send_number(tag::UNLISTEN, socket.number, None);
+            }
+        }
+        self.wake();
+    }
+
+    /// What waits in the sockets is given to the workers; when a moment has passed and nothing waits any more the sockets
+    /// are closed and the workers retire.
+    pub(super) fn go_on_with_drain(&mut self, now: Instant) {
+        let Some(since) = self.empty_since else { return };
+        let numbers: Vec<u64> = self.sockets.iter().map(|socket| u64::from(socket.number)).collect();
+        numbers.into_iter().for_each(|number| self.accept_from(number));
+        let passed = now.saturating_duration_since(since);
+        let goes_on =
+            passed < EMPTYING || (self.connections.waiting() > 0 && passed < self.config.drain_timeout);
+        if goes_on && !self.workers.is_empty() {
+            return;
+        }
+        self.empty_since = None;
+        // Nobody is left who could take them.
+        let left = self.connections.waiting();
+        self.refuse(left);
+        self.close_sockets();
         for number in self.workers.keys().copied().collect::<Vec<_>>() {
             self.retire(number, "the pool drains");
         }
-        self.wake();
+    }
+
+    pub(super) fn close_sockets(&mut self) {
+        for socket in std::mem::take(&mut self.sockets) {
+            self.poller.remove(&socket);
+            if let Some(path) = &socket.made_path {
+                // A file that somebody else has removed is no loss.
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     /// The pool ends now: workers get SIGTERM.
@@ -563,7 +604,7 @@ impl Supervisor {
             return;
         }
         self.event("stop", None, json!({ "workers": self.workers.len() }));
-        self.ending = Ending::Stopping;
+        (self.ending, self.empty_since) = (Ending::Stopping, None);
         let until = Instant::now() + TERM_GRACE;
         for worker in self.workers.values_mut() {
             (worker.phase, worker.leaving) = (Phase::Draining, Some(Leaving::TermedUntil(until)));

@@ -213,6 +213,8 @@ pub struct Supervisor {
     pub(super) reload: Option<Reload>,
     pub(super) last_reload: Option<std::result::Result<u32, String>>,
     pub(super) ending: Ending,
+    /// Draining, since when the sockets are emptied.
+    pub(super) empty_since: Option<Instant>,
     pub(super) is_degraded: bool,
     pub(super) since: Instant,
     signals: SignalFd,
@@ -271,6 +273,7 @@ impl Supervisor {
             reload: None,
             last_reload: None,
             ending: Ending::No,
+            empty_since: None,
             is_degraded: false,
             since: Instant::now(),
             signals,
@@ -319,7 +322,7 @@ impl Supervisor {
     fn has_ended(&self) -> bool {
         match self.ending {
             Ending::No => false,
-            Ending::Draining | Ending::Stopping => self.workers.is_empty(),
+            Ending::Draining | Ending::Stopping => self.workers.is_empty() && self.empty_since.is_none(),
             Ending::Releasing => true,
         }
     }
@@ -441,6 +444,7 @@ impl Supervisor {
         let idle_wait = decision.look_again_ms;
         self.act(decision, now);
         self.go_on_with_reload();
+        self.go_on_with_drain(now);
         self.pass_queued();
         self.plan_next_look(idle_wait);
     }
@@ -514,7 +518,7 @@ impl Supervisor {
     fn plan_next_look(&mut self, idle_wait_ms: Option<u64>) {
         let now = Instant::now();
         let is_calm = self.calm_since.is_none_or(|since| now.saturating_duration_since(since) >= QUIET_AFTER);
-        let is_at_work = self.reload.is_some() || !self.connections.is_quiet();
+        let is_at_work = self.reload.is_some() || self.empty_since.is_some() || !self.connections.is_quiet();
         if !is_calm || is_at_work {
             let interval = if self.waiting > 0 { LOOK_EVERY_WAITING } else { LOOK_EVERY };
             self.look_at = Some(now + interval);
@@ -565,11 +569,7 @@ impl Supervisor {
         self.discard_spares();
         self.stop_own_seed();
         self.event("ended", None, json!({ "requests": self.totals.requests }));
-        for socket in &self.sockets {
-            if let Some(path) = &socket.made_path {
-                let _ = std::fs::remove_file(path);
-            }
-        }
+        self.close_sockets();
         self.place.remove()
     }
 
