@@ -411,3 +411,20 @@ fn a_worker_ends_when_only_idle_connections_and_unread_bodies_are_left() {
         "await (await fetch(base)).text(); globalThis.kept = await fetch(base + '/big');",
     );
 }
+
+#[test]
+fn responses_that_nobody_can_read_free_their_connections() {
+    let peer = Peer::start(|request| match request.path() {
+        "/big" => Answer::Hang(
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(200_000)).into_bytes(),
+        ),
+        _ => ok("fine"),
+    });
+    run(
+        "unread",
+        &peer.url(""),
+        "// More than there may be connections, each full of what nobody reads.
+         for (let i = 0; i < 150; i++) same((await fetch(base + '/big')).status, 200);
+         same(await (await fetch(base)).text(), 'fine');",
+    );
+}

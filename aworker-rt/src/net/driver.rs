@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
 
+use super::limits::CROWDED_COLLECTION_INTERVAL;
 use super::{Event, Kind, Net, NetOptions};
 use crate::engine;
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready, TimerId, Token};
@@ -23,6 +24,8 @@ struct Driver {
     /// What a seed had in flight: each worker hears that it failed.
     lost: Vec<Event>,
     next_id: u64,
+    /// When garbage was looked for because requests waited.
+    collected_at: Option<Instant>,
 }
 
 fn driver(isolate: &mut v8::Isolate) -> &mut Driver {
@@ -80,6 +83,20 @@ fn turn(scope: &mut v8::PinScope<'_, '_>) {
         wake(scope);
     }
     settle(scope, &net);
+    if net.pool.take_crowded() {
+        collect_unread(scope);
+    }
+}
+
+/// Requests wait for a connection: those whose responses nobody can read any more are cut off when
+/// the garbage collector finds them.
+fn collect_unread(scope: &mut v8::PinScope<'_, '_>) {
+    let now = Instant::now();
+    let last = driver(scope).collected_at;
+    if last.is_none_or(|at| now.duration_since(at) >= CROWDED_COLLECTION_INTERVAL) {
+        driver(scope).collected_at = Some(now);
+        scope.low_memory_notification();
+    }
 }
 
 /// Calls `internals.callbacks.netEvent(kind, id)`, and the microtasks after it.

@@ -412,7 +412,8 @@ async fn send(exchange: &Rc<Exchange>, plan: Plan) -> Result<Answer, NetError> {
         PlannedBody::Stream => Upload::Stream(exchange.clone()),
     });
     for attempt in 1.. {
-        let lease = net.pool.acquire(net, &plan.origin).await.map_err(|error| error.during(&where_to))?;
+        let lease = timeout(&net.executor, HEAD_TIMEOUT, net.pool.acquire(net, &plan.origin)).await;
+        let lease = lease.map_err(|_| too_late()).flatten().map_err(|error| error.during(&where_to))?;
         let body = upload.take().expect("a request is sent again only with its body");
         let (is_reused, error, unsent) = match lease {
             Lease::Http1 { mut sender, is_reused } => {

@@ -9,6 +9,10 @@ pub const MAX_EXCHANGES: usize = 4096;
 /// unlimited; a server's worker talks to few origins.
 pub const MAX_CONNECTIONS_PER_ORIGIN: usize = 64;
 
+/// Garbage is looked for at most so often when requests wait for connections whose responses nobody
+/// may hold any more.
+pub const CROWDED_COLLECTION_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Idle connections that are kept in all; the oldest goes first.
 pub const MAX_IDLE_CONNECTIONS: usize = 128;
 
@@ -28,7 +32,7 @@ pub const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// Addresses of one host that are tried.
 pub const MAX_ADDRESSES: usize = 32;
 
-/// From the request to the response's head: as long as undici waits.
+/// From the request to the response's head, and before that for a connection: as long as undici waits.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Without any byte of a body somebody waits for: as long as undici waits.

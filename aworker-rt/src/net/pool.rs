@@ -18,9 +18,9 @@ use super::connect::connect_host;
 use super::error::{NetError, of_hyper};
 use super::executor::{Executor, sleep, timeout, yield_now};
 use super::limits::{
-    CONNECT_TIMEOUT, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, IDLE_CONNECTION_TIMEOUT,
-    MAX_CONNECTIONS_PER_ORIGIN, MAX_IDLE_CONNECTIONS, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS,
-    REUSE_TIMEOUT,
+    CONNECT_TIMEOUT, CROWDED_COLLECTION_INTERVAL, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW,
+    IDLE_CONNECTION_TIMEOUT, MAX_CONNECTIONS_PER_ORIGIN, MAX_IDLE_CONNECTIONS, MAX_RESPONSE_HEAD_BYTES,
+    MAX_RESPONSE_HEADERS, REUSE_TIMEOUT,
 };
 use super::stream::Stream;
 use super::tls::Offer;
@@ -99,6 +99,7 @@ impl Connections {
 pub struct Pool {
     origins: RefCell<HashMap<Origin, Connections>>,
     has_caretaker: Cell<bool>,
+    is_crowded: Cell<bool>,
 }
 
 /// Counts an open connection as long as it lives.
@@ -149,18 +150,27 @@ impl Pool {
     pub async fn acquire(self: &Rc<Self>, net: &Rc<Net>, origin: &Origin) -> Result<Lease, NetError> {
         // Idle connections that the server has closed meanwhile hear of it first.
         yield_now().await;
-        let permit = std::future::poll_fn(|context| match self.look(origin) {
-            Chance::Lease(lease) => Poll::Ready(Ok(lease)),
-            Chance::Connect(permit) => Poll::Ready(Err(permit)),
-            Chance::Wait => {
-                let mut origins = self.origins.borrow_mut();
-                origins.entry(origin.clone()).or_default().waiters.push(context.waker().clone());
-                Poll::Pending
+        let chance = || {
+            std::future::poll_fn(|context| match self.look(origin) {
+                Chance::Lease(lease) => Poll::Ready(Ok(lease)),
+                Chance::Connect(permit) => Poll::Ready(Err(permit)),
+                Chance::Wait => {
+                    let mut origins = self.origins.borrow_mut();
+                    let waiters = &mut origins.entry(origin.clone()).or_default().waiters;
+                    if !waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
+                        waiters.push(context.waker().clone());
+                    }
+                    Poll::Pending
+                }
+            })
+        };
+        loop {
+            // Who waits for long asks again whether anything is garbage.
+            match timeout(&net.executor, CROWDED_COLLECTION_INTERVAL, chance()).await {
+                Ok(Ok(lease)) => return Ok(lease),
+                Ok(Err(permit)) => return self.connect(net, permit).await,
+                Err(_) => {}
             }
-        });
-        match permit.await {
-            Ok(lease) => Ok(lease),
-            Err(permit) => self.connect(net, permit).await,
         }
     }
 
@@ -180,6 +190,7 @@ impl Pool {
             }
         }
         if connections.open >= MAX_CONNECTIONS_PER_ORIGIN || connections.is_probing {
+            self.is_crowded.set(self.is_crowded.get() || !connections.is_probing);
             return Chance::Wait;
         }
         connections.is_probing = origin.is_secure && connections.open == 0;
@@ -303,6 +314,12 @@ impl Pool {
             is_needed |= !connections.idle.is_empty() || connections.shared.is_some();
         }
         is_needed
+    }
+
+    /// Whether a request has come to wait for others to end since the last call. Their bodies may be
+    /// garbage that nobody has collected.
+    pub fn take_crowded(&self) -> bool {
+        self.is_crowded.replace(false)
     }
 
     /// Forgets all connections.
