@@ -8,6 +8,7 @@ pub(crate) mod compression;
 pub(crate) mod console;
 pub(crate) mod crypto;
 pub(crate) mod encoding;
+mod file_url;
 pub(crate) mod form;
 pub(crate) mod multipart;
 pub mod performance;

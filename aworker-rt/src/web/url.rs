@@ -5,6 +5,7 @@
 use url::{Url, quirks};
 
 use super::bytes;
+use super::file_url::{FileUrl, Parsed};
 
 /// Stands for "no port", "no query", "no fragment" among the positions.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -31,18 +32,59 @@ pub fn is_url(text: &str) -> bool {
 }
 
 /// Returns the URL's text and writes its positions.
-fn answer(
+fn answer(scope: &mut v8::PinScope<'_, '_>, url: &Url, out: v8::Local<v8::Value>, result: v8::ReturnValue) {
+    answer_text(scope, url.as_str(), &positions(url), out, result);
+}
+
+/// As [`answer`], for a `file:` URL.
+fn answer_file(
     scope: &mut v8::PinScope<'_, '_>,
-    url: &Url,
+    url: &FileUrl,
+    out: v8::Local<v8::Value>,
+    result: v8::ReturnValue,
+) {
+    let (text, positions) = url.text_and_positions();
+    answer_text(scope, &text, &positions, out, result);
+}
+
+fn answer_text(
+    scope: &mut v8::PinScope<'_, '_>,
+    text: &str,
+    positions: &[u32; 8],
     out: v8::Local<v8::Value>,
     mut result: v8::ReturnValue,
 ) {
-    bytes::write_u32(scope, out, &positions(url));
-    if let Some(text) =
-        v8::String::new_from_one_byte(scope, url.as_str().as_bytes(), v8::NewStringType::Normal)
-    {
+    bytes::write_u32(scope, out, positions);
+    if let Some(text) = v8::String::new_from_one_byte(scope, text.as_bytes(), v8::NewStringType::Normal) {
         result.set(text.into());
     }
+}
+
+/// Whether a text, or what it is relative to, is a `file:` URL.
+fn may_be_file(text: &str, base: Option<&str>) -> bool {
+    let is_file = |text: &str| {
+        let text = text.trim_start_matches(|character| character <= ' ');
+        text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("fi"))
+    };
+    // A tab or a newline within the scheme is ignored: such texts are looked at, too.
+    is_file(text) || base.is_some_and(is_file) || text.trim_start().starts_with("f\t")
+}
+
+/// Parses a text relative to a base. Of the slashes before an authority the `url`
+/// crate takes two; the standard takes all.
+fn join(base: &Url, text: &str) -> Option<Url> {
+    if base.is_special() && base.scheme() != "file" {
+        let start: String = text
+            .trim_start_matches(|character| character <= ' ')
+            .chars()
+            .filter(|c| !matches!(c, '\t' | '\n' | '\r'))
+            .take(3)
+            .collect();
+        if start.chars().filter(|c| matches!(c, '/' | '\\')).count() == 3 {
+            return Url::parse(&format!("{}:{}", base.scheme(), text.trim_start())).ok();
+        }
+    }
+    base.join(text).ok()
 }
 
 /// `ops.url_parse(url, base, positions)`: the serialised URL, or undefined if it
@@ -54,13 +96,19 @@ pub(crate) fn url_parse(
 ) {
     let text = arguments.get(0).to_rust_string_lossy(scope);
     let base = arguments.get(1);
-    let url = if base.is_undefined() {
-        Url::parse(&text)
-    } else {
-        let base = base.to_rust_string_lossy(scope);
-        Url::parse(&base).and_then(|base| base.join(&text))
+    let base = (!base.is_undefined()).then(|| base.to_rust_string_lossy(scope));
+    if may_be_file(&text, base.as_deref()) {
+        match FileUrl::parse(&text, base.as_deref()) {
+            Parsed::Url(url) => return answer_file(scope, &url, arguments.get(2), result),
+            Parsed::Invalid => return,
+            Parsed::OtherScheme => {}
+        }
+    }
+    let url = match base {
+        None => Url::parse(&text).ok(),
+        Some(base) => Url::parse(&base).ok().and_then(|base| join(&base, &text)),
     };
-    if let Ok(url) = url {
+    if let Some(url) = url {
         answer(scope, &url, arguments.get(2), result);
     }
 }
@@ -75,10 +123,33 @@ pub(crate) fn url_set(
 ) {
     let href = arguments.get(0).to_rust_string_lossy(scope);
     let value = arguments.get(2).to_rust_string_lossy(scope);
+    let setter = arguments.get(1).uint32_value(scope);
+    if let (Some(3..=8), Parsed::Url(mut url)) = (setter, parse_file(&href)) {
+        let done = match setter {
+            Some(3 | 4) => url.set_host(&without_tabs(&value)),
+            Some(5) => false,
+            Some(6) => {
+                url.set_path(&without_tabs(&value));
+                true
+            }
+            Some(7) => {
+                url.set_query(&without_tabs(&value));
+                true
+            }
+            _ => {
+                url.set_fragment(&without_tabs(&value));
+                true
+            }
+        };
+        if done {
+            answer_file(scope, &url, arguments.get(3), result);
+        }
+        return;
+    }
     let Ok(mut url) = Url::parse(&href) else {
         return;
     };
-    let done = match arguments.get(1).uint32_value(scope) {
+    let done = match setter {
         Some(0) => quirks::set_protocol(&mut url, &value),
         Some(1) => quirks::set_username(&mut url, &value),
         Some(2) => quirks::set_password(&mut url, &value),
@@ -102,6 +173,18 @@ pub(crate) fn url_set(
     if done.is_ok() {
         answer(scope, &url, arguments.get(3), result);
     }
+}
+
+/// Parses a serialised URL if it is one of a file.
+fn parse_file(href: &str) -> Parsed {
+    match href.starts_with("file:") {
+        true => FileUrl::parse(href, None),
+        false => Parsed::OtherScheme,
+    }
+}
+
+fn without_tabs(value: &str) -> String {
+    value.chars().filter(|c| !matches!(c, '\t' | '\n' | '\r')).collect()
 }
 
 /// The serialised origin. Of a `blob:` URL it is that of the URL within, if a page can have that.

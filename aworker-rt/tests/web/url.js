@@ -97,4 +97,23 @@ fact('the origin of a blob URL is that of a page within', () => {
   const origins = ['blob:https://a.b/x', 'blob:ftp://a.b/x', 'blob:blob:https://a.b/x', 'blob:x'].map((url) => new URL(url).origin);
   same(origins.join(), 'https://a.b,null,null,null');
 });
+fact('file URLs keep hosts, drives and empty segments', () => {
+  for (const [text, base, href] of [
+    ['file:////a//b', undefined, 'file:////a//b'],
+    ['/', 'file://h/C:/a', 'file://h/C:/'],
+    ['C|/x', 'file://h/d/f', 'file://h/C:/x'],
+    ['file://localhost/x?a#b', undefined, 'file:///x?a#b'],
+  ]) {
+    same(new URL(text, base).href, href);
+  }
+  const url = new URL('file:///a/b?c#d');
+  url.pathname = '//x';
+  url.hostname = 'Host';
+  url.search = '';
+  url.hash = 'e f';
+  url.port = '80';
+  same(url.href, 'file://host//x#e%20f');
+  same([url.protocol, url.host, url.port, url.pathname, url.search, url.hash, url.origin].join(), 'file:,host,,//x,,#e%20f,null');
+});
+fact('all slashes before an authority are one', () => same(new URL('///a/b', 'http://c/').href, 'http://a/b'));
 end();
