@@ -258,6 +258,7 @@ fn what_is_no_http_is_refused() {
             "/big-chunk" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nab",
             "/two-lengths" => b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
             "/bad-field" => b"HTTP/1.1 200 OK\r\nA\x01: b\r\n\r\n",
+            "/switch" => b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
             "/empty" => b"",
             "/until-close" => b"HTTP/1.0 200 OK\r\n\r\nall of it",
             "/huge" => {
@@ -276,7 +277,7 @@ fn what_is_no_http_is_refused() {
     run(
         "broken",
         &peer.url(""),
-        "for (const path of ['garbage', 'cut-head', 'two-lengths', 'bad-field', 'empty', 'huge', 'many', 'reset-early']) {
+        "for (const path of ['garbage', 'cut-head', 'two-lengths', 'bad-field', 'switch', 'empty', 'huge', 'many', 'reset-early']) {
            const error = await fails(fetch(`${base}/${path}`), /fetch/); same(error.cause instanceof Error, true, path);
          }
          for (const path of ['cut-body', 'cut-chunk', 'bad-chunk', 'big-chunk', 'reset']) {

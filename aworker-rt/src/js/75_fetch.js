@@ -310,6 +310,10 @@ class Fetch {
     const status = ArrayPrototypeShift(list);
     const reason = ArrayPrototypeShift(list);
     if (this.#uploader !== undefined) MapPrototypeSet(waiting, this.#id, { __proto__: null, onRoom: () => this.onRoom() });
+    if (status === 101) {
+      this.#fail(networkError('', `fetch ${this.#url.href}: the server changes to a protocol that nobody has asked for`));
+      return;
+    }
     const isRedirect = status === 301 || status === 302 || status === 303 || status === 307 || status === 308;
     const location = isRedirect ? getCombined(list, 'location') : null;
     if (location !== null && this.#options.redirect !== 'manual') {
