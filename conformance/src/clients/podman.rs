@@ -25,6 +25,7 @@ tests! { Podman, "podman":
     a_container_is_paused_and_killed,
     a_program_without_a_pid_namespace_has_its_code_collected,
     stats_are_of_the_container_alone,
+    without_control_groups_a_container_runs,
     a_worker_image_answers,
     a_worker_without_a_pid_namespace_answers,
     a_worker_runs_under_mapped_ids,
@@ -165,6 +166,7 @@ fn configuration(runtime: &str, directory: &std::path::Path) -> String {
          lock_type = \"file\"\n\
          runtime = \"turf\"\n\
          runtime_supports_json = [\"turf\"]\n\
+         runtime_supports_nocgroup = [\"turf\"]\n\
          [engine.runtimes]\n\
          turf = [\"{runtime}\"]\n\
          [network]\n\
@@ -292,6 +294,17 @@ fn small_memory(podman: &mut Podman, name: &str) -> Result<()> {
     let used = stats[0]["mem_usage"].as_str().and_then(|text| text.split(" / ").next()).unwrap_or_default();
     let megabytes = used.strip_suffix("MB").and_then(|number| number.parse::<f64>().ok());
     ensure!(used.ends_with("kB") || megabytes.is_some_and(|n| n < 64.0), "{name} uses {used:?}: {printed}");
+    Ok(())
+}
+
+fn without_control_groups_a_container_runs(podman: &mut Podman) -> Result<()> {
+    let help = Command::new(&podman.runtime).arg("--help").output()?;
+    if !String::from_utf8_lossy(&help.stdout).contains("--cgroup-manager") {
+        return Err(suite::skip("the runtime has no --cgroup-manager"));
+    }
+    let run = ["run", "--rm", "--network", "none", "--cgroups=disabled", "--cgroupns=host", BUSYBOX];
+    let seen = podman.podman.call(&[&run[..], &["cat", "/proc/self/cgroup"]].concat())?.success()?;
+    ensure!(!seen.stdout.contains("libpod"), "it has control groups: {seen}");
     Ok(())
 }
 

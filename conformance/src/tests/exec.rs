@@ -421,7 +421,8 @@ fn a_process_file_that_makes_no_sense_is_refused(case: &mut Case) -> Result<()> 
         (json!({"args": ["/bin/true"], "cwd": "/", "terminal": true}), "--console-socket"),
     ] {
         let file = case.process_file(&process)?;
-        case.runtime.refused(&["exec", "--process", text(&file)?, &container.id], &[words])?;
+        let exec = ["exec", "--detach", "--process", text(&file)?, &container.id];
+        case.runtime.refused(&exec, &[words])?;
     }
     case.remove(&container)
 }

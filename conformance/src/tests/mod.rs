@@ -5,6 +5,7 @@ mod events;
 mod exec;
 mod failure;
 mod faults;
+mod foreground;
 mod hooks;
 mod init;
 mod isolation;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Test> {
         events::TESTS,
         update::TESTS,
         verbs::TESTS,
+        foreground::TESTS,
         hooks::TESTS,
         worker::TESTS,
         init::TESTS,

@@ -5,7 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use turf_core::container::{self, CgroupOptions, CreateOptions, Unwritable};
+use turf_core::container::{
+    self, CgroupOptions, Console, CreateOptions, Notifications, Terminal, Unwritable, service_manager,
+};
 use turf_core::root::{ContainerId, StateRoot, is_unprivileged};
 use turf_core::sandbox::compile::{Keyring, RootEntry};
 use turf_core::sandbox::init::Created;
@@ -18,14 +20,21 @@ pub fn run(root: &StateRoot, globals: &Globals, create: Create, log: &Log) -> Re
     if create.dry_run {
         dry_run(globals, &create)
     } else {
-        create_container(root, globals, &create, log).map(drop)
+        let console = console(create.console_socket.as_deref())?;
+        create_container(root, globals, &create, console, log).map(drop)
     }
 }
 
 /// Creates the container; shared with `turf run`.
-pub fn create_container(root: &StateRoot, globals: &Globals, create: &Create, log: &Log) -> Result<Created> {
+pub fn create_container(
+    root: &StateRoot,
+    globals: &Globals,
+    create: &Create,
+    console: Console,
+    log: &Log,
+) -> Result<Created> {
     let id: ContainerId = create.id.parse()?;
-    let created = container::create(root, &id, options(globals, create)?)?;
+    let created = container::create(root, &id, options(globals, create, console)?)?;
     created.warnings.iter().for_each(|warning| log.warning(warning));
     Ok(created)
 }
@@ -33,16 +42,22 @@ pub fn create_container(root: &StateRoot, globals: &Globals, create: &Create, lo
 /// Prints the plan; shared with `turf run`.
 pub fn dry_run(globals: &Globals, create: &Create) -> Result<()> {
     let id: ContainerId = create.id.parse()?;
-    let plan = container::plan(&id, &options(globals, create)?)?;
+    // Whether it has a terminal to give is a matter of `create`.
+    let (_terminal, console) = Terminal::offer()?;
+    let plan = container::plan(&id, &options(globals, create, console)?)?;
     super::print(&format!("{}\n", serde_json::to_string_pretty(&plan)?))
 }
 
-fn options<'a>(globals: &Globals, create: &'a Create) -> Result<CreateOptions<'a>> {
+fn options<'a>(globals: &Globals, create: &'a Create, console: Console) -> Result<CreateOptions<'a>> {
     let inherited = create.inherited();
     Ok(CreateOptions {
         bundle: &create.bundle,
         pid_file: create.pid_file.as_deref(),
-        console_socket: create.console_socket.as_deref().map(connect_console).transpose()?,
+        console,
+        notify: match service_manager() {
+            Some(_) => Notifications::PassedOn,
+            None => Notifications::Off,
+        },
         pidfd_socket: create.pidfd_socket.as_deref().map(connect_pidfd).transpose()?,
         preserve_fds: inherited.count,
         listen_fds: inherited.listen,
@@ -65,9 +80,20 @@ fn cgroups(globals: &Globals) -> CgroupOptions {
     }
 }
 
-/// Connects to the socket that receives a terminal; shared with `turf exec`.
-pub fn connect_console(path: &Path) -> Result<OwnedFd> {
-    connect(path, "--console-socket")
+/// The socket that receives a terminal, if one is named; shared with `turf exec`.
+pub fn console(path: Option<&Path>) -> Result<Console> {
+    match path {
+        Some(path) => Ok(Console::Socket(connect(path, "--console-socket")?)),
+        None => Ok(Console::None),
+    }
+}
+
+/// The same for a process in the foreground, which may have the caller's terminal.
+pub fn foreground_console(path: Option<&Path>) -> Result<(Option<Terminal>, Console)> {
+    match path {
+        Some(_) => Ok((None, console(path)?)),
+        None => Terminal::offer().map(|(terminal, console)| (Some(terminal), console)).map_err(Into::into),
+    }
 }
 
 /// Connects to the socket that receives a descriptor of a process; shared with `turf exec`.

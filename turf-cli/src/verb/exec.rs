@@ -1,16 +1,19 @@
 //! `turf exec`.
 
 use anyhow::Result;
-use turf_core::container::{self, Changes, ExecProcess, Foreground, IfPaused};
+use turf_core::container::{self, Attended, Changes, ExecProcess, Foreground, IfPaused};
 use turf_core::root::StateRoot;
 
-use super::create::{connect_console, connect_pidfd};
+use super::create::{connect_pidfd, console, foreground_console};
 use crate::command::Exec;
 
 /// Executes the program and returns its exit status, or 0 for a detached one.
 pub fn run(root: &StateRoot, exec: Exec) -> Result<u8> {
     let id = exec.id.parse()?;
     let foreground = if exec.detach { None } else { Some(Foreground::block_signals()?) };
+    let socket = exec.console_socket.as_deref();
+    let (terminal, console) =
+        if exec.detach { (None, console(socket)?) } else { foreground_console(socket)? };
     let preserve_fds = exec.inherited();
     let process = match &exec.process {
         Some(path) => ExecProcess::File(path),
@@ -29,7 +32,7 @@ pub fn run(root: &StateRoot, exec: Exec) -> Result<u8> {
     let options = container::Exec {
         process,
         terminal: exec.tty,
-        console_socket: exec.console_socket.as_deref().map(connect_console).transpose()?,
+        console,
         pidfd_socket: exec.pidfd_socket.as_deref().map(connect_pidfd).transpose()?,
         cgroups: exec.cgroup.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
         paused: if exec.ignore_paused { IfPaused::Join } else { IfPaused::Refuse },
@@ -39,5 +42,5 @@ pub fn run(root: &StateRoot, exec: Exec) -> Result<u8> {
     let created = container::exec(root, &id, options)?;
     let Some(foreground) = foreground else { return Ok(0) };
     // Wait statuses have eight bits, and 128 + 64 fits too.
-    Ok(u8::try_from(foreground.wait(&created)?).unwrap_or(u8::MAX))
+    Ok(u8::try_from(foreground.wait(&created, Attended { terminal, notify: None })?).unwrap_or(u8::MAX))
 }

@@ -1,10 +1,10 @@
 //! `turf run`: create and start; in the foreground also wait and delete.
 
 use anyhow::Result;
-use turf_core::container::{self, Force, Foreground};
+use turf_core::container::{self, Attended, Force, Foreground};
 use turf_core::root::{ContainerId, StateRoot};
 
-use super::create::{create_container, dry_run};
+use super::create::{console, create_container, dry_run, foreground_console};
 use super::start::start_container;
 use crate::command::{Globals, Run};
 use crate::log::Log;
@@ -17,14 +17,27 @@ pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u
     }
     let id: ContainerId = run.create.id.parse()?;
     let foreground = if run.detach { None } else { Some(Foreground::block_signals()?) };
-    let init = create_container(root, globals, &run.create, log)?;
-    if let Err(error) = start_container(root, &id, &run.listen, log) {
-        // What `run` created, it removes; the reason of the failure is the one to report.
-        clear_up(root, &id, log);
-        return Err(error);
+    let socket = run.create.console_socket.as_deref();
+    let (terminal, console) = if run.detach { (None, console(socket)?) } else { foreground_console(socket)? };
+    let init = create_container(root, globals, &run.create, console, log)?;
+    let started = match start_container(root, &id, &run.listen, log) {
+        Ok(started) => started,
+        Err(error) => {
+            // What `run` created, it removes; the reason of the failure is the one to report.
+            clear_up(root, &id, log);
+            return Err(error);
+        }
+    };
+    let Some(foreground) = foreground else {
+        started.announce(root, &id, log);
+        return Ok(0);
+    };
+    if let Some(notify) = started.notify.as_ref().filter(|_| started.is_worker)
+        && let Err(error) = notify.worker_is_ready(None)
+    {
+        log.warning(&error.to_string());
     }
-    let Some(foreground) = foreground else { return Ok(0) };
-    let status = foreground.wait(&init);
+    let status = foreground.wait(&init, Attended { terminal, notify: started.notify });
     if !run.keep {
         clear_up(root, &id, log);
     }

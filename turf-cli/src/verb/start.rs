@@ -1,24 +1,55 @@
 //! `turf start`. Prints nothing: its standard output may be a user's terminal.
 
 use anyhow::Result;
-use turf_core::container;
+use turf_core::container::{self, Notify, service_manager};
 use turf_core::root::{ContainerId, StateRoot};
 use turf_core::sandbox::plan::ListenAddress;
 
 use crate::command::Start;
 use crate::log::Log;
 
-/// Starts the container.
+/// Starts the container, and waits for its readiness if somebody wants to be notified of it.
 pub fn run(root: &StateRoot, start: &Start, log: &Log) -> Result<()> {
-    start_container(root, &start.id.parse()?, &start.listen, log)
+    let id = start.id.parse()?;
+    start_container(root, &id, &start.listen, log)?.announce(root, &id, log);
+    Ok(())
+}
+
+/// A container that has been started.
+pub struct Started {
+    /// Where it says that it is ready, if it was handed a `$NOTIFY_SOCKET`.
+    pub notify: Option<Notify>,
+    /// Whether it is a worker, which says nothing.
+    pub is_worker: bool,
+}
+
+impl Started {
+    /// Tells the service manager of the container's readiness and of its pid. Nobody may have to wait for an end that never
+    /// comes, so what goes wrong is a warning: the container runs.
+    pub fn announce(self, root: &StateRoot, id: &ContainerId, log: &Log) {
+        let Some(notify) = self.notify else { return };
+        let told = if self.is_worker {
+            container::state(root, id).and_then(|state| notify.worker_is_ready(Some(state.pid)))
+        } else {
+            notify.wait_ready(root, id)
+        };
+        if let Err(error) = told {
+            log.warning(&error.to_string());
+        }
+    }
 }
 
 /// Opens the listeners and starts the container; shared with `turf run`.
-pub fn start_container(root: &StateRoot, id: &ContainerId, listen: &[String], log: &Log) -> Result<()> {
+pub fn start_container(root: &StateRoot, id: &ContainerId, listen: &[String], log: &Log) -> Result<Started> {
     let addresses = listen.iter().map(|text| text.parse()).collect::<Result<Vec<ListenAddress>, _>>()?;
     let listeners = container::open_listeners(&addresses)?;
-    if let Some(timeline) = container::start(root, id, &listeners)? {
-        log.debug(&format!("worker runs: {}", serde_json::to_string(&timeline)?));
+    let notify = match service_manager() {
+        Some(manager) => Notify::listen(root, id, &manager)?,
+        None => None,
+    };
+    let timeline = container::start(root, id, &listeners)?;
+    if let Some(timeline) = &timeline {
+        log.debug(&format!("worker runs: {}", serde_json::to_string(timeline)?));
     }
-    Ok(())
+    Ok(Started { notify, is_worker: timeline.is_some() })
 }

@@ -8,9 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::cgroups::{self, CgroupOptions};
+use super::notify;
 use super::process::ProcessId;
 use super::rootless;
 use super::state::{State, store_plan, write_atomically};
+use super::terminal::Console;
 use crate::bundle::Bundle;
 use crate::error::{Error, Operation, Result};
 use crate::fault::{self, Point};
@@ -19,6 +21,7 @@ use crate::sandbox::compile::{Context, Keyring, RootEntry, compile};
 use crate::sandbox::hooks;
 use crate::sandbox::init::{self, SpawnOptions};
 use crate::sandbox::plan::{HookPlan, Plan};
+use crate::sandbox::step::Step;
 use crate::sys::socket;
 
 /// What `create` needs besides the id.
@@ -29,7 +32,9 @@ pub struct CreateOptions<'a> {
     /// Where init's pid is written when the container is created.
     pub pid_file: Option<&'a Path>,
     /// Where the terminal's master is sent.
-    pub console_socket: Option<OwnedFd>,
+    pub console: Console,
+    /// Whether the workload may notify a service manager.
+    pub notify: Notifications,
     /// Where a descriptor of init is sent.
     pub pidfd_socket: Option<OwnedFd>,
     /// How many descriptors from 3 up the workload inherits, listening sockets included.
@@ -44,6 +49,15 @@ pub struct CreateOptions<'a> {
     pub cgroups: CgroupOptions,
 }
 
+/// Whether a workload is handed a `$NOTIFY_SOCKET`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notifications {
+    /// It is not: the caller has none.
+    Off,
+    /// It is; [`Notify`](super::Notify) listens there.
+    PassedOn,
+}
+
 /// Compiles the bundle to the plan that `create` would follow; changes nothing.
 pub fn plan(id: &ContainerId, options: &CreateOptions<'_>) -> Result<Plan> {
     load(id, options).map(|(_, plan)| plan)
@@ -51,8 +65,11 @@ pub fn plan(id: &ContainerId, options: &CreateOptions<'_>) -> Result<Plan> {
 
 /// Creates a container, and returns init, which is a child of the caller.
 pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) -> Result<init::Created> {
-    let (bundle, plan) = load(id, &options)?;
+    let (bundle, mut plan) = load(id, &options)?;
     let dir = root.container(id);
+    if options.notify == Notifications::PassedOn {
+        notify::pass_in(&mut plan, &dir);
+    }
     // First of all the id: whoever has it has the control group of that name too.
     let lock = dir.create()?;
     let cgroup = fault::at(Point::CreateLocked)
@@ -70,14 +87,11 @@ fn load(id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)>
     let context = Context { id: id.as_str(), keyring: options.keyring, root_entry: options.root_entry };
     let mut plan = compile(&bundle, context)?;
     rootless::check(&mut plan, nix::unistd::geteuid())?;
-    if plan.process.terminal.is_some() && options.console_socket.is_none() {
-        return Err(Error::invalid(
-            "config.json: $.process.terminal",
-            "is true, which needs --console-socket",
-        ));
-    }
-    if plan.process.terminal.is_none() && options.console_socket.is_some() {
-        return Err(Error::invalid("--console-socket", "is given, but process.terminal is not true"));
+    options.console.check(plan.process.terminal.is_some(), "config.json: $.process.terminal")?;
+    for step in &mut plan.init.steps {
+        if let Step::Terminal(size) = step {
+            *size = options.console.size(*size);
+        }
     }
     if options.listen_fds > 0 {
         pass_listeners(&mut plan.process.env, options.listen_fds);
@@ -109,6 +123,7 @@ fn build(
     plan: &Plan,
     options: CreateOptions<'_>,
 ) -> Result<init::Created> {
+    notify::make_directory(plan, dir)?;
     store_plan(dir, plan, lock)?;
     fault::at(Point::CreatePlanStored)?;
     state.store(dir, lock)?;
@@ -120,7 +135,7 @@ fn build(
         container_dir: dir.path(),
         cgroup: &state.cgroup.open_for_join()?,
         preserve_fds: options.preserve_fds,
-        console_socket: options.console_socket,
+        console_socket: options.console.into_socket(plan.process.terminal.is_some()),
     })?;
     let pid = building.pid();
     fault::at(Point::CreateInitSpawned)?;

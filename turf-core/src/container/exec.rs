@@ -10,6 +10,7 @@ use super::create::tell;
 use super::rootless;
 use super::state::{Creator, State, load_plan};
 use super::status::Status;
+use super::terminal::Console;
 use crate::bundle;
 use crate::cgroup::SubGroup;
 use crate::error::{Error, Operation, Result};
@@ -29,7 +30,7 @@ pub struct Exec<'a> {
     /// Whether the process gets a terminal, whatever `process` says.
     pub terminal: bool,
     /// Where the terminal's master is sent.
-    pub console_socket: Option<OwnedFd>,
+    pub console: Console,
     /// Where the pid is written when the program has been executed.
     pub pid_file: Option<&'a Path>,
     /// Where a descriptor of the process is sent.
@@ -126,13 +127,9 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
     if options.terminal {
         process.terminal = process.terminal.or(Some(TerminalPlan::default()));
     }
-    match (process.terminal.is_some(), options.console_socket.is_some()) {
-        (true, false) => return Err(Error::invalid("a process with a terminal", "needs --console-socket")),
-        (false, true) => {
-            return Err(Error::invalid("--console-socket", "is given, but the process has no terminal"));
-        }
-        (true, true) | (false, false) => {}
-    }
+    let wants_terminal = process.terminal.is_some();
+    options.console.check(wants_terminal, "the process's terminal")?;
+    process.terminal = process.terminal.map(|size| options.console.size(size));
     let created = exec::spawn(&ExecOptions {
         init_pid: init.pid,
         init: pidfd,
@@ -140,7 +137,7 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
         run: exec::Run::Process(&process),
         cgroup: &state.cgroup.open_for_join_below(&options.cgroups)?,
         preserve_fds: options.preserve_fds,
-        console_socket: options.console_socket,
+        console_socket: options.console.into_socket(wants_terminal),
         stdio: None,
     })?;
     let told = fault::at(Point::ExecSpawned).and_then(|()| {

@@ -74,7 +74,8 @@ impl Supervisor {
         let options = CreateOptions {
             bundle: &self.bundle,
             pid_file: None,
-            console_socket: None,
+            console: crate::container::Console::None,
+            notify: crate::container::Notifications::Off,
             pidfd_socket: None,
             preserve_fds: 0,
             listen_fds: 0,

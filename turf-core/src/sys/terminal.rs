@@ -29,6 +29,14 @@ pub fn set_size(master: BorrowedFd<'_>, height: u16, width: u16) -> io::Result<(
     done(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
 }
 
+/// A terminal's height and width (ioctl_tty(2), `TIOCGWINSZ`).
+pub fn size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize, which lives through the call.
+    done(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok((size.ws_row, size.ws_col))
+}
+
 /// Makes a terminal the controlling one of this session (ioctl_tty(2), `TIOCSCTTY`).
 pub fn control(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes an integer and touches no memory.
