@@ -77,3 +77,15 @@ pub const SECCOMP_AGENT: Duration = Duration::from_secs(10);
 /// Longest metadata for a seccomp agent, in bytes: with the state it goes to the agent in one message, for
 /// which a socket's buffer must have room.
 pub const SECCOMP_METADATA_BYTES: usize = 32 << 10;
+
+/// How long systemd may take for one call, or for the job that the call made; runc gives it as long.
+pub const BUS_ANSWER: Duration = Duration::from_secs(30);
+
+/// Longest line of a D-Bus's authentication, in bytes: a word and an identifier of 32 digits.
+pub const BUS_LINE_BYTES: usize = 1024;
+
+/// Longest message of a D-Bus that is read, in bytes: those of systemd to us are a few hundred.
+pub const BUS_MESSAGE_BYTES: usize = 1 << 20;
+
+/// Most signals that are kept while an answer is waited for: of all the units that end meanwhile, one is ours.
+pub const BUS_SIGNALS: usize = 256;

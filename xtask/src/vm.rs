@@ -53,6 +53,9 @@ const RESULT: &str = "turf-vm: result ";
 /// Areas of the conformance tests that have to do with control groups and life cycles.
 const AREAS: &str = "resources:: update:: lifecycle:: exec:: isolation::";
 
+/// With systemd: its driver.
+const SYSTEMD_AREAS: &str = "systemd::";
+
 /// `cargo xtask vm`: both boots, or those that are named.
 pub fn run(arguments: &[String]) -> Result<()> {
     let boots: Vec<&str> = match arguments {
@@ -133,8 +136,25 @@ fn root(directory: &Path) -> Result<PathBuf> {
     }
     let arguments = ["--quiet", "--variant=minbase", &include, "--format=directory", RELEASE];
     execute(command("mmdebstrap").args(arguments).arg(&root))?;
+    add_user(&root)?;
     fs::write(&stamp, &include).with_context(|| format!("write {}", stamp.display()))?;
     Ok(root)
+}
+
+/// An ordinary user, for whom systemd runs from the start.
+fn add_user(root: &Path) -> Result<()> {
+    let append = |file: &str, line: &str| -> Result<()> {
+        let path = root.join(file);
+        let mut opened = fs::OpenOptions::new().append(true).create(true).open(&path);
+        let written = opened.as_mut().map(|opened| writeln!(opened, "{line}"));
+        written.map(drop).map_err(|error| anyhow::anyhow!("append to {}: {error}", path.display()))
+    };
+    append("etc/passwd", "turf-test:x:1000:1000::/tmp:/bin/sh")?;
+    append("etc/group", "turf-test:x:1000:")?;
+    append("etc/shadow", "turf-test:*:19000:0:99999:7:::")?;
+    let linger = root.join("var/lib/systemd/linger");
+    fs::create_dir_all(&linger).with_context(|| format!("create {}", linger.display()))?;
+    append("var/lib/systemd/linger/turf-test", "")
 }
 
 /// Puts the programs, the scripts and the command lines into the root file system.
@@ -163,18 +183,17 @@ fn fill(root: &Path, boot: &str, unit_tests: &Path) -> Result<()> {
 
 /// What runs in the machine.
 fn commands_of(boot: &str) -> Vec<String> {
-    let only = std::env::var("TURF_VM_ONLY").unwrap_or_else(|_| AREAS.to_owned());
+    let areas = if boot == "systemd" { SYSTEMD_AREAS } else { AREAS };
+    let only = std::env::var("TURF_VM_ONLY").unwrap_or_else(|_| areas.to_owned());
     let only: String = only.split_whitespace().map(|word| format!(" --only {word}")).collect();
     let conformance = |runtime: &str| format!("conformance run --runtime {runtime}{only}");
-    match boot {
-        "systemd" => vec![conformance("/opt/turf/bin/turf")],
-        _ => vec![
-            format!("{UNIT_TESTS} cgroup"),
-            conformance("/opt/turf/bin/turf"),
-            format!("{} --exec-only", conformance("/usr/sbin/runc")),
-            format!("{} --exec-only", conformance("/usr/bin/crun")),
-        ],
-    }
+    let unit_tests = (boot != "systemd").then(|| format!("{UNIT_TESTS} cgroup"));
+    let on_runtimes = [
+        conformance("/opt/turf/bin/turf"),
+        format!("{} --exec-only", conformance("/usr/sbin/runc")),
+        format!("{} --exec-only", conformance("/usr/bin/crun")),
+    ];
+    unit_tests.into_iter().chain(on_runtimes).collect()
 }
 
 /// The root file system as an initial RAM disk.

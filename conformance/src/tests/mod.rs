@@ -15,6 +15,7 @@ mod process;
 mod resources;
 mod rootless;
 mod seed;
+mod systemd;
 mod update;
 mod verbs;
 mod worker;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Test> {
         exec::TESTS,
         events::TESTS,
         update::TESTS,
+        systemd::TESTS,
         verbs::TESTS,
         foreground::TESTS,
         hooks::TESTS,

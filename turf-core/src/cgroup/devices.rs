@@ -116,6 +116,18 @@ fn number(index: usize, member: &str, number: Option<i64>) -> Result<Option<u32>
     }
 }
 
+impl Rule {
+    /// The accesses as letters.
+    pub fn access_letters(&self) -> String {
+        letters(self.access)
+    }
+}
+
+fn letters(access: u8) -> String {
+    let all = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+    all.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect()
+}
+
 /// What version 1 keeps of rules: what holds for all devices, and exceptions from that.
 #[derive(Debug, Default)]
 struct Exceptions {
@@ -156,6 +168,14 @@ impl Exceptions {
     }
 }
 
+/// What is allowed in the end, if everything else is denied and version 1 can say so.
+pub fn allowed_list(rules: &[Rule]) -> Option<Vec<Rule>> {
+    let mut state = Exceptions { allowed: true, exceptions: BTreeMap::new() };
+    rules.iter().try_for_each(|rule| state.apply(rule)).ok().filter(|()| !state.allowed)?;
+    let rule = |((kind, major, minor), access)| allowed(kind, major, minor, access);
+    Some(state.exceptions.into_iter().map(rule).collect())
+}
+
 /// The rules as version 1 takes them: the files and the lines, in order.
 pub fn lines_v1(rules: &[Rule]) -> Result<Vec<(&'static str, String)>> {
     let mut state = Exceptions { allowed: true, exceptions: BTreeMap::new() };
@@ -169,8 +189,7 @@ pub fn lines_v1(rules: &[Rule]) -> Result<Vec<(&'static str, String)>> {
             Kind::Block => 'b',
             Kind::Character => 'c',
         };
-        let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
-        let access: String = letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, c)| c).collect();
+        let access = letters(access);
         lines.push((file(!state.allowed), format!("{kind} {}:{} {access}", number(major), number(minor))));
     }
     Ok(lines)

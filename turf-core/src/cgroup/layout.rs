@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::systemd::Unit;
 use crate::error::{Error, Operation, Result};
 
 /// The path of a container's group, from `linux.cgroupsPath`.
@@ -20,6 +21,8 @@ pub enum CgroupPath {
     /// Below the group in which `turf` itself runs (on version 2, beside it: a group with
     /// processes may have no controllers for its children).
     Relative(PathBuf),
+    /// Where systemd makes it: `slice:prefix:name`.
+    Unit(Unit),
 }
 
 impl CgroupPath {
@@ -30,7 +33,7 @@ impl CgroupPath {
             return Ok(CgroupPath::Relative(PathBuf::from(id)));
         };
         if path.to_string_lossy().matches(':').count() == 2 && !path.is_absolute() {
-            return refuse("slice:prefix:name is for the systemd driver, which Turf has not; give a path");
+            return Unit::parse(Some(path), id).map(CgroupPath::Unit);
         }
         if path.components().any(|part| part == Component::ParentDir) {
             return refuse("must not contain \"..\"");
@@ -202,7 +205,8 @@ mod tests {
         assert_eq!(parse("").unwrap(), CgroupPath::Relative("box".into()));
         assert_eq!(parse("/a//b/./c/").unwrap(), CgroupPath::Absolute("a/b/c".into()));
         assert_eq!(parse("a/b").unwrap(), CgroupPath::Relative("a/b".into()));
-        for refused in ["/", ".", "//", "/a/../b", "..", "system.slice:turf:box"] {
+        assert!(matches!(parse("system.slice:turf:box").unwrap(), CgroupPath::Unit(_)));
+        for refused in ["/", ".", "//", "/a/../b", "..", "system:turf:box"] {
             assert!(parse(refused).is_err(), "{refused}");
         }
     }

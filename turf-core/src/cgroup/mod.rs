@@ -13,6 +13,7 @@ mod oom;
 pub mod resources;
 mod stats;
 mod sub;
+pub mod systemd;
 mod update;
 
 pub(crate) use occupants::wait_for_exit;
@@ -27,7 +28,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Operation, Result};
@@ -68,6 +69,13 @@ pub struct CgroupPlan {
     /// On version 2: the user of the host who gets the group, so that the container can divide it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<u32>,
+    /// What the settings were made of, the devices left out: systemd is told by properties.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: LinuxResources,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Settings of one version, or why that version cannot have what is asked for: it matters only on a machine
@@ -118,19 +126,23 @@ impl CgroupPlan {
     /// Compiles `linux.cgroupsPath` and `linux.resources`.
     pub fn compile_linux(id: &str, linux: Option<&Linux>) -> Result<CgroupPlan> {
         let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let mut resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let hierarchies = match path {
             Some(path) if !path.as_os_str().is_empty() => Hierarchies::All,
             Some(_) | None => Hierarchies::Needed,
         };
         let given = resources.devices().as_deref().unwrap_or_default();
+        let devices = DeviceRules { rules: devices::compile(given)?, asked_for: !given.is_empty() };
+        // Everybody who asks finds them above.
+        resources.set_devices(None);
         Ok(CgroupPlan {
             path: CgroupPath::parse(path, id)?,
             hierarchies,
             v1: settings(resources::settings_v1(&resources))?,
             v2: settings(resources::settings_v2(&resources))?,
-            devices: DeviceRules { rules: devices::compile(given)?, asked_for: !given.is_empty() },
+            devices,
             owner: None,
+            resources,
         })
     }
 }
@@ -186,9 +198,11 @@ struct Group {
 /// The first group is the one that is asked for the container's processes; there is none at all on
 /// a machine without control groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Cgroup {
     groups: Vec<Group>,
+    /// The unit around them, if systemd makes the groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<systemd::Located>,
 }
 
 impl Cgroup {
@@ -216,13 +230,36 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// The same where systemd makes the groups: in a unit of its own.
+    pub fn locate_unit(plan: &CgroupPlan, id: &str) -> Result<Cgroup> {
+        let unit = match (&plan.path, plan.hierarchies) {
+            (CgroupPath::Unit(unit), _) => unit.clone(),
+            (CgroupPath::Relative(_), Hierarchies::Needed) => systemd::Unit::parse(None, id)?,
+            (CgroupPath::Relative(path) | CgroupPath::Absolute(path), _) => {
+                systemd::Unit::parse(Some(path), id)?
+            }
+        };
+        let (located, path) = systemd::Located::locate(&unit, id)?;
+        let below = CgroupPlan {
+            path: CgroupPath::Absolute(path),
+            // All, as with runc: systemd makes groups only in those that it uses itself.
+            hierarchies: Hierarchies::All,
+            ..plan.clone()
+        };
+        Ok(Cgroup { unit: Some(located), ..Cgroup::locate(&below)? })
+    }
+
     fn locate_in(layout: &Layout, plan: &CgroupPlan) -> Result<Cgroup> {
+        if let CgroupPath::Unit(unit) = &plan.path {
+            let reason = format!("is a unit of systemd ({}): give --systemd-cgroup, or a path", unit.name);
+            return Err(Error::invalid("config.json: $.linux.cgroupsPath", reason));
+        }
         match &layout.v2 {
             Some(hierarchy) if layout.is_unified() => {
                 let settings = plan.v2.as_ref()?;
                 let group =
                     Group::of_v2(hierarchy, plan, settings.iter().map(|setting| &*setting.controller));
-                Ok(Cgroup { groups: vec![group] })
+                Ok(Cgroup { groups: vec![group], unit: None })
             }
             Some(_) | None => Cgroup::locate_v1(layout, plan),
         }
@@ -257,10 +294,7 @@ impl Cgroup {
             layout.v1.iter().for_each(&mut choose);
         }
         let group = |hierarchy: &&layout::Hierarchy| {
-            let directory = match &plan.path {
-                CgroupPath::Absolute(path) => hierarchy.mount.join(path),
-                CgroupPath::Relative(path) => hierarchy.mount.join(&hierarchy.own).join(path),
-            };
+            let directory = directory_of(&plan.path, &hierarchy.mount, &hierarchy.own);
             let (controllers, mount) = (hierarchy.controllers.clone(), hierarchy.mount.clone());
             Group { version: Version::V1, controllers, mount, directory }
         };
@@ -276,12 +310,23 @@ impl Cgroup {
             plan.v2.as_ref()?;
             groups.push(Group::of_v2(hierarchy, plan, elsewhere.into_iter()));
         }
-        Ok(Cgroup { groups })
+        Ok(Cgroup { groups, unit: None })
     }
 
-    /// Makes the groups and writes the plan's settings. After an error nothing is left.
-    pub fn create(&self, plan: &CgroupPlan) -> Result<()> {
-        self.try_create(plan).map_err(|error| error.and_clean_up(self.remove()))
+    /// Makes the groups and writes the plan's settings. After an error nothing is left. What is returned keeps a
+    /// unit of systemd alive until the container's first process has joined; it may be dropped then.
+    pub fn create(&self, plan: &CgroupPlan) -> Result<Option<systemd::Placeholder>> {
+        let started = match &self.unit {
+            Some(unit) => unit.start(plan, self.version()).map(Some),
+            None => Ok(None),
+        };
+        let made = started.and_then(|placeholder| self.try_create(plan).map(|()| placeholder));
+        made.map_err(|error| error.and_clean_up(self.remove()))
+    }
+
+    /// The version by which the container is limited.
+    fn version(&self) -> Version {
+        self.groups.first().map_or(Version::V2, |group| group.version)
     }
 
     fn try_create(&self, plan: &CgroupPlan) -> Result<()> {
@@ -315,6 +360,12 @@ impl Cgroup {
         self.groups.iter().map(|group| open_for_writing(&group.directory.join(group.join_file()))).collect()
     }
 
+    /// The unit into which systemd has to move the container's first process, because that may not move itself: one of
+    /// the user's systemd.
+    pub fn attaching_unit(&self) -> Option<&systemd::Located> {
+        self.unit.as_ref().filter(|unit| unit.manager == systemd::Manager::User)
+    }
+
     /// The directory for clone3(2) with CLONE_INTO_CGROUP, if the container has a version 2 group:
     /// the child is born there, which costs nothing.
     pub fn open_for_clone(&self) -> Result<Option<OwnedFd>> {
@@ -330,10 +381,13 @@ impl Cgroup {
         self.groups.iter().map(|group| group.directory.as_path())
     }
 
-    /// Removes the groups and those that the container made below them; groups that are gone
+    /// Ends the unit of systemd, if there is one, and removes the groups and those that the container made below them; groups that are gone
     /// already are no error. An exited process leaves its group a moment after its parent learned of
     /// the exit, so "busy" is retried for at most [`limits::CGROUP_REMOVAL`].
     pub fn remove(&self) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.stop()?;
+        }
         let deadline = Instant::now() + limits::CGROUP_REMOVAL;
         for group in &self.groups {
             remove_tree(&group.directory, deadline)?;
@@ -351,6 +405,15 @@ pub fn join_self(files: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
+/// Where the group is in a hierarchy. A unit's place is told by systemd: it has become a path before.
+fn directory_of(path: &CgroupPath, mount: &Path, own: &Path) -> PathBuf {
+    match path {
+        CgroupPath::Absolute(path) => mount.join(path),
+        CgroupPath::Relative(path) => mount.join(own).join(path),
+        CgroupPath::Unit(unit) => mount.join(own).join(&unit.name),
+    }
+}
+
 impl Group {
     fn of_v2<'a>(
         hierarchy: &layout::Hierarchy,
@@ -364,12 +427,8 @@ impl Group {
             }
         }
         let mount = hierarchy.mount.clone();
-        let directory = match &plan.path {
-            CgroupPath::Absolute(path) => mount.join(path),
-            CgroupPath::Relative(path) => {
-                mount.join(hierarchy.own.parent().unwrap_or(Path::new(""))).join(path)
-            }
-        };
+        let beside = hierarchy.own.parent().unwrap_or(Path::new(""));
+        let directory = directory_of(&plan.path, &mount, beside);
         Group { version: Version::V2, controllers, mount, directory }
     }
 

@@ -6,7 +6,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
 use super::files::{read_file, read_pids, write_file, write_settings};
-use super::layout::Layout;
+use super::layout::{CgroupPath, Layout};
 use super::resources::{Setting, settings_v1, settings_v2};
 use super::{
     Cgroup, CgroupPlan, DeviceRules, Group, Hierarchies, Version, enable_controllers, inherit_cpuset,
@@ -23,12 +23,13 @@ impl Cgroup {
             None => resources.clone(),
         };
         let wanted = CgroupPlan {
-            path: plan.path.clone(),
+            path: self.path_of(plan),
             hierarchies: Hierarchies::Needed,
             v1: settings(settings_v1(resources))?,
             v2: settings(settings_v2(&on_v2))?,
             devices: DeviceRules::default(),
             owner: None,
+            resources: LinuxResources::default(),
         };
         let located = Cgroup::locate_in(&Layout::read()?, &wanted)?;
         let mut extended = self.clone();
@@ -53,6 +54,15 @@ impl Cgroup {
         Ok(extended)
     }
 
+    /// The path of the plan, or where systemd has put the groups, which is the same in every hierarchy.
+    fn path_of(&self, plan: &CgroupPlan) -> CgroupPath {
+        let below = |group: &Group| Some(group.directory.strip_prefix(&group.mount).ok()?.to_owned());
+        match (&self.unit, self.groups.first().and_then(below)) {
+            (Some(_), Some(path)) => CgroupPath::Absolute(path),
+            (Some(_) | None, _) => plan.path.clone(),
+        }
+    }
+
     /// Makes the groups that `before` did not have, changes the settings, then brings the container's
     /// processes into the new groups, so that they are under their limits from the first moment on.
     pub fn update(&self, before: &Cgroup, resources: &LinuxResources) -> Result<()> {
@@ -68,6 +78,13 @@ impl Cgroup {
         }
         for group in old.iter().filter(|group| group.version == Version::V2) {
             enable_controllers(group)?;
+        }
+        if let Some(unit) = &self.unit {
+            let resources = match old.iter().find(|group| group.version == Version::V2) {
+                Some(group) => with_what_is_in_force(group, resources)?,
+                None => resources.clone(),
+            };
+            unit.update(&resources, self.version())?;
         }
         let mut written = Vec::new();
         let changed = self.groups.iter().try_for_each(|group| change(group, resources, &mut written));

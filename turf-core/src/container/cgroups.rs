@@ -36,13 +36,10 @@ pub struct CgroupOptions {
 }
 
 /// Finds out which groups the container gets; changes nothing.
-pub(super) fn locate(plan: &CgroupPlan, options: CgroupOptions) -> Result<Cgroup> {
+pub(super) fn locate(plan: &CgroupPlan, id: &str, options: CgroupOptions) -> Result<Cgroup> {
     match options.manager {
         CgroupManager::Disabled => without_limits(plan, "the control groups are disabled"),
-        CgroupManager::Systemd => Err(Error::invalid(
-            "--systemd-cgroup",
-            "needs systemd's control group driver, which is not there",
-        )),
+        CgroupManager::Systemd => Cgroup::locate_unit(plan, id),
         CgroupManager::Cgroupfs => {
             let cgroup = Cgroup::locate(plan)?;
             match options.unwritable {
@@ -77,9 +74,9 @@ mod tests {
     fn without_groups_there_are_no_limits() {
         let disabled = CgroupOptions { manager: CgroupManager::Disabled, ..CgroupOptions::default() };
         let mut plan = CgroupPlan::compile_linux("box", None).unwrap();
-        assert_eq!(locate(&plan, disabled).unwrap(), Cgroup::default());
+        assert_eq!(locate(&plan, "box", disabled).unwrap(), Cgroup::default());
         plan.v1 = Ok(vec![setting("pids", "pids.max", "7")]);
-        let error = locate(&plan, disabled).unwrap_err().to_string();
+        let error = locate(&plan, "box", disabled).unwrap_err().to_string();
         assert!(error.contains("asks for a limit (pids.max 7)"), "{error}");
     }
 }

@@ -73,7 +73,7 @@ pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) ->
     // First of all the id: whoever has it has the control group of that name too.
     let lock = dir.create()?;
     let cgroup = fault::at(Point::CreateLocked)
-        .and_then(|()| cgroups::locate(&plan.cgroup, options.cgroups))
+        .and_then(|()| cgroups::locate(&plan.cgroup, id.as_str(), options.cgroups))
         .map_err(|error| error.and_clean_up(dir.remove(&lock)))?;
     let mut state = State::begin(id, &plan, bundle.rootfs, cgroup);
     state.preserved_fds = options.preserve_fds;
@@ -128,12 +128,15 @@ fn build(
     fault::at(Point::CreatePlanStored)?;
     state.store(dir, lock)?;
     fault::at(Point::CreateStateStored)?;
-    state.cgroup.create(&plan.cgroup)?;
+    // Until init has joined, nobody else is in a scope of systemd's.
+    let _placeholder = state.cgroup.create(&plan.cgroup)?;
     fault::at(Point::CreateGroupsMade)?;
+    let unit = state.cgroup.attaching_unit();
     let building = init::spawn(SpawnOptions {
         plan,
         container_dir: dir.path(),
-        cgroup: &state.cgroup.open_for_join()?,
+        cgroup: &if unit.is_some() { Vec::new() } else { state.cgroup.open_for_join()? },
+        unit,
         preserve_fds: options.preserve_fds,
         console_socket: options.console.into_socket(plan.process.terminal.is_some()),
     })?;

@@ -30,7 +30,7 @@ use crate::sandbox::gate;
 use crate::sandbox::plan::Plan;
 
 /// The version of the file's form. Another version is refused, not guessed at.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const PLAN_FILE: &str = "plan.json";
 const INIT_BUILDING_FILE: &str = "init.building.json";

@@ -83,6 +83,7 @@ impl Case {
             plan: &plan,
             container_dir: &self.container(),
             cgroup: &[],
+            unit: None,
             preserve_fds: self.preserve_fds,
             console_socket: self.console.as_ref().map(|console| console.try_clone().unwrap()),
         };

@@ -17,6 +17,7 @@ use oci_spec::runtime::{LinuxHugepageLimit, LinuxNetwork, LinuxPids, LinuxResour
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+pub(super) use cpu::DEFAULT_PERIOD_US;
 pub use cpu::weight_of_shares;
 
 /// One write: `value` into `file` of the group of `controller`.

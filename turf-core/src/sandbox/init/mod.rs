@@ -57,6 +57,8 @@ pub struct SpawnOptions<'a> {
     pub container_dir: &'a Path,
     /// The files that init joins its control groups by, writing `0` (v1: one `tasks` each; v2: `cgroup.procs`).
     pub cgroup: &'a [OwnedFd],
+    /// The unit that systemd moves init into, in place of those files.
+    pub unit: Option<&'a crate::cgroup::systemd::Located>,
     /// How many descriptors from 3 up the workload inherits.
     pub preserve_fds: u32,
     /// Where the terminal's master is sent, if the plan asks for a terminal.
@@ -107,6 +109,9 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
     let init = Child { pid, pidfd: Some(pidfd?) };
     idmap::write(&options.plan.init, pid)?;
     net_devices::move_all(&options.plan.net_devices, pid)?;
+    if let Some(unit) = options.unit {
+        unit.attach(pid)?;
+    }
     let building = Building { init, setup: ours, warnings: options.plan.warnings.clone() };
     building.go()?;
     Ok(building)
