@@ -418,3 +418,24 @@ fn a_service_worker_may_skip_waiting_and_claim_once_it_is_active() {
         run.stderr
     );
 }
+
+#[test]
+fn a_lifecycle_event_that_fails_ends_with_status_1_whichever_it_is() {
+    for failure in ["throw new Error('failed')", "event.waitUntil(Promise.reject(new Error('failed')))"] {
+        for event in ["install", "activate", "serialize", "deserialize"] {
+            let script = format!("addEventListener('{event}', (event) => {{ {failure}; }});");
+            let directory = Directory::new(event, &[("a.js", &script)]);
+            let build: &[&str] = &["snapshot", "build", "a.js", "-o", "a.snap"];
+            let run = match event {
+                "serialize" => directory.run(build),
+                "deserialize" => {
+                    assert_eq!(directory.run(build).status, Some(0));
+                    directory.run(&["run", "--snapshot", "a.snap"])
+                }
+                _ => directory.run(&["run", "a.js"]),
+            };
+            assert_eq!(run.status, Some(1), "{event}: {failure}");
+            assert!(run.stderr.contains("Error: failed"), "{event}: {failure}: {}", run.stderr);
+        }
+    }
+}

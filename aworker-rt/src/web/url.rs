@@ -153,11 +153,11 @@ pub(crate) fn url_set(
         Some(0) => quirks::set_protocol(&mut url, &value),
         Some(1) => quirks::set_username(&mut url, &value),
         Some(2) => quirks::set_password(&mut url, &value),
-        Some(3) => quirks::set_host(&mut url, &value),
-        Some(4) => quirks::set_hostname(&mut url, &value),
+        Some(3) => quirks::set_host(&mut url, &value).map(|()| drop_dot(&mut url)),
+        Some(4) => quirks::set_hostname(&mut url, &value).map(|()| drop_dot(&mut url)),
         Some(5) => quirks::set_port(&mut url, &value),
         Some(6) => {
-            quirks::set_pathname(&mut url, &value);
+            set_pathname(&mut url, &value);
             Ok(())
         }
         Some(7) => {
@@ -172,6 +172,51 @@ pub(crate) fn url_set(
     };
     if done.is_ok() {
         answer(scope, &url, arguments.get(3), result);
+    }
+}
+
+/// The setter of `pathname`. The `url` crate lets a path that begins with two slashes
+/// become a host, and cannot take the last slash of a non-special URL away.
+fn set_pathname(url: &mut Url, value: &str) {
+    if url.is_special() || url.cannot_be_a_base() || (url.has_authority() && !value.is_empty()) {
+        return quirks::set_pathname(url, value);
+    }
+    let Ok(mut helper) = Url::parse(&format!("{}://host/", url.scheme())) else {
+        return;
+    };
+    quirks::set_pathname(&mut helper, value);
+    let path = match (url.has_authority(), helper.path()) {
+        (true, _) => String::new(),
+        (false, path) if path.starts_with("//") => format!("/.{path}"),
+        (false, "") => "/".to_owned(),
+        (false, path) => path.to_owned(),
+    };
+    let text = format!("{}{path}{}", &url[..url::Position::BeforePath], &url[url::Position::AfterPath..]);
+    // The serialisation without a host has `/.` before such a path already.
+    let text = if url.has_authority() { text } else { without_dot(&text, url.scheme(), &path) };
+    if let Ok(changed) = Url::parse(&text) {
+        *url = changed;
+    }
+}
+
+/// What follows the scheme of a URL without a host is its path, once.
+fn without_dot(text: &str, scheme: &str, path: &str) -> String {
+    let rest = &text[scheme.len() + 1..];
+    let rest = rest.strip_prefix("/.").filter(|rest| rest.starts_with(path)).unwrap_or(rest);
+    format!("{scheme}:{rest}")
+}
+
+/// A URL that has got a host needs no `/.` before a path that begins with two slashes.
+fn drop_dot(url: &mut Url) {
+    if url.is_special() || !url.has_authority() {
+        return;
+    }
+    let (start, rest) = (&url[..url::Position::AfterPort], &url[url::Position::AfterPort..]);
+    let Some(path) = rest.strip_prefix("/.").filter(|path| path.starts_with("//")) else {
+        return;
+    };
+    if let Ok(changed) = Url::parse(&format!("{start}{path}")) {
+        *url = changed;
     }
 }
 

@@ -116,4 +116,16 @@ fact('file URLs keep hosts, drives and empty segments', () => {
   same([url.protocol, url.host, url.port, url.pathname, url.search, url.hash, url.origin].join(), 'file:,host,,//x,,#e%20f,null');
 });
 fact('all slashes before an authority are one', () => same(new URL('///a/b', 'http://c/').href, 'http://a/b'));
+fact('a path with two slashes in front does not become a host', () => {
+  const changed = (text, key, value) => {
+    const url = new URL(text);
+    url[key] = value;
+    return url.href;
+  };
+  same(changed('a:/b?c#d', 'pathname', '//e'), 'a:/.//e?c#d');
+  same(changed('a:/.//b', 'pathname', 'c'), 'a:/c');
+  same(changed('a:/.//b', 'hostname', 'h'), 'a://h//b');
+  same(changed('a:/b', 'pathname', ''), 'a:/');
+  same(changed('a:///b', 'pathname', ''), 'a://');
+});
 end();
