@@ -1,5 +1,8 @@
 //! What an idle worker weighs: `smaps_rollup` and page tables (proc(5)), of workers and of their inits.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use anyhow::Result;
 
 use super::BenchArgs;
@@ -45,5 +48,10 @@ fn weigh(report: &mut Report, who: &str, pid: i32) -> Result<()> {
     add("PSS", rollup("Pss")?);
     add("private", private);
     add("page tables", tables);
+    // init runs from memory of its own; whatever of it is not mapped stands here too.
+    let program = fs::metadata(format!("/proc/{pid}/exe"))?;
+    if fs::read_link(format!("/proc/{pid}/exe"))?.to_string_lossy().starts_with("/memfd:") {
+        add("its program's file in memory", program.blocks() / 2);
+    }
     Ok(())
 }

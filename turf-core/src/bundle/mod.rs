@@ -59,7 +59,8 @@ impl Bundle {
 }
 
 fn read_config(path: &Path) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
+    // Room for a usual file, so that it is read by one call.
+    let mut text = Vec::with_capacity(16 << 10);
     let mut file = File::open(path).operation(|| format!("open {}", path.display()))?;
     let read = Read::by_ref(&mut file).take(CONFIG_BYTES + 1).read_to_end(&mut text);
     let length = read.operation(|| format!("read {}", path.display()))?;

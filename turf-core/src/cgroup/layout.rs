@@ -145,6 +145,9 @@ fn own_group(own_groups: &str, controllers: &[String], root: &str) -> PathBuf {
 
 /// Undoes the octal escapes of /proc/self/mountinfo (space, tab, newline, backslash).
 fn unescape(field: &str) -> String {
+    if !field.contains('\\') {
+        return field.to_owned();
+    }
     field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 

@@ -302,8 +302,8 @@ fn owner_name(uid: u32) -> String {
     if uid == 0 {
         return "root".to_owned();
     }
-    let user = nix::unistd::User::from_uid(uid.into());
-    user.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+    // Not getpwuid(3): a static program has no plug-ins to look further.
+    crate::sandbox::program::user_name(Path::new("/etc/passwd"), uid).unwrap_or_else(|| uid.to_string())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(crate) mod number_list;
 mod orders;
 pub mod plan;
 pub(crate) mod process;
-mod program;
+pub(crate) mod program;
 pub mod seccomp;
 pub mod seccomp_agent;
 pub mod step;

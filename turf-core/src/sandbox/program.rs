@@ -86,23 +86,38 @@ pub(super) fn search_path(plan: &ProcessPlan) -> Option<&str> {
 
 /// The home directory that the container's /etc/passwd has for the user; `/` if it has none.
 fn home(uid: u32) -> String {
+    let known = passwd_field(Path::new("/etc/passwd"), uid, 5);
+    known.filter(|home| !home.is_empty()).unwrap_or_else(|| "/".to_owned())
+}
+
+/// The name that a passwd file has for the user.
+pub(crate) fn user_name(passwd: &Path, uid: u32) -> Option<String> {
+    passwd_field(passwd, uid, 0)
+}
+
+/// A field of the first line for the user (passwd(5)).
+fn passwd_field(passwd: &Path, uid: u32, field: usize) -> Option<String> {
     let mut text = String::new();
-    let read =
-        fs::File::open("/etc/passwd").and_then(|file| file.take(PASSWD_BYTES).read_to_string(&mut text));
-    if read.is_err() {
-        return "/".to_owned();
-    }
+    fs::File::open(passwd).and_then(|file| file.take(PASSWD_BYTES).read_to_string(&mut text)).ok()?;
     let uid = uid.to_string();
     let fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let mut homes = fields
-        .filter(|fields| fields.get(2) == Some(&uid.as_str()))
-        .filter_map(|fields| fields.get(5).filter(|home| !home.is_empty()).map(|home| (*home).to_owned()));
-    homes.next().unwrap_or_else(|| "/".to_owned())
+    let mut lines = fields.filter(|fields| fields.get(2) == Some(&uid.as_str()));
+    lines.find_map(|fields| fields.get(field).map(|text| (*text).to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_looked_up_by_number() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "broken\nroot:x:0:0:root:/root:/bin/sh\nme:x:1000:1:Me:/home/me:\n").unwrap();
+        assert_eq!(user_name(file.path(), 1000).as_deref(), Some("me"));
+        assert_eq!(passwd_field(file.path(), 0, 5).as_deref(), Some("/root"));
+        assert_eq!(user_name(file.path(), 7), None);
+        assert_eq!(user_name(Path::new("/no/such"), 0), None);
+    }
 
     #[test]
     fn programs_are_found_with_the_words_clients_look_for() {

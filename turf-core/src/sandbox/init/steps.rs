@@ -43,6 +43,8 @@ pub(super) struct Sandbox<'a> {
     pub(super) id_mapped: VecDeque<OwnedFd>,
     /// Whether the root was only chosen, not mounted.
     plain: bool,
+    /// Whether no mount of this namespace is shared with another.
+    nothing_shared: bool,
 }
 
 impl<'a> Sandbox<'a> {
@@ -57,7 +59,17 @@ impl<'a> Sandbox<'a> {
             |step: &Step| matches!(step, Step::Mount(mount) if mount.source == MountSource::Cgroups);
         let cgroups = if plan.init.steps.iter().any(asks_for_cgroups) { own_cgroups()? } else { Vec::new() };
         let root = Root::new(path_fd(Path::new("/")).at(|| "open /")?);
-        Ok(Sandbox { plan, setup, console, root, null: host_null()?, cgroups, id_mapped, plain: false })
+        Ok(Sandbox {
+            plan,
+            setup,
+            console,
+            root,
+            null: host_null()?,
+            cgroups,
+            id_mapped,
+            plain: false,
+            nothing_shared: false,
+        })
     }
 
     pub(super) fn execute(&mut self, step: &Step) -> Result<(), StepError> {
@@ -72,7 +84,11 @@ impl<'a> Sandbox<'a> {
                 let file = Path::new("/proc/sys").join(path);
                 write_existing(&file, value).at(|| format!("write {value:?} to {}", file.display()))
             }
-            Step::Propagation(propagation) => set_propagation_of_all(*propagation),
+            Step::Propagation(propagation) => {
+                set_propagation_of_all(*propagation)?;
+                self.nothing_shared = propagation.recursive && propagation.kind != PropagationKind::Shared;
+                Ok(())
+            }
             Step::BindRoot { path } => self.bind_root(path),
             Step::TmpfsRoot { size } => self.tmpfs_root(*size),
             Step::PlainRoot { path } => {
@@ -117,7 +133,7 @@ impl<'a> Sandbox<'a> {
 
     fn bind_root(&mut self, path: &Path) -> Result<(), StepError> {
         let step = || format!("mount the root {}", path.display());
-        make_parent_private(path).at(step)?;
+        self.keep_from_the_host(path).at(step)?;
         let target = path_fd(path).at(step)?;
         let tree = open_tree_clone(target.as_fd(), c"", Depth::All).at(step)?;
         self.attach_root(tree, target).at(step)
@@ -128,11 +144,16 @@ impl<'a> Sandbox<'a> {
     fn tmpfs_root(&mut self, size: u64) -> Result<(), StepError> {
         let step = || "mount a tmpfs as the root".to_owned();
         let top = Path::new("/");
-        make_parent_private(top).at(step)?;
+        self.keep_from_the_host(top).at(step)?;
         let parameters = [("mode", "755".to_owned()), ("size", size.to_string())];
         let parameters = parameters.map(|(key, value)| Parameter { key: key.to_owned(), value: Some(value) });
         let tree = new_filesystem(&step(), "tmpfs", "tmpfs", &parameters, MOUNT_ATTR_NOSUID)?;
         self.attach_root(tree, path_fd(top).at(step)?).at(step)
+    }
+
+    /// Where every mount has just been made a slave there is no need to look for the one that `path` lies on.
+    fn keep_from_the_host(&self, path: &Path) -> io::Result<()> {
+        if self.nothing_shared { Ok(()) } else { make_parent_private(path) }
     }
 
     /// A root must be private for pivot_root(2); what is asked for is set once it is entered.
@@ -321,6 +342,9 @@ fn make_parent_private(path: &Path) -> io::Result<()> {
 
 /// A path of /proc/self/mountinfo: blanks and backslashes are written in octal.
 pub(super) fn unescape(text: &str) -> PathBuf {
+    if !text.contains('\\') {
+        return text.into();
+    }
     let decode = |text: String, (code, plain): (&str, &str)| text.replace(code, plain);
     let codes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     codes.into_iter().fold(text.to_owned(), decode).into()
