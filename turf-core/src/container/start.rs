@@ -67,10 +67,15 @@ pub fn start_supervised(
         }
         WorkloadPlan::Exec => {
             run_start_container(&plan, &state, init)?;
-            Gate::connect(dir.path())?.start_program_with_agent(|number| {
+            let started = Gate::connect(dir.path())?.start_program_with_agent(|number| {
                 let pidfd = init.open()?.ok_or_else(|| stopped(&state))?;
                 introduce(&plan, init.pid, init.pid, pidfd.as_fd(), number)
-            })?;
+            });
+            if let (Err(Error::Remote { .. }), Some(pidfd)) = (&started, init.open()?) {
+                // init has said why, and ends: whoever asks next shall not see it still ending.
+                wait_for_exit(pidfd.as_fd(), Instant::now() + limits::INIT_EXIT)?;
+            }
+            started?;
             None
         }
         WorkloadPlan::Worker { seed, listen } => {
