@@ -37,10 +37,10 @@ http.createServer((request, response) => {
 }).listen(Number(process.argv[2]), '127.0.0.1', () => console.log('up'));\n";
 
 /// A server under load.
-struct Server {
-    name: &'static str,
-    address: SocketAddr,
-    pid: i32,
+pub(super) struct Server {
+    pub(super) name: &'static str,
+    pub(super) address: SocketAddr,
+    pub(super) pid: i32,
 }
 
 /// Loads each server in turn, several rounds.
@@ -113,7 +113,7 @@ impl Drop for Node {
     }
 }
 
-fn pin(pid: i32) -> Result<()> {
+pub(super) fn pin(pid: i32) -> Result<()> {
     let output = Command::new("taskset").args(["-a", "-p", "-c", SERVER_CORE, &pid.to_string()]).output();
     let output = output.context("run taskset")?;
     ensure!(output.status.success(), "taskset: {}", String::from_utf8_lossy(&output.stderr));
@@ -121,17 +121,17 @@ fn pin(pid: i32) -> Result<()> {
 }
 
 /// What one round has seen.
-struct Seen {
-    requests: f64,
+pub(super) struct Seen {
+    pub(super) requests: f64,
     /// Seconds of this program's monotonic clock: wrk's own rate follows the wall clock, which may be set meanwhile.
     elapsed: f64,
     /// Seconds of CPU time of the server.
-    cpu: f64,
+    pub(super) cpu: f64,
     /// None if perf is not there or may not count.
-    instructions: Option<f64>,
+    pub(super) instructions: Option<f64>,
 }
 
-fn round(directory: &Path, server: &Server) -> Result<Seen> {
+pub(super) fn round(directory: &Path, server: &Server) -> Result<Seen> {
     let counted = directory.join("perf.csv");
     let _ = fs::remove_file(&counted);
     let (pid, url) = (server.pid.to_string(), format!("http://{}/", server.address));

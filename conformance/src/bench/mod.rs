@@ -7,6 +7,7 @@ mod load;
 mod memory;
 mod peers;
 mod pool;
+mod program;
 mod series;
 mod start;
 
@@ -37,7 +38,11 @@ pub struct BenchArgs {
     /// How many rounds of load each server gets.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only sections whose name contains this text: seed, start, memory, load, peers (may be given several times).
+    /// How many requests the section `endurance` makes.
+    #[arg(long, default_value_t = 3_000_000)]
+    requests: u64,
+    /// Only sections whose name contains this text: seed, start, memory, load, peers,
+    /// connections, endurance, cold (may be given several times).
     #[arg(long)]
     only: Vec<String>,
     /// Write all samples to this file as JSON.
@@ -59,6 +64,9 @@ const SECTIONS: &[Section] = &[
     Section { name: "peers", measure: peers::programs },
     Section { name: "pool", measure: pool::beside_cluster },
     Section { name: "pool-zero", measure: pool::from_zero },
+    Section { name: "connections", measure: program::connections },
+    Section { name: "endurance", measure: program::endurance },
+    Section { name: "cold", measure: program::cold },
 ];
 
 /// Measures, prints, and writes the samples.
