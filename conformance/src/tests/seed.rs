@@ -20,6 +20,7 @@ tests! { "seed";
         the_default_seed_starts_once_on_first_use,
         seeds_are_started_listed_and_stopped_by_name,
         a_userland_seed_keeps_its_state_for_every_worker,
+        a_seed_starts_from_a_bundle,
         a_seed_starts_from_a_snapshot,
         clones_of_a_seed_that_drew_random_numbers_draw_others,
         an_unknown_seed_fails_the_start,
@@ -103,6 +104,25 @@ fn a_userland_seed_keeps_its_state_for_every_worker(case: &mut Case) -> Result<(
     }
     ensure!(drawn.len() == 1, "the script ran again in a worker: {drawn:?}");
     Ok(())
+}
+
+fn a_seed_starts_from_a_bundle(case: &mut Case) -> Result<()> {
+    let source = "const drawn = Math.random();
+         addEventListener('fetch', (event) => event.respondWith(new Response(String(drawn))));\n";
+    let mut bundle = case.worker(source)?;
+    bundle.set("/annotations", json!({"io.turf.seed": "bundled"})).write()?;
+    case.runtime.ok(&["seed", "start", "--bundle", text(&bundle.path)?, "bundled"])?;
+    let mut answers = HashSet::new();
+    for _ in 0..2 {
+        let (container, address) = case.serve(&bundle)?;
+        answers.insert(http::get(address, "/")?.text()?.to_owned());
+        case.remove(&container)?;
+    }
+    ensure!(answers.len() == 1, "the script ran again in a worker: {answers:?}");
+    let program = case.shell("exit 0")?;
+    program.write()?;
+    let words = ["$.process.args", "worker"];
+    case.runtime.refused(&["seed", "start", "--bundle", text(&program.path)?, "other"], &words).map(drop)
 }
 
 fn a_seed_starts_from_a_snapshot(case: &mut Case) -> Result<()> {

@@ -23,8 +23,11 @@ pub struct SeedStart {
     /// Run this script up to its `serialize` event; workers start at `deserialize`.
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,
+    /// Run the script of this worker bundle in the same way; nothing else of the bundle counts.
+    #[arg(long, short, value_name = "DIR", conflicts_with = "script")]
+    pub bundle: Option<PathBuf>,
     /// Start from a snapshot that `aworker snapshot build` made; workers start at `deserialize`.
-    #[arg(long, value_name = "FILE", conflicts_with = "script")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "bundle"])]
     pub snapshot: Option<PathBuf>,
     /// The seed.
     pub name: String,

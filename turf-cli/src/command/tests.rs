@@ -25,6 +25,7 @@ fn engines_command_lines_are_understood() {
         "turf start --listen tcp://127.0.0.1:0,unix:///a --listen tcp://[::1]:1 ID",
         "turf run --detach --keep --bundle /b ID",
         "turf seed start web --script /w.js",
+        "turf seed start web --bundle /b",
         "turf seed start web --snapshot /w.snap",
         "turf exec --pid-file /p --process /f --detach --tty --console-socket /s ID",
         "turf exec --process /f --console-socket /s --detach --pid-file /p ID",
@@ -66,6 +67,7 @@ fn engines_command_lines_are_understood() {
         "turf --rootless maybe state a",
         "turf --cgroup-manager docker state a",
         "turf delete a b",
+        "turf seed start web --bundle /b --script /w.js",
     ] {
         assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
     }

@@ -23,10 +23,11 @@ fn start(registry: &Registry, start: &SeedStart) -> Result<()> {
     // The seed does not run in our directory.
     let absolute =
         |flag: &str, path: &Path| path.canonicalize().with_context(|| format!("{flag} {}", path.display()));
-    let source = match (&start.script, &start.snapshot) {
-        (None, None) => SeedSource::BuiltIns,
-        (Some(script), _) => SeedSource::Script(absolute("--script", script)?),
-        (None, Some(snapshot)) => SeedSource::Snapshot(absolute("--snapshot", snapshot)?),
+    let source = match (&start.script, &start.bundle, &start.snapshot) {
+        (None, None, None) => SeedSource::BuiltIns,
+        (Some(script), _, _) => SeedSource::Script(absolute("--script", script)?),
+        (None, Some(bundle), _) => SeedSource::Script(turf_core::seed::bundle::script(bundle)?),
+        (None, None, Some(snapshot)) => SeedSource::Snapshot(absolute("--snapshot", snapshot)?),
     };
     registry.start(&start.name.parse()?, &source)?;
     Ok(())

@@ -2,8 +2,9 @@
 //!
 //! A seed is a warm V8 process (the `turf-seed` program) that listens on a socket in its directory
 //! `<root>/seeds/<name>/`. This module holds what both sides share ([`protocol`]), the asking side ([`client`])
-//! and the directory ([`registry`]). It never hears of V8.
+//! and the directory ([`registry`]); [`bundle`] finds the script of a worker bundle. It never hears of V8.
 
+pub mod bundle;
 pub mod client;
 pub mod plan;
 pub mod protocol;
