@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 
 /// The programs that scripts in a test bundle may use; all are links to busybox.
 const APPLETS: &[&str] = &[
-    "awk", "cat", "chmod", "dd", "echo", "env", "grep", "head", "hostname", "id", "kill", "ls", "mkdir",
-    "mount", "ps", "pwd", "readlink", "seq", "sh", "sleep", "stat", "test", "touch", "true", "umount", "wc",
+    "awk", "cat", "chmod", "cut", "dd", "echo", "env", "grep", "head", "hostname", "id", "ionice", "ip",
+    "kill", "ln", "ls", "mkdir", "mknod", "mount", "nsenter", "ps", "pwd", "readlink", "rm", "seq", "sh",
+    "sleep", "sort", "stat", "stty", "taskset", "test", "touch", "tr", "true", "umount", "uname", "unshare",
+    "wc",
 ];
 
 /// The capabilities that container engines give by default.

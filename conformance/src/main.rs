@@ -10,6 +10,8 @@ mod clean;
 mod clients;
 mod host;
 mod http;
+mod known;
+mod probe;
 mod runtime;
 mod suite;
 mod tests;

@@ -18,7 +18,8 @@ tests! { "hooks";
         hooks_get_their_arguments_and_environment,
         a_failing_create_hook_fails_create_and_leaves_nothing,
         a_hook_that_takes_too_long_is_ended,
-        container_hooks_run_in_the_containers_namespaces;
+        container_hooks_run_in_the_containers_namespaces,
+        start_hooks_without_an_environment_have_the_programs;
     Turf:
         poststart_hooks_see_a_started_program,
 }
@@ -177,5 +178,19 @@ fn container_hooks_run_in_the_containers_namespaces(case: &mut Case) -> Result<(
     let (create, start) = (fs::read_to_string(&log)?, finished.stdout.clone());
     ensure!(create.trim() != outside && start.trim() != outside, "hooks ran outside: {create} {start}");
     ensure!(create == start, "two different namespaces: {create} {start}");
+    Ok(())
+}
+
+fn start_hooks_without_an_environment_have_the_programs(case: &mut Case) -> Result<()> {
+    let mut bundle = case.shell("cat /seen")?;
+    bundle.push("/process/env", json!("ONE=two"));
+    let script = "echo \"$ONE-$OWN\" >> /seen";
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+    add(&mut bundle, "startContainer", hook.clone());
+    let mut own = hook;
+    own["env"] = json!(["OWN=three", "PATH=/bin"]);
+    add(&mut bundle, "startContainer", own);
+    let finished = case.run(&bundle)?.success()?;
+    ensure!(finished.lines() == ["two-", "-three"], "{finished}");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The tests, one file per area.
 
+mod attacks;
+mod config;
 mod disguise;
 mod events;
 mod exec;
@@ -10,10 +12,13 @@ mod hooks;
 mod init;
 mod isolation;
 mod lifecycle;
+mod mounts;
 mod pool;
 mod process;
 mod resources;
 mod rootless;
+mod schema;
+mod seccomp;
 mod seed;
 mod systemd;
 mod update;
@@ -32,6 +37,11 @@ pub fn all() -> Vec<Test> {
         lifecycle::TESTS,
         process::TESTS,
         isolation::TESTS,
+        config::TESTS,
+        attacks::TESTS,
+        schema::TESTS,
+        mounts::TESTS,
+        seccomp::TESTS,
         resources::TESTS,
         exec::TESTS,
         events::TESTS,

@@ -4,6 +4,8 @@
 
 pub mod default;
 mod host;
+#[cfg(test)]
+mod mutation;
 mod normalise;
 mod validate;
 mod workload;

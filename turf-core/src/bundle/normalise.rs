@@ -37,9 +37,9 @@ pub(super) fn process(process: &mut Value, place: &str) -> Vec<String> {
         let list = process.pointer_mut(&format!("/capabilities/{set}")).and_then(Value::as_array_mut);
         list.into_iter().for_each(|list| {
             list.retain(|name| {
-                // What is no string is the types' to refuse.
+                // What is no name of a capability at all is the types' to refuse.
                 let known = name.as_str().is_none_or(|name| {
-                    name.starts_with("CAP_") && capability_bit(name).is_some()
+                    !name.starts_with("CAP_") || capability_bit(name).is_some()
                 });
                 if !known {
                     warnings.push(format!(
@@ -60,12 +60,12 @@ mod tests {
     #[test]
     fn unknown_capabilities_are_warned_of_and_left_out() {
         let mut config = json!({"process": {"capabilities": {
-            "bounding": ["CAP_CHOWN", "CAP_OF_TOMORROW"], "ambient": ["kill"], "effective": [7]
+            "bounding": ["CAP_CHOWN", "CAP_OF_TOMORROW"], "ambient": ["CAP_Y"], "effective": [7, "TEST_CAP"]
         }}});
         let warnings = configuration(&mut config);
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].contains("$.process.capabilities.bounding: \"CAP_OF_TOMORROW\""), "{warnings:?}");
-        let left = json!({"bounding": ["CAP_CHOWN"], "ambient": [], "effective": [7]});
+        let left = json!({"bounding": ["CAP_CHOWN"], "ambient": [], "effective": [7, "TEST_CAP"]});
         assert_eq!(config["process"]["capabilities"], left);
     }
 

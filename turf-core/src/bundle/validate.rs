@@ -59,8 +59,10 @@ fn version(version: &str) -> Result<()> {
     let numbers = version.split(['-', '+']).next().unwrap_or_default();
     let parts: Vec<_> = numbers.split('.').map(str::parse::<u32>).collect();
     match parts.as_slice() {
-        [Ok(1), Ok(_), Ok(_)] => Ok(()),
-        [Ok(_), Ok(_), Ok(_)] => Err(invalid("ociVersion", &format!("{version:?}: version 1 is supported"))),
+        [Ok(0 | 1), Ok(_), Ok(_)] => Ok(()),
+        [Ok(_), Ok(_), Ok(_)] => {
+            Err(invalid("ociVersion", &format!("{version:?}: versions up to 1 are supported")))
+        }
         _ => Err(invalid("ociVersion", &format!("{version:?} must be a version like \"1.2.0\""))),
     }
 }

@@ -121,7 +121,7 @@ fn start_worker(
     gate.prepare_worker()?;
     fault::at(Point::StartPrepared)?;
     let (report, workers_end) = report_channel()?;
-    let worker_pid = seed.fork(&Fork {
+    seed.fork(&Fork {
         container: starting.state.id.as_str(),
         namespaces: namespaces(starting.plan)?,
         reaper: if starting.plan.init.has_new_pid_namespace() { Reaper::Init } else { Reaper::Relay },
@@ -138,7 +138,7 @@ fn start_worker(
     })?;
     // Without this copy of ours a worker that dies without a word is noticed at once.
     drop(workers_end);
-    let followed = follow_worker(starting, worker_pid, report, gate, pidfd.as_fd());
+    let followed = follow_worker(starting, report, gate, pidfd.as_fd());
     followed.map_err(|error| match error {
         // The worker has ended by itself, and init ends with its status.
         Error::Remote { .. } => error,
@@ -150,14 +150,14 @@ fn start_worker(
 /// From the fork until the worker runs.
 fn follow_worker(
     starting: &Starting<'_>,
-    worker_pid: i32,
     report: OwnedFd,
     gate: Gate,
     init: BorrowedFd<'_>,
 ) -> Result<Timeline> {
     fault::at(Point::StartForked)?;
     let timeline = loop {
-        match receive_report(report.as_fd(), limits::WORKER_RUNNING)? {
+        let (said, worker_pid) = receive_report(report.as_fd(), limits::WORKER_RUNNING)?;
+        match said {
             Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
             Report::Running(timeline) => break timeline,
             Report::Notifications(number) => {

@@ -418,8 +418,14 @@ fn time_offsets(linux: &Linux) -> Vec<TimeOffset> {
 fn hooks(spec: &Spec) -> HooksPlan {
     let Some(hooks) = spec.hooks() else { return HooksPlan::default() };
     let plans = |list: &Option<Vec<Hook>>| list.iter().flatten().map(hook).collect::<Vec<_>>();
-    let [prestart, create_runtime, create_container, start_container, poststart, poststop] =
+    let [prestart, create_runtime, create_container, mut start_container, poststart, poststop] =
         hook_lists(hooks).map(|(list, _)| plans(list));
+    // Those that say nothing of their environment have that of the process they stand in for, as with runc.
+    let silent = hooks.start_container().iter().flatten().map(|hook| hook.env().is_none());
+    let process_env = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
+    for (plan, _) in start_container.iter_mut().zip(silent).filter(|(_, silent)| *silent) {
+        plan.env.clone_from(&process_env);
+    }
     HooksPlan { prestart, create_runtime, create_container, start_container, poststart, poststop }
 }
 

@@ -118,7 +118,7 @@ fn without(parsed: &mut Options, flag: &str) {
 }
 
 /// Flags that every file system has, as the kernel calls them; a bind mount shares those of its source.
-pub(crate) fn is_common_flag(parameter: &Parameter) -> bool {
+pub fn is_common_flag(parameter: &Parameter) -> bool {
     parameter.value.is_none() && matches!(parameter.key.as_str(), "sync" | "dirsync" | "lazytime" | "mand")
 }
 

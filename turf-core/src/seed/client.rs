@@ -1,10 +1,13 @@
 //! The asking side of the seed protocol: one connection, one request, one reply.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use serde::de::DeserializeOwned;
 
 use super::protocol::{
@@ -156,15 +159,50 @@ impl SeedClient {
 
 /// The two ends of a report: the one to wait on and the one to give to the worker.
 pub fn report_channel() -> Result<(OwnedFd, OwnedFd), ClientError> {
-    socket::seqpacket_pair().map_err(|source| ClientError::Io { operation: "make a report channel", source })
+    let failed = |source| ClientError::Io { operation: "make a report channel", source };
+    let (ours, theirs) = socket::seqpacket_pair().map_err(failed)?;
+    // The worker knows only the pid it has in its own namespace; the kernel tells ours.
+    let told = nix::sys::socket::setsockopt(&ours, nix::sys::socket::sockopt::PassCred, &true);
+    told.map_err(|errno| failed(errno.into()))?;
+    Ok((ours, theirs))
 }
 
-/// Waits for the worker's report. The caller must have closed its copy of the worker's end: then a worker that dies
-/// without a report is noticed at once.
-pub fn receive_report(end: BorrowedFd<'_>, timeout: Duration) -> Result<Report, ClientError> {
-    socket::set_timeout(end, timeout)
-        .map_err(|source| ClientError::Io { operation: "set a timeout on the report channel", source })?;
-    receive(end, "the worker", timeout)
+/// Waits for the worker's report; returns the worker's pid too, as the caller sees it. The caller must have closed its
+/// copy of the worker's end: then a worker that dies without a report is noticed at once.
+pub fn receive_report(end: BorrowedFd<'_>, timeout: Duration) -> Result<(Report, i32), ClientError> {
+    const WHO: &str = "the worker";
+    let failed = |source| ClientError::Io { operation: "receive the worker's report", source };
+    let limit = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    let mut buffer = vec![0; MAX_PACKET];
+    loop {
+        match poll(&mut [PollFd::new(end, PollFlags::POLLIN)], limit) {
+            Ok(0) => return Err(ClientError::Timeout { who: WHO, seconds: timeout.as_secs() }),
+            Err(Errno::EINTR) => continue,
+            result => result.map_err(|errno| failed(errno.into()))?,
+        };
+        return match receive_with_pid(end, &mut buffer) {
+            Ok((0, _)) => Err(ClientError::Closed { who: WHO }),
+            Ok((length, pid)) => Ok((protocol::decode(&buffer[..length])?, pid)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                Err(ClientError::Closed { who: WHO })
+            }
+            Err(error) => Err(failed(error)),
+        };
+    }
+}
+
+/// Receives one packet without waiting, and the pid of its sender, translated to this pid namespace (unix(7),
+/// `SCM_CREDENTIALS`).
+fn receive_with_pid(end: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, i32)> {
+    let mut parts = [IoSliceMut::new(buffer)];
+    let mut control = nix::cmsg_space!(UnixCredentials);
+    let received = recvmsg::<()>(end.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+    let pid = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmCredentials(sender) => Some(sender.pid()),
+        _ => None,
+    });
+    Ok((received.bytes, pid.unwrap_or(0)))
 }
 
 /// Sends a worker's report.
@@ -222,7 +260,8 @@ mod tests {
         let report = Report::Failed(Refusal::new("open script", "open /x: no such file or directory"));
         send_report(theirs.as_fd(), &report).unwrap();
         drop(theirs);
-        assert_eq!(receive_report(ours.as_fd(), Duration::from_secs(5)).unwrap(), report);
+        let own = std::process::id().cast_signed();
+        assert_eq!(receive_report(ours.as_fd(), Duration::from_secs(5)).unwrap(), (report, own));
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl World {
         let pid = client.fork(&self.fork(&ends, &plan, reaper))?;
         let Ends { output, output_end, report, report_end, gate, gate_end, .. } = ends;
         drop((report_end, gate_end, output_end));
-        let report = receive_report(report.as_fd(), PATIENCE)?;
+        let (report, _) = receive_report(report.as_fd(), PATIENCE)?;
         Ok(Worker { pid, report, output, gate: Some(gate) })
     }
 

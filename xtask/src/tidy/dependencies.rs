@@ -8,7 +8,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("oci-spec", &["turf-core"]),
     ("caps", &["turf-core"]),
     ("cgroups-rs", &["turf-core"]),
-    ("libseccomp", &["turf-core"]),
+    ("libseccomp", &["turf-core", "conformance"]),
     ("clap", &["turf-cli", "conformance"]),
     ("aworker-rt", &["turf-seed"]),
     ("turf-core", &["turf-cli", "turf-seed"]),

@@ -70,9 +70,6 @@ pub(super) fn linux(linux: &Linux, namespaces: &BTreeSet<String>) -> Result<()> 
         process::personality(personality)?;
     }
     net_devices::compile(linux)?;
-    if !linux.net_devices().as_ref().is_none_or(|devices| devices.is_empty()) && !namespaces.contains("net") {
-        return Err(invalid("linux.netDevices", "needs a network namespace in $.linux.namespaces"));
-    }
     for (index, device) in linux.devices().iter().flatten().enumerate() {
         self::device(device, &format!("linux.devices[{index}]"))?;
     }

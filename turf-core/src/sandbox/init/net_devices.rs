@@ -7,11 +7,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::sched::{CloneFlags, setns};
 
 use super::netlink::{self, Connection, NLM_F_CREATE_NEW, NLM_F_DUMP};
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::sandbox::plan::NetDevicePlan;
 
 const RTM_NEWLINK: u16 = 16;
@@ -34,7 +35,15 @@ pub(super) fn move_all(devices: &[NetDevicePlan], init_pid: i32) -> Result<()> {
     if devices.is_empty() {
         return Ok(());
     }
+    let inode = |path: &str| {
+        let metadata = std::fs::metadata(path).operation(|| format!("look at {path}"))?;
+        Ok::<_, Error>((metadata.dev(), metadata.ino()))
+    };
     let path = format!("/proc/{init_pid}/ns/net");
+    if inode(&path)? == inode("/proc/self/ns/net")? {
+        let reason = "needs a network namespace that is not the host's in $.linux.namespaces";
+        return Err(Error::invalid("config.json: $.linux.netDevices", reason));
+    }
     let namespace = File::open(&path).operation(|| format!("open {path}"))?;
     let mut host = Connection::open().operation(|| "open a netlink socket")?;
     let mut inside = connect_inside(&namespace).operation(|| "open a netlink socket in the container")?;
@@ -62,6 +71,10 @@ fn move_one(
     inside: &mut Connection,
 ) -> io::Result<()> {
     let index = index(host, &device.host_name)?;
+    // The kernel would move the device first, and only then find that it cannot have this name.
+    if self::index(inside, &device.name).is_ok() {
+        return Err(io::Error::from_raw_os_error(libc::EEXIST));
+    }
     let addresses = addresses(host, index)?;
     let mut link = link(index, 0);
     netlink::put(&mut link, IFLA_NET_NS_FD, &namespace.as_fd().as_raw_fd().to_ne_bytes());
