@@ -28,7 +28,7 @@ const COMPILER: &[&str] = &[
 ];
 
 fn main() {
-    let sources = Path::new("../turf-init/src");
+    let sources = Path::new("init/src");
     println!("cargo::rerun-if-changed={}", sources.display());
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name: &str| std::env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"));

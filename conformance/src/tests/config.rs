@@ -434,6 +434,11 @@ fn every_kind_of_namespace_can_be_joined(case: &mut Case) -> Result<()> {
 }
 
 fn a_namespace_of_another_kind_is_refused(case: &mut Case) -> Result<()> {
+    // One of its own kind is not.
+    let mut bundle = case.shell("exit 7")?;
+    bundle.without_namespace("ipc");
+    bundle.push("/linux/namespaces", json!({"type": "ipc", "path": "/proc/self/ns/ipc"}));
+    case.run(&bundle)?.exited(7)?;
     for (kind, name) in NAMESPACES {
         let other = if name == "net" { "ipc" } else { "net" };
         let mut bundle = case.shell("exit 0")?;

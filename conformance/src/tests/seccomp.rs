@@ -429,6 +429,10 @@ fn refused(case: &mut Case, seccomp: Value, words: &[&str]) -> Result<()> {
 fn notify_is_refused_where_it_cannot_work(case: &mut Case) -> Result<()> {
     let path = case.directory().join("agent");
     let notify = |name: &str| json!([{"names": [name], "action": "SCMP_ACT_NOTIFY"}]);
+    // A profile that needs no agent runs.
+    let mut bundle = case.shell("exit 7")?;
+    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}));
+    case.run(&bundle)?.exited(7)?;
     refused(case, json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": path}), &[])?;
     refused(case, json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": notify("chmod")}), &[])?;
     refused(

@@ -6,7 +6,7 @@ use super::{File, Objections, ending};
 const MOST_LINES: usize = 700;
 
 /// The rooms in which `unsafe` may stand.
-const UNSAFE_ROOMS: &[&str] = &["turf-core/src/sys/", "turf-init/src/sys/", "aworker-rt/src/engine/"];
+const UNSAFE_ROOMS: &[&str] = &["turf-core/src/sys/", "turf-core/init/src/sys/", "aworker-rt/src/engine/"];
 
 /// How far above an `unsafe` block its reason may begin.
 const SAFETY_LINES: usize = 12;
