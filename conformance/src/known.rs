@@ -29,6 +29,16 @@ const ALL: &[Known] = &[
     ),
     known(
         "runc",
+        "attacks::cve_2021_30465_a_raced_volume_leads_no_mount_outside",
+        "1.1.5 loses the race at times: a directory is made outside (CVE-2024-45310)",
+    ),
+    known(
+        "runc",
+        "attacks::cve_2024_45310_a_raced_volume_leads_no_file_outside",
+        "closed in 1.1.14: a file is made outside at times",
+    ),
+    known(
+        "runc",
         "config::soft_and_hard_limits_differ",
         "the limits of the Go runtime overtake those of exec at times",
     ),
