@@ -16,6 +16,7 @@ fn both_ends_of_the_channel_use_the_same_tags() {
         (tag::UNLISTEN, worker_tag::UNLISTEN),
         (tag::DRAIN, worker_tag::DRAIN),
         (tag::FINISH, worker_tag::FINISH),
+        (tag::POKE, worker_tag::POKE),
         (tag::SHED, worker_tag::SHED),
         (tag::READY, worker_tag::READY),
         (tag::ACTIVE, worker_tag::ACTIVE),

@@ -63,4 +63,4 @@ pub(crate) mod upgrade;
 
 pub use serve::{drain, serve, warm_up};
 pub use server::{ServerOptions, attach, detach};
-pub use supervised::{adopt, adopt_last, finish, interrupted, listen, retire, shed, unlisten};
+pub use supervised::{adopt, adopt_last, finish, interrupted, listen, poke, retire, shed, unlisten};

@@ -110,6 +110,12 @@ pub(super) fn close_gates(scope: &mut v8::PinScope<'_, '_>) {
 }
 
 fn on_listener(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
+    accept_from(scope, ready.key);
+    Checkpoint::Done
+}
+
+/// Takes what waits at the listener of this number, as much as one turn may.
+pub(super) fn accept_from(scope: &mut v8::PinScope<'_, '_>, number: u64) {
     let server = server::get(scope);
     server.tick();
     let batch = match server.options.max_in_flight {
@@ -123,7 +129,7 @@ fn on_listener(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
             close_gates(scope);
             break;
         }
-        let Some(gate) = server.gates.iter().find(|gate| u64::from(gate.number) == ready.key) else { break };
+        let Some(gate) = server.gates.iter().find(|gate| u64::from(gate.number) == number) else { break };
         match accept(gate.listener.as_fd()) {
             Ok(fd) => {
                 if admit(scope, fd).is_err() {
@@ -140,7 +146,6 @@ fn on_listener(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
         }
     }
     server::get(scope).show_gauges();
-    Checkpoint::Done
 }
 
 /// Begins to serve a connection.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::ops;
-use super::serve::{admit, close, close_gates, drain, open_gates, pump};
+use super::serve::{accept_from, admit, close, close_gates, drain, open_gates, pump};
 use super::server::{self, Client, Gate, RequestId, Server, set_no_delay};
 use crate::engine::gauges::{self, Gauge};
 use crate::engine::stdio;
@@ -239,11 +239,24 @@ pub fn listen(scope: &mut v8::PinScope<'_, '_>, number: u32, listener: Listener)
 pub fn unlisten(scope: &mut v8::PinScope<'_, '_>, number: u32) {
     let server = server::get(scope);
     let Some(index) = server.gates.iter().position(|gate| gate.number == number) else { return };
-    let gate = server.gates.remove(index);
-    show_listeners(server);
-    if let Some(token) = gate.token {
+    if let Some(token) = server.gates[index].token.take() {
+        let gate = server.gates.swap_remove(index);
         event_loop::get(scope).reactor().deregister(token, gate.listener.as_fd());
+        server::get(scope).gates.push(gate);
+        accept_from(scope, u64::from(number));
     }
+    let server = server::get(scope);
+    server.gates.retain(|gate| gate.number != number);
+    show_listeners(server);
+}
+
+/// Looks at every listener. The kernel wakes one of those who wait for a connection; if that one has just stopped
+/// accepting, nobody else hears of it.
+pub fn poke(scope: &mut v8::PinScope<'_, '_>) {
+    server::get(scope).tick();
+    let open = server::get(scope).gates.iter().filter(|gate| gate.token.is_some());
+    let numbers: Vec<u64> = open.map(|gate| u64::from(gate.number)).collect();
+    numbers.into_iter().for_each(|number| accept_from(scope, number));
 }
 
 /// Gives connections back: those between two requests now, others as soon as they are.
@@ -265,7 +278,11 @@ pub fn retire(scope: &mut v8::PinScope<'_, '_>) {
     let server = server::get(scope);
     server.tick();
     let was_told = std::mem::replace(&mut server.supervised.is_retiring, true);
+    let accepted: Vec<u64> =
+        server.gates.iter().filter(|gate| gate.token.is_some()).map(|gate| u64::from(gate.number)).collect();
     close_gates(scope);
+    // A connection that this worker was woken for wakes nobody else: it is taken, and given back like the others.
+    accepted.into_iter().for_each(|number| accept_from(scope, number));
     server::get(scope).gates.clear();
     if was_told {
         return;

@@ -12,6 +12,7 @@
 //!  'U'  supervisor -> worker    no longer accept on the listener of this number (u32)
 //!  'D'  supervisor -> worker    drain: give the connections back, finish what has begun, exit with 0
 //!  'F'  supervisor -> worker    the same where nobody takes connections: answer what has come, close the others
+//!  'P'  supervisor -> worker    something waits: look at the listeners
 //!  'S'  supervisor -> worker    give back this many connections (u32)
 //!  'r'  worker -> supervisor    it serves
 //!  'a'  worker -> supervisor    a request came after a quiet time
@@ -55,6 +56,8 @@ pub mod tag {
     pub const DRAIN: u8 = b'D';
     /// Drain where nobody takes connections.
     pub const FINISH: u8 = b'F';
+    /// Look at the listeners.
+    pub const POKE: u8 = b'P';
     /// Give connections back.
     pub const SHED: u8 = b'S';
     /// The worker serves.
@@ -175,6 +178,7 @@ fn on_packet(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
                     http::shed(scope, count);
                 }
             }
+            ([tag::POKE], None) => http::poke(scope),
             ([tag::DRAIN], None) => serve::retire(scope),
             ([tag::FINISH], None) => {
                 http::finish(scope);

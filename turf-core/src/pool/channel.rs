@@ -26,6 +26,8 @@ pub mod tag {
     pub const DRAIN: u8 = b'D';
     /// Drain where nobody takes connections.
     pub const FINISH: u8 = b'F';
+    /// Look at the listeners.
+    pub const POKE: u8 = b'P';
     /// Give connections back.
     pub const SHED: u8 = b'S';
     /// The worker serves.

@@ -45,6 +45,9 @@ const LOOK_EVERY_WAITING: Duration = Duration::from_millis(2);
 /// Without any change for so long the pool is quiet.
 const QUIET_AFTER: Duration = Duration::from_millis(250);
 
+/// Between two reminders of idle workers that something waits.
+const POKE_EVERY: Duration = Duration::from_millis(20);
+
 /// Most events handled in one turn.
 const MAX_EVENTS: usize = 256;
 
@@ -223,6 +226,8 @@ pub struct Supervisor {
     /// Since when nothing has changed; none while quiet.
     calm_since: Option<Instant>,
     waiting_since: Option<Instant>,
+    /// When idle workers were last told that something waits.
+    poked: Option<Instant>,
     pub(super) waiting: u32,
 }
 
@@ -280,6 +285,7 @@ impl Supervisor {
             look_at: Some(Instant::now()),
             calm_since: Some(Instant::now()),
             waiting_since: None,
+            poked: None,
             waiting: 0,
         };
         for socket in &supervisor.sockets {
@@ -441,6 +447,7 @@ impl Supervisor {
             Ending::No => policy::decide(&self.config.bounds, &self.view(now)),
             Ending::Draining | Ending::Stopping | Ending::Releasing => policy::Decision::default(),
         };
+        self.poke(now);
         let idle_wait = decision.look_again_ms;
         self.act(decision, now);
         self.go_on_with_reload();
@@ -466,6 +473,25 @@ impl Supervisor {
     fn count_waiting(&self) -> u32 {
         let in_sockets: u32 = self.sockets.iter().map(Listening::waiting).sum();
         in_sockets.saturating_add(self.connections.waiting())
+    }
+
+    /// Something waits although a worker has nothing to do: the one that the kernel woke for it has just stopped
+    /// accepting, and nobody else was woken.
+    fn poke(&mut self, now: Instant) {
+        let waits_long = self.waiting_since.is_some_and(|since| {
+            now.saturating_duration_since(since).as_millis() as u64 >= policy::PATIENCE_MS
+        });
+        let is_time = self.poked.is_none_or(|poked| now.saturating_duration_since(poked) >= POKE_EVERY);
+        if !waits_long || !is_time || self.config.passes_connections() {
+            return;
+        }
+        self.poked = Some(now);
+        for worker in self.workers.values().filter(|worker| worker.phase == Phase::Serving) {
+            if worker.gauge(word::IN_FLIGHT) == 0 {
+                // One that does not read is not idle.
+                let _ = worker.channel.send(&[super::channel::tag::POKE], None);
+            }
+        }
     }
 
     fn act(&mut self, decision: policy::Decision, now: Instant) {
