@@ -1,6 +1,7 @@
 //! A static program that ends at once, as a whole container, beside the distribution's runtimes: the same bundle
 //! through each in turn. Wall time, CPU time of everything the command did, and its peak memory.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -116,13 +117,21 @@ fn ended(runtime: &mut Runtime, id: &str) -> Result<()> {
 /// The most memory that a command's own process ever had at once (proc_pid_status(5), `VmHWM`), read when
 /// it ends. What waits for a child of it inherits the measuring program's own size, so rusage will not do.
 fn peak_kb(runtime: &Runtime, arguments: &[&str]) -> Result<u64> {
-    let mut command = Command::new(runtime.program());
-    command.arg("--root").arg(runtime.root()).args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // The shell becomes the command when it is told to: a command may be over sooner than it can be attached to.
+    let mut command = Command::new("sh");
+    command.args(["-c", "read go; exec \"$@\"", "sh"]);
+    command.arg(runtime.program()).arg("--root").arg(runtime.root()).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let begun = Instant::now();
-    let child = command.spawn().context("run the command")?;
+    let mut child = command.spawn().context("run the command")?;
     let pid = Pid::from_raw(child.id().cast_signed());
     ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACEEXIT).context("watch the command's end")?;
+    child
+        .stdin
+        .take()
+        .context("the shell has no input")?
+        .write_all(b"go\n")
+        .context("let the command begin")?;
     let mut peak = None;
     loop {
         match waitpid(pid, None).context("wait for the command")? {

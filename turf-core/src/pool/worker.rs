@@ -73,7 +73,7 @@ pub struct Worker {
     pub cause: Option<&'static str>,
     /// The last look at its gauges.
     pub seen: Option<Reading>,
-    /// When its count of requests was last seen to change, in milliseconds of `CLOCK_MONOTONIC`.
+    /// What it uses of a processor.
     cpu: CpuShare,
     /// The worker's own pid on the host.
     worker_pid: Option<i32>,
