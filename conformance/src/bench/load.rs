@@ -1,23 +1,24 @@
-//! Hello over keep-alive: requests per second and user instructions per request, beside Node's `http` on the same core
+//! Requests over keep-alive: how many per second, and user instructions for each, beside other runtimes on the same core
 //! in the same run. wrk makes the load from the other core; perf counts (perf-stat(1)).
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::BenchArgs;
 use super::series::Report;
-use crate::case::{Case, text};
+use super::servers::{self, Page, Program};
+use crate::bundle::Bundle;
+use crate::case::{Case, Container, text};
 use crate::host;
-use crate::http;
 use crate::tests::worker_of;
-use crate::wait;
+
+/// The heading of the tables.
+const SECTION: &str = "Requests over keep-alive";
 
 /// The core of the servers; the load comes from the other one.
 const SERVER_CORE: &str = "0";
@@ -27,89 +28,126 @@ const CONNECTIONS: &str = "16";
 /// Seconds of one round.
 const ROUND: &str = "2s";
 
-/// Every server must answer the same: a short body, its length, a text type.
-const WORKER: &str = "addEventListener('fetch', (event) => event.respondWith(new Response('hello')));\n";
-const MODULE: &str = "export default { fetch() { return new Response('hello'); } };\n";
-const NODE: &str = "const http = require('http');
-http.createServer((request, response) => {
+/// What the servers do with a request, and what wrk is told beside the address.
+struct Row {
+    name: &'static str,
+    page: Page,
+    /// Flags of wrk; `LUA` is the path of a file with [`UPLOAD`].
+    flags: &'static [&'static str],
+}
+
+/// wrk's script for uploads of a mebibyte.
+const UPLOAD: &str = "wrk.method = 'POST'\nwrk.body = string.rep('a', 1048576)\n";
+
+const ROWS: [Row; 4] = [
+    Row { name: "hello", page: servers::HELLO, flags: &[] },
+    Row {
+        name: "URL and headers read",
+        page: Page {
+            web: "(request) => {
+  const url = new URL(request.url), { headers } = request;
+  return new Response(`${url.pathname} ${url.searchParams.get('q')} ${headers.get('accept')} ${headers.get('user-agent')}`);
+}",
+            node: "(request, response) => {
+  const url = new URL(request.url, 'http://localhost'), { headers } = request;
   response.setHeader('content-type', 'text/plain;charset=UTF-8');
-  response.end('hello');
-}).listen(Number(process.argv[2]), '127.0.0.1', () => console.log('up'));\n";
+  response.end(`${url.pathname} ${url.searchParams.get('q')} ${headers.accept} ${headers['user-agent']}`);
+}",
+        },
+        flags: &["-H", "Accept: text/html", "-H", "User-Agent: load"],
+    },
+    Row {
+        name: "1 MiB streamed out",
+        page: Page {
+            web: "((piece) => () => {
+  let left = 16;
+  return new Response(new ReadableStream({ pull(controller) { if (left-- > 0) controller.enqueue(piece); else controller.close(); } }));
+})(new Uint8Array(65536).fill(97))",
+            node: "((piece) => (request, response) => {
+  let left = 16;
+  new (require('stream').Readable)({ read() { this.push(left-- > 0 ? piece : null); } }).pipe(response);
+})(Buffer.alloc(65536, 97))",
+        },
+        flags: &[],
+    },
+    Row {
+        name: "1 MiB upload read as text",
+        page: Page {
+            web: "async (request) => new Response(String((await request.text()).length))",
+            node: "async (request, response) => {
+  const pieces = [];
+  for await (const piece of request) pieces.push(piece);
+  response.end(String(Buffer.concat(pieces).toString().length));
+}",
+        },
+        flags: &["-s", "LUA"],
+    },
+];
 
 /// A server under load.
 pub(super) struct Server {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) address: SocketAddr,
     pub(super) pid: i32,
 }
 
-/// Loads each server in turn, several rounds.
-pub fn hello(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
-    let mut servers = Vec::new();
-    let module = crate::bundle::Bundle::worker(case.bundle_path(), "worker.mjs", MODULE)?;
-    let classic = case.worker(WORKER)?;
-    for (name, bundle) in [("turf, service worker", classic), ("turf, module", module)] {
-        let (container, address) = case.serve(&bundle)?;
-        servers.push(Server { name, address, pid: worker_of(&container)? });
-    }
-    let node = Node::start(case.directory());
-    match &node {
-        Ok(node) => servers.push(Server {
-            name: "node, http",
-            address: node.address,
-            pid: node.child.id().cast_signed(),
-        }),
-        Err(error) => report.note(format!("no comparison with Node: {error:#}")),
-    }
-    for server in &servers {
-        pin(server.pid)?;
-        round(case.directory(), server)?;
-    }
-    for _ in 0..arguments.rounds {
-        for server in &servers {
-            let seen = round(case.directory(), server)?;
-            let mut add = |what: &str, unit, value| {
-                report.add("Hello over keep-alive", &format!("{}: {what}", server.name), unit, value);
-            };
-            add("requests per second", "1/s", seen.requests / seen.elapsed);
-            add("CPU time per request, user and system", "us", seen.cpu * 1e6 / seen.requests);
-            let Some(instructions) = seen.instructions else { continue };
-            add("user instructions per request", "instructions", instructions / seen.requests);
+/// Each kind of request in turn; in it, each server in turn, several rounds.
+pub fn requests(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
+    let peers = servers::peers(arguments, report);
+    let lua = case.directory().join("upload.lua");
+    fs::write(&lua, UPLOAD)?;
+    let lua = text(&lua)?.to_owned();
+    for row in &ROWS {
+        let flags: Vec<&str> =
+            row.flags.iter().map(|flag| if *flag == "LUA" { &lua } else { *flag }).collect();
+        let mut programs = Vec::new();
+        let (containers, mut servers) = workers(case, row)?;
+        for (kind, program) in &peers {
+            let program = Program::start(*kind, program, row.page, case.directory())?;
+            servers.push(Server { name: kind.name.to_owned(), address: program.address, pid: program.pid() });
+            programs.push(program);
         }
+        for server in &servers {
+            pin(server.pid)?;
+            round(case.directory(), server, &flags)?;
+        }
+        for _ in 0..arguments.rounds {
+            for server in &servers {
+                add_round(report, row, server, &round(case.directory(), server, &flags)?);
+            }
+        }
+        drop(programs);
+        containers.iter().try_for_each(|container| case.remove(container))?;
     }
     Ok(())
 }
 
-/// Node's server; it ends with this value.
-struct Node {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Node {
-    fn start(directory: &Path) -> Result<Node> {
-        let script = directory.join("server.js");
-        fs::write(&script, NODE)?;
-        let address = http::free_address()?;
-        let (mut output, input) = std::io::pipe()?;
-        let arguments = [text(&script)?.to_owned(), address.port().to_string()];
-        let child = Command::new("node")
-            .args(arguments)
-            .stdout(input)
-            .stdin(Stdio::null())
-            .spawn()
-            .context("run node")?;
-        let node = Node { child, address };
-        ensure!(wait::line(&mut output, wait::STEP)? == "up", "node did not come up");
-        Ok(node)
+/// The page as a module and as a service worker, each in a container.
+fn workers(case: &mut Case, row: &Row) -> Result<(Vec<Container>, Vec<Server>)> {
+    let page = row.page.web;
+    let module = format!("const page = {page};\nexport default {{ fetch: page }};\n");
+    let classic = format!(
+        "const page = {page};\naddEventListener('fetch', (event) => event.respondWith(page(event.request)));\n"
+    );
+    let module = Bundle::worker(case.bundle_path(), "worker.mjs", &module)?;
+    let classic = case.worker(&classic)?;
+    let (mut containers, mut servers) = (Vec::new(), Vec::new());
+    for (name, bundle) in [("turf, service worker", classic), ("turf, module", module)] {
+        let (container, address) = case.serve(&bundle)?;
+        servers.push(Server { name: name.to_owned(), address, pid: worker_of(&container)? });
+        containers.push(container);
     }
+    Ok((containers, servers))
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
-        let _ = self.child.wait();
+fn add_round(report: &mut Report, row: &Row, server: &Server, seen: &Seen) {
+    let mut add = |what: &str, unit, value| {
+        report.add(SECTION, &format!("{}, {}: {what}", row.name, server.name), unit, value);
+    };
+    add("requests per second", "1/s", seen.requests / seen.elapsed);
+    add("CPU time per request, user and system", "us", seen.cpu * 1e6 / seen.requests);
+    if let Some(instructions) = seen.instructions {
+        add("user instructions per request", "instructions", instructions / seen.requests);
     }
 }
 
@@ -131,11 +169,13 @@ pub(super) struct Seen {
     pub(super) instructions: Option<f64>,
 }
 
-pub(super) fn round(directory: &Path, server: &Server) -> Result<Seen> {
+/// One round of wrk, with these flags beside its own.
+pub(super) fn round(directory: &Path, server: &Server, flags: &[&str]) -> Result<Seen> {
     let counted = directory.join("perf.csv");
     let _ = fs::remove_file(&counted);
     let (pid, url) = (server.pid.to_string(), format!("http://{}/", server.address));
-    let load = ["taskset", "-c", LOAD_CORE, "wrk", "-t", "1", "-c", CONNECTIONS, "-d", ROUND, &url];
+    let load = ["taskset", "-c", LOAD_CORE, "wrk", "-t", "1", "-c", CONNECTIONS, "-d", ROUND];
+    let load = [&load[..], flags, &[url.as_str()]].concat();
     let perf = ["perf", "stat", "-x", ",", "-e", "instructions:u", "-o", text(&counted)?, "-p", &pid, "--"];
     let with_perf = [&perf[..], &load[..]].concat();
     let words = if has_perf() { &with_perf[..] } else { &load[..] };

@@ -3,12 +3,17 @@
 //! The numbers belong to the machine and the moment: compare within one run, believe minima and instruction counts
 //! before milliseconds.
 
+mod document;
+mod goals;
 mod load;
 mod memory;
 mod peers;
+mod plots;
 mod pool;
 mod program;
+mod scale;
 mod series;
+mod servers;
 mod start;
 
 use std::fs;
@@ -45,9 +50,15 @@ pub struct BenchArgs {
     /// connections, endurance, cold (may be given several times).
     #[arg(long)]
     only: Vec<String>,
+    /// The directory where npm has installed bun, deno and workerd (see the section `load` in docs/performance.md).
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// Write all samples to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Put goals, tables and pictures into this document, between its marks, and `plots/` beside it.
+    #[arg(long)]
+    document: Option<PathBuf>,
 }
 
 /// One section of the report.
@@ -60,7 +71,8 @@ const SECTIONS: &[Section] = &[
     Section { name: "seed", measure: start::seeds },
     Section { name: "start", measure: start::containers },
     Section { name: "memory", measure: memory::workers },
-    Section { name: "load", measure: load::hello },
+    Section { name: "scale", measure: scale::workers },
+    Section { name: "load", measure: load::requests },
     Section { name: "peers", measure: peers::programs },
     Section { name: "pool", measure: pool::beside_cluster },
     Section { name: "pool-zero", measure: pool::from_zero },
@@ -89,7 +101,7 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         let text = serde_json::to_string_pretty(&report.to_json())?;
         fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     }
-    Ok(())
+    arguments.document.as_deref().map_or(Ok(()), |path| document::write(&report, path))
 }
 
 /// What the machine is, in one line.

@@ -1,90 +1,38 @@
 //! The runtime as a program of its own, `aworker run`: what idle connections cost, whether anything grows over many requests,
-//! and how soon a cold start answers, beside bun where it is installed (npm: `bun`, found in `PATH`).
+//! and how soon a cold start answers, beside the runtimes that are installed.
 
-use std::fs;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::BenchArgs;
-use super::load::{Server, pin, round};
+use super::load::{self, Server, pin};
 use super::series::Report;
-use crate::case::{Case, text};
+use super::servers::{self, Program};
+use crate::case::Case;
 use crate::host;
 use crate::http::{self, Client};
-
-const MODULE: &str = "export default { fetch() { return new Response('hello'); } };\n";
-/// The same for bun, which listens by itself.
-const BUN: &str = "Bun.serve({ port: Number(process.argv[2]), hostname: '127.0.0.1', fetch: () => new Response('hello') });\n";
 
 /// Idle keep-alive connections beside the ones under load.
 const IDLE: [usize; 4] = [1, 100, 1_000, 10_000];
 /// Descriptors for other things than connections.
 const OTHER_DESCRIPTORS: u64 = 200;
-/// How long a cold start may take.
-const START_LIMIT: Duration = Duration::from_secs(10);
-
-/// A server of its own process; it ends with this value.
-struct Program {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Program {
-    /// Runs `words` with the port as its last word, and waits for the first response.
-    fn start(words: &[&str], with_port: impl Fn(u16) -> String) -> Result<Program> {
-        let address = http::free_address()?;
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).arg(with_port(address.port())).stdin(Stdio::null());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let program = Program { child: child.with_context(|| format!("run {}", words[0]))?, address };
-        let begun = Instant::now();
-        loop {
-            // Until it listens, a connection is refused at once: looking again and again is what measures.
-            match http::get(address, "/") {
-                Ok(response) => {
-                    ensure!(response.text()? == "hello", "{response:?}");
-                    return Ok(program);
-                }
-                Err(error) if begun.elapsed() > START_LIMIT => return Err(error),
-                Err(_) => std::thread::yield_now(),
-            }
-        }
-    }
-
-    fn aworker(case: &Case) -> Result<Program> {
-        let script = case.directory().join("hello.mjs");
-        fs::write(&script, MODULE)?;
-        let aworker = case.runtime.program().with_file_name("aworker");
-        let words = [text(&aworker)?, "run", text(&script)?];
-        Program::start(&words, |port| format!("--listen=127.0.0.1:{port}"))
-    }
-
-    fn server(&self, name: &'static str) -> Server {
-        Server { name, address: self.address, pid: self.child.id().cast_signed() }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The `aworker` beside the `turf` that is measured, with a short page.
+fn aworker(case: &Case) -> Result<(Program, Server)> {
+    let program = case.runtime.program().with_file_name("aworker");
+    let program = Program::start(servers::AWORKER, &program, servers::HELLO, case.directory())?;
+    let server = Server { name: "aworker".to_owned(), address: program.address, pid: program.pid() };
+    Ok((program, server))
 }
 
 /// User instructions per request beside more and more idle connections.
 pub fn connections(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("setrlimit")?;
-    let program = Program::aworker(case)?;
-    let server = program.server("aworker");
+    let (_program, server) = aworker(case)?;
     pin(server.pid)?;
-    round(case.directory(), &server)?;
+    load::round(case.directory(), &server, &[])?;
     let mut idle: Vec<Client> = Vec::new();
     for count in IDLE {
         if count as u64 + OTHER_DESCRIPTORS > most {
@@ -97,7 +45,7 @@ pub fn connections(case: &mut Case, arguments: &BenchArgs, report: &mut Report) 
             idle.push(client);
         }
         for _ in 0..arguments.rounds {
-            let seen = round(case.directory(), &server)?;
+            let seen = load::round(case.directory(), &server, &[])?;
             let name = |what: &str| format!("{count} idle connections: {what}");
             let mut add = |what: &str, unit, value| report.add("Idle connections", &name(what), unit, value);
             add("CPU time per request, user and system", "us", seen.cpu * 1e6 / seen.requests);
@@ -120,8 +68,7 @@ pub fn connections(case: &mut Case, arguments: &BenchArgs, report: &mut Report) 
 
 /// Memory and descriptors before and after many requests.
 pub fn endurance(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
-    let program = Program::aworker(case)?;
-    let server = program.server("aworker");
+    let (_program, server) = aworker(case)?;
     pin(server.pid)?;
     let weigh = || -> Result<(u64, usize)> {
         // Its answer comes after the server has seen that the load's connections are closed.
@@ -132,7 +79,7 @@ pub fn endurance(case: &mut Case, arguments: &BenchArgs, report: &mut Report) ->
     let mut made = 0.0;
     let run = |made: &mut f64, until: f64| -> Result<()> {
         while *made < until {
-            *made += round(case.directory(), &server)?.requests;
+            *made += load::round(case.directory(), &server, &[])?.requests;
         }
         Ok(())
     };
@@ -153,39 +100,22 @@ pub fn endurance(case: &mut Case, arguments: &BenchArgs, report: &mut Report) ->
     Ok(())
 }
 
-/// From the start of a process to its first response.
+/// From the start of a process to its first response, each runtime in turn.
 pub fn cold(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
-    let script = case.directory().join("bun.js");
-    fs::write(&script, BUN)?;
-    let bun = find("bun");
-    if bun.is_none() {
-        report.note("no comparison with bun: it is not in PATH".to_owned());
-    }
+    let mut kinds = vec![(servers::AWORKER, case.runtime.program().with_file_name("aworker"))];
+    kinds.extend(servers::peers(arguments, report));
     for _ in 0..arguments.seeds {
-        let begun = Instant::now();
-        let program = Program::aworker(case)?;
-        let mut add = |name: &str, what: &str, unit, value| {
-            report.add("Cold start", &format!("{name}: {what}"), unit, value);
-        };
-        add("aworker", "start to first response", "ms", begun.elapsed().as_secs_f64() * 1e3);
-        let private = |program: &Program| -> Result<f64> {
-            Ok(host::kilobytes(program.child.id().cast_signed(), "smaps_rollup", "Private_Dirty")? as f64)
-        };
-        add("aworker", "private dirty memory after it", "kB", private(&program)?);
-        drop(program);
-        let Some(bun) = &bun else { continue };
-        let begun = Instant::now();
-        let program = Program::start(&[bun, text(&script)?], |port| port.to_string())?;
-        add("bun", "start to first response", "ms", begun.elapsed().as_secs_f64() * 1e3);
-        add("bun", "private dirty memory after it", "kB", private(&program)?);
+        for (kind, program) in &kinds {
+            let begun = Instant::now();
+            let program = Program::start(*kind, program, servers::HELLO, case.directory())?;
+            let elapsed = begun.elapsed();
+            let private = host::kilobytes(program.pid(), "smaps_rollup", "Private_Dirty")?;
+            let mut add = |what: &str, unit, value| {
+                report.add("Cold start", &format!("{}: {what}", kind.name), unit, value);
+            };
+            add("start to first response", "ms", elapsed.as_secs_f64() * 1e3);
+            add("private dirty memory after it", "kB", private as f64);
+        }
     }
     Ok(())
-}
-
-fn find(program: &str) -> Option<String> {
-    let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|file| Path::is_file(file))?;
-    found.to_str().map(str::to_owned)
 }

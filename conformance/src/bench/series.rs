@@ -12,6 +12,14 @@ struct Series {
     values: Vec<f64>,
 }
 
+impl Series {
+    fn sorted(&self) -> Vec<f64> {
+        let mut sorted = self.values.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    }
+}
+
 /// Everything that one run has measured.
 pub struct Report {
     machine: String,
@@ -37,6 +45,26 @@ impl Report {
     pub fn note(&mut self, text: String) {
         eprintln!("note: {text}");
         self.notes.push(text);
+    }
+
+    /// The names of a section's rows.
+    pub fn rows(&self, section: &str) -> impl Iterator<Item = &str> {
+        self.series.iter().filter(move |series| series.section == section).map(|series| series.name.as_str())
+    }
+
+    /// A row's samples, the smallest first.
+    pub fn sorted(&self, section: &str, name: &str) -> Option<Vec<f64>> {
+        self.find(section, name).map(Series::sorted)
+    }
+
+    /// A percentile of a row, and its unit.
+    pub fn figure(&self, section: &str, name: &str, rank: f64) -> Option<(f64, &'static str)> {
+        let series = self.find(section, name)?;
+        Some((percentile(&series.sorted(), rank), series.unit))
+    }
+
+    fn find(&self, section: &str, name: &str) -> Option<&Series> {
+        self.series.iter().find(|series| series.section == section && series.name == name)
     }
 
     /// All samples.
@@ -68,8 +96,7 @@ impl fmt::Display for Report {
                     "\n### {section}\n\n| what | samples | min | p50 | p99 | unit |\n|---|--:|--:|--:|--:|---|"
                 )?;
             }
-            let mut sorted = series.values.clone();
-            sorted.sort_by(f64::total_cmp);
+            let sorted = series.sorted();
             let cell = |rank: f64| number(percentile(&sorted, rank));
             let Series { name, unit, values, .. } = series;
             writeln!(
@@ -93,7 +120,7 @@ fn percentile(sorted: &[f64], rank: f64) -> f64 {
 }
 
 /// Three significant digits at least, no more decimals than that needs.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
