@@ -63,9 +63,9 @@ impl Log {
     }
 
     /// Says what the command does, if `--debug` asks for it.
-    pub fn debug(&self, message: &str) {
+    pub fn debug(&self, message: impl FnOnce() -> String) {
         if self.debug {
-            self.write(Level::Debug, message);
+            self.write(Level::Debug, &message());
         }
     }
 

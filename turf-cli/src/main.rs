@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     };
     let globals = arguments.globals;
     let log = Log::new(globals.log.clone(), globals.log_format, globals.debug);
-    log.debug(&format!("{:?}", arguments.command));
+    log.debug(|| format!("{:?}", arguments.command));
     match close_inherited(&arguments.command).and_then(|()| verb::run(&globals, arguments.command, &log)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -181,10 +181,22 @@ impl ContainerDir {
     }
 
     fn lock_with(&self, options: &mut OpenOptions) -> Result<Lock> {
+        self.wait_for_lock(|| self.try_lock_with(options))
+    }
+
+    /// Locks the container that was locked before, and no other one that has come to have its id since.
+    pub fn lock_again(&self, released: &Released) -> Result<Lock> {
+        self.wait_for_lock(|| {
+            let file = released.file.try_clone().operation(|| format!("lock container {}", self.id))?;
+            self.lock_file(file, &self.file(LOCK_FILE))
+        })
+    }
+
+    fn wait_for_lock(&self, mut attempt: impl FnMut() -> Result<Option<Lock>>) -> Result<Lock> {
         let deadline = Instant::now() + limits::CONTAINER_LOCK;
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(lock) = self.try_lock_with(options)? {
+            if let Some(lock) = attempt()? {
                 return Ok(lock);
             }
             if Instant::now() >= deadline {
@@ -204,13 +216,17 @@ impl ContainerDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.unknown()),
             file => file.operation(|| format!("open {}", path.display()))?,
         };
+        self.lock_file(file, &path)
+    }
+
+    fn lock_file(&self, file: File, path: &Path) -> Result<Option<Lock>> {
         let locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(locked) => locked,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, errno)) => return Err(Error::io(format!("lock {}", path.display()), errno)),
         };
         // A `delete` may have removed the file between our open and our lock.
-        if is_same_file(&locked, &path) { Ok(Some(Lock { _file: locked })) } else { Err(self.unknown()) }
+        if is_same_file(&locked, path) { Ok(Some(Lock { file: locked })) } else { Err(self.unknown()) }
     }
 
     /// The error for an id that nobody knows.
@@ -269,7 +285,21 @@ const LOCK_FILE: &str = "lock";
 /// it does not need.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Flock<File>,
+    file: Flock<File>,
+}
+
+impl Lock {
+    /// Lets other verbs have the container, and remembers which one it was.
+    pub fn release(self) -> Result<Released> {
+        let unlocked = self.file.unlock().map_err(|(_, errno)| Error::io("unlock a container", errno))?;
+        Ok(Released { file: unlocked })
+    }
+}
+
+/// A container that was locked, for [`ContainerDir::lock_again`].
+#[derive(Debug)]
+pub struct Released {
+    file: File,
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
@@ -429,6 +459,20 @@ mod tests {
         assert!(container.try_lock().unwrap().is_none());
         drop(lock);
         assert!(container.try_lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_container_that_was_locked_is_not_mistaken_for_the_next_of_its_id() {
+        let (_keep, container) = scratch("a");
+        let released = container.create().unwrap().release().unwrap();
+        let lock = container.lock_again(&released).unwrap();
+        assert!(container.try_lock().unwrap().is_none());
+        container.remove(&lock).unwrap();
+        drop(lock);
+        assert!(matches!(container.lock_again(&released), Err(Error::NoSuchContainer(_))));
+        let next = container.create().unwrap();
+        assert!(matches!(container.lock_again(&released), Err(Error::NoSuchContainer(_))));
+        drop(next);
     }
 
     #[test]

@@ -6,11 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use turf_core::container::{
-    self, CgroupOptions, Console, CreateOptions, Notifications, Terminal, Unwritable, service_manager,
+    self, CgroupOptions, Console, CreateOptions, Fresh, Notifications, Terminal, Unwritable, service_manager,
 };
 use turf_core::root::{ContainerId, StateRoot, is_unprivileged};
 use turf_core::sandbox::compile::{Keyring, RootEntry};
-use turf_core::sandbox::init::Created;
 
 use crate::command::{Create, Globals, Rootless};
 use crate::log::Log;
@@ -32,11 +31,11 @@ pub fn create_container(
     create: &Create,
     console: Console,
     log: &Log,
-) -> Result<Created> {
+) -> Result<Fresh> {
     let id: ContainerId = create.id.parse()?;
-    let created = container::create(root, &id, options(globals, create, console)?)?;
-    created.warnings.iter().for_each(|warning| log.warning(warning));
-    Ok(created)
+    let fresh = container::create_fresh(root, &id, options(globals, create, console)?)?;
+    fresh.warnings().iter().for_each(|warning| log.warning(warning));
+    Ok(fresh)
 }
 
 /// Prints the plan; shared with `turf run`.

@@ -19,15 +19,16 @@ pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u
     let foreground = if run.detach { None } else { Some(Foreground::block_signals()?) };
     let socket = run.create.console_socket.as_deref();
     let (terminal, console) = if run.detach { (None, console(socket)?) } else { foreground_console(socket)? };
-    let init = create_container(root, globals, &run.create, console, log)?;
-    let started = match start_container(root, &id, &run.listen, log) {
-        Ok(started) => started,
-        Err(error) => {
-            // What `run` created, it removes; the reason of the failure is the one to report.
-            clear_up(root, &id, log);
-            return Err(error);
-        }
-    };
+    let fresh = create_container(root, globals, &run.create, console, log)?;
+    let (running, started) =
+        match start_container(root, &id, &run.listen, log, |listeners| fresh.start(root, listeners)) {
+            Ok(started) => started,
+            Err(error) => {
+                // What `run` created, it removes; the reason of the failure is the one to report.
+                report(&id, container::delete(root, &id, Force::Yes), log);
+                return Err(error);
+            }
+        };
     let Some(foreground) = foreground else {
         started.announce(root, &id, log);
         return Ok(0);
@@ -37,16 +38,17 @@ pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u
     {
         log.warning(&error.to_string());
     }
-    let status = foreground.wait(&init, Attended { terminal, notify: started.notify });
+    let status = running.wait(&foreground, Attended { terminal, notify: started.notify });
     if !run.keep {
-        clear_up(root, &id, log);
+        report(&id, running.delete(), log);
     }
     // Wait statuses have eight bits, and 128 + 64 fits too.
     Ok(u8::try_from(status?).unwrap_or(u8::MAX))
 }
 
-fn clear_up(root: &StateRoot, id: &ContainerId, log: &Log) {
-    match container::delete(root, id, Force::Yes) {
+/// What went wrong with the clearing up is told, but does not change how the container ended.
+fn report(id: &ContainerId, deleted: turf_core::Result<Vec<turf_core::Error>>, log: &Log) {
+    match deleted {
         Ok(warnings) => warnings.iter().for_each(|warning| log.warning(&warning.to_string())),
         Err(error) => log.warning(&format!("delete container {id}: {error}")),
     }

@@ -1,9 +1,12 @@
 //! `turf start`. Prints nothing: its standard output may be a user's terminal.
 
+use std::os::fd::OwnedFd;
+
 use anyhow::Result;
 use turf_core::container::{self, Notify, service_manager};
 use turf_core::root::{ContainerId, StateRoot};
 use turf_core::sandbox::plan::ListenAddress;
+use turf_core::seed::protocol::Timeline;
 
 use crate::command::Start;
 use crate::log::Log;
@@ -11,7 +14,9 @@ use crate::log::Log;
 /// Starts the container, and waits for its readiness if somebody wants to be notified of it.
 pub fn run(root: &StateRoot, start: &Start, log: &Log) -> Result<()> {
     let id = start.id.parse()?;
-    start_container(root, &id, &start.listen, log)?.announce(root, &id, log);
+    let start_it = |listeners: &[OwnedFd]| Ok(((), container::start(root, &id, listeners)?));
+    let ((), started) = start_container(root, &id, &start.listen, log, start_it)?;
+    started.announce(root, &id, log);
     Ok(())
 }
 
@@ -39,17 +44,24 @@ impl Started {
     }
 }
 
-/// Opens the listeners and starts the container; shared with `turf run`.
-pub fn start_container(root: &StateRoot, id: &ContainerId, listen: &[String], log: &Log) -> Result<Started> {
+/// Opens the listeners and starts the container by `start`, of which it passes on what that knows; shared with `turf run`.
+pub fn start_container<T>(
+    root: &StateRoot,
+    id: &ContainerId,
+    listen: &[String],
+    log: &Log,
+    start: impl FnOnce(&[OwnedFd]) -> turf_core::Result<(T, Option<Timeline>)>,
+) -> Result<(T, Started)> {
     let addresses = listen.iter().map(|text| text.parse()).collect::<Result<Vec<ListenAddress>, _>>()?;
     let listeners = container::open_listeners(&addresses)?;
     let notify = match service_manager() {
         Some(manager) => Notify::listen(root, id, &manager)?,
         None => None,
     };
-    let timeline = container::start(root, id, &listeners)?;
+    let (known, timeline) = start(&listeners)?;
     if let Some(timeline) = &timeline {
-        log.debug(&format!("worker runs: {}", serde_json::to_string(timeline)?));
+        let shown = || serde_json::to_string(timeline).unwrap_or_else(|error| error.to_string());
+        log.debug(|| format!("worker runs: {}", shown()));
     }
-    Ok(Started { notify, is_worker: timeline.is_some() })
+    Ok((known, Started { notify, is_worker: timeline.is_some() }))
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::cgroups::{self, CgroupOptions};
+use super::fresh::Fresh;
 use super::notify;
 use super::process::ProcessId;
 use super::rootless;
@@ -65,6 +66,11 @@ pub fn plan(id: &ContainerId, options: &CreateOptions<'_>) -> Result<Plan> {
 
 /// Creates a container, and returns init, which is a child of the caller.
 pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) -> Result<init::Created> {
+    create_fresh(root, id, options).map(|fresh| fresh.init)
+}
+
+/// The same for whoever goes on with the container: it stays locked, and what is known of it need not be read again.
+pub fn create_fresh(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) -> Result<Fresh> {
     let (bundle, mut plan) = load(id, &options)?;
     let dir = root.container(id);
     if options.notify == Notifications::PassedOn {
@@ -78,8 +84,10 @@ pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) ->
     let mut state = State::begin(id, &plan, bundle.rootfs, cgroup);
     state.preserved_fds = options.preserve_fds;
     state.listen_fds = listeners_of(&plan.process.env).min(options.preserve_fds);
-    build(&dir, &lock, &mut state, &plan, options)
-        .map_err(|error| error.and_clean_up(undo(&dir, &lock, &state, &plan)))
+    match build(&dir, &lock, &mut state, &plan, options) {
+        Ok(init) => Ok(Fresh { dir, lock, state, plan, init }),
+        Err(error) => Err(error.and_clean_up(undo(&dir, &lock, &state, &plan))),
+    }
 }
 
 fn load(id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {

@@ -65,10 +65,15 @@ fn delete_known(dir: &ContainerDir, force: Force) -> Result<Vec<Error>> {
     if force == Force::No && status.after(Event::Deleted) != After::Gone {
         return Err(Error::WrongStatus { id: state.id.to_string(), verb: "delete", status });
     }
+    clear(dir, &lock, &state)
+}
+
+/// Ends and removes whatever there is of a container; returns what its `poststop` hooks failed with.
+pub(super) fn clear(dir: &ContainerDir, lock: &Lock, state: &State) -> Result<Vec<Error>> {
     // Also of a stopped container: without a pid namespace others may live on.
-    kill_processes(&state)?;
+    kill_processes(state)?;
     fault::at(Point::DeleteKilled)?;
-    remove(dir, &lock, &state)
+    remove(dir, lock, state)
 }
 
 /// Kills init, and with it every process of its pid namespace, and then whoever else is in the

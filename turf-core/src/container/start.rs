@@ -58,6 +58,15 @@ pub fn start_supervised(
         Some(_) | None => return Err(Error::WrongStatus { id: id.to_string(), verb: "start", status }),
     };
     let plan = load_plan(&dir)?;
+    start_created(&Starting { root, dir: &dir, state: &state, plan: &plan, init, supervised }, listeners)
+}
+
+/// Starts a container that is known to be created, and is locked.
+pub(super) fn start_created(
+    starting: &Starting<'_>,
+    listeners: &[BorrowedFd<'_>],
+) -> Result<Option<Timeline>> {
+    let Starting { dir, state, plan, init, supervised, .. } = *starting;
     let timeline = match &plan.workload {
         WorkloadPlan::Exec if !listeners.is_empty() => {
             return Err(Error::invalid("--listen", "is for workers; this bundle runs a program"));
@@ -66,12 +75,14 @@ pub fn start_supervised(
             return Err(Error::invalid("config.json: $.process", "must be there: it says what to run"));
         }
         WorkloadPlan::Exec => {
-            run_start_container(&plan, &state, init)?;
+            run_start_container(plan, state, init)?;
             let started = Gate::connect(dir.path())?.start_program_with_agent(|number| {
-                let pidfd = init.open()?.ok_or_else(|| stopped(&state))?;
-                introduce(&plan, init.pid, init.pid, pidfd.as_fd(), number)
+                let pidfd = init.open()?.ok_or_else(|| stopped(state))?;
+                introduce(plan, init.pid, init.pid, pidfd.as_fd(), number)
             });
-            if let (Err(Error::Remote { .. }), Some(pidfd)) = (&started, init.open()?) {
+            if let Err(Error::Remote { .. }) = &started
+                && let Some(pidfd) = init.open()?
+            {
                 // init has said why, and ends: whoever asks next shall not see it still ending.
                 wait_for_exit(pidfd.as_fd(), Instant::now() + limits::INIT_EXIT)?;
             }
@@ -79,29 +90,29 @@ pub fn start_supervised(
             None
         }
         WorkloadPlan::Worker { seed, listen } => {
-            run_start_container(&plan, &state, init)?;
+            run_start_container(plan, state, init)?;
             let worker = WorkerPlan {
                 process: plan.process.clone(),
                 listen: listen.clone(),
                 limits: supervised.map(|supervised| supervised.limits),
             };
-            let starting = Starting { root, dir: &dir, state: &state, plan: &plan, init, supervised };
-            Some(start_worker(&starting, seed, &worker, listeners)?)
+            Some(start_worker(starting, seed, &worker, listeners)?)
         }
     };
     fault::at(Point::StartRunning)?;
-    run_poststart(&plan, init)?;
+    run_poststart(plan, init)?;
     Ok(timeline)
 }
 
-/// A container whose worker is to be started.
-struct Starting<'a> {
-    root: &'a StateRoot,
-    dir: &'a ContainerDir,
-    state: &'a State,
-    plan: &'a Plan,
-    init: &'a ProcessId,
-    supervised: Option<Supervised<'a>>,
+/// A container that is to be started, and what is known of it.
+#[derive(Clone, Copy)]
+pub(super) struct Starting<'a> {
+    pub(super) root: &'a StateRoot,
+    pub(super) dir: &'a ContainerDir,
+    pub(super) state: &'a State,
+    pub(super) plan: &'a Plan,
+    pub(super) init: &'a ProcessId,
+    pub(super) supervised: Option<Supervised<'a>>,
 }
 
 fn start_worker(
@@ -205,7 +216,7 @@ fn stopped(state: &State) -> Error {
     Error::WrongStatus { id: state.id.to_string(), verb: "start", status: Status::Stopped }
 }
 
-fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+pub(super) fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
     fds.iter().map(AsFd::as_fd).collect()
 }
 
