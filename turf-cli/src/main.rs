@@ -23,9 +23,9 @@ use turf_core::sys::fd;
 
 fn main() -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().collect();
-    let arguments = match Arguments::try_parse_from(&given) {
+    let arguments = match Arguments::quick(&given).map_or_else(|| parse(&given), Ok) {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&given, &error),
+        Err(status) => return status,
     };
     let globals = arguments.globals;
     let log = Log::new(globals.log.clone(), globals.log_format, globals.debug);
@@ -37,6 +37,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Understands any command line. Apart from `main`, so that whoever does not need it pays nothing for it.
+#[inline(never)]
+fn parse(given: &[OsString]) -> Result<Arguments, ExitCode> {
+    Arguments::try_parse_from(given).map_err(|error| refuse(given, &error))
 }
 
 /// Closes what the caller left open from 3 up, except what the container is to inherit. containerd's

@@ -4,6 +4,7 @@
 
 mod pool;
 mod process;
+mod quick;
 mod seed;
 #[cfg(test)]
 mod tests;
