@@ -48,6 +48,7 @@ scripts! {
     abort,
     base64,
     blob,
+    body_mixin,
     compression_streams,
     clients,
     console,

@@ -71,9 +71,36 @@ pub(crate) fn error_location(
     let file = file.unwrap_or_else(|| v8::String::empty(scope).into());
     let line = u32::try_from(message.get_line_number(scope).unwrap_or(0)).unwrap_or(u32::MAX);
     let column = u32::try_from(message.get_start_column() + 1).unwrap_or(u32::MAX);
+    // Of what is no error V8 knows only where it was looked at: the script that called the built-in is meant.
+    let is_built_in = file.to_rust_string_lossy(scope).starts_with(BUILT_IN);
+    let (file, line, column) = match is_built_in.then(|| caller(scope)) {
+        None => (file, line, column),
+        Some(Some((file, line, column))) => (file.into(), line, column),
+        Some(None) => (v8::String::empty(scope).into(), 0, 0),
+    };
     let line = v8::Integer::new_from_unsigned(scope, line).into();
     let column = v8::Integer::new_from_unsigned(scope, column).into();
     result.set(v8::Array::new_with_elements(scope, &[file, line, column]).into());
+}
+
+/// Scripts that are part of the runtime have names that begin so.
+const BUILT_IN: &str = "aworker:";
+
+/// Most calls that are looked through for the script's own.
+const MAX_CALLS: usize = 16;
+
+/// File, line and column of the innermost running call of the script's own.
+fn caller<'scope>(scope: &mut v8::PinScope<'scope, '_>) -> Option<(v8::Local<'scope, v8::String>, u32, u32)> {
+    let stack = v8::StackTrace::current_stack_trace(scope, MAX_CALLS)?;
+    for index in 0..stack.get_frame_count() {
+        let frame = stack.get_frame(scope, index)?;
+        let Some(name) = frame.get_script_name_or_source_url(scope) else { continue };
+        if !name.to_rust_string_lossy(scope).starts_with(BUILT_IN) {
+            let position = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            return Some((name, position(frame.get_line_number()), position(frame.get_column())));
+        }
+    }
+    None
 }
 
 /// Place and source excerpt, then what the exception says of itself.
@@ -90,7 +117,7 @@ fn describe(
 fn excerpt(scope: &mut v8::PinScope<'_, '_>, message: v8::Local<v8::Message>) -> Option<String> {
     let file =
         message.get_script_resource_name(scope).filter(|name| name.is_string())?.to_rust_string_lossy(scope);
-    if file.starts_with("aworker:") {
+    if file.starts_with(BUILT_IN) {
         return None;
     }
     let line = message.get_line_number(scope)?;

@@ -45,6 +45,7 @@ macro_rules! for_each_op {
             http_upgrade => crate::http::upgrade::http_upgrade,
             http_url => crate::http::ops::http_url,
             http_write => crate::http::ops::http_write,
+            mime_extract => crate::web::mime_type::mime_extract,
             net_data_url => crate::net::ops::net_data_url,
             net_digest => crate::net::ops::net_digest,
             net_discard => crate::net::ops::net_discard,

@@ -191,7 +191,13 @@ function shellOf(record) {
 function teeRecord(record, clone) {
   if (record.controller.isByte) return streams.byte.tee(record);
   return readableStreamTee(record, (pull, cancel) => streams.readable.createReadableRecord(pull, cancel),
-    clone ? streams.byte.cloneChunk : undefined);
+    clone ? cloneForBranch : undefined);
+}
+
+/** A structured clone; of a Uint8Array, what bodies are made of, without the rest of its buffer. */
+function cloneForBranch(chunk) {
+  const isBytes = primordials.ArrayBufferIsView(chunk) && primordials.TypedArrayPrototypeGetSymbolToStringTag(chunk) === 'Uint8Array';
+  return isBytes ? streams.byte.cloneChunk(chunk) : internals.structuredClone(chunk);
 }
 
 const asyncIteratorPrototype = ObjectCreate(AsyncIteratorPrototype);

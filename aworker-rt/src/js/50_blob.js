@@ -211,6 +211,8 @@ internals.blob = {
   isFile,
   /** (bytes, type, name, lastModified): a File on bytes that nobody changes; without a time, modified at this moment. */
   makeFile,
+  /** (bytes, type): a Blob on bytes that nobody changes; the type as it is. */
+  makeBlob,
   /** The bytes, which nobody may change. */
   bytesOf,
   typeOf,

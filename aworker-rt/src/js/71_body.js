@@ -30,7 +30,7 @@ const { isURLSearchParams, serialize } = internals.urlSearchParams;
 const { encodeUtf8, decodeUtf8 } = internals.encoding;
 const { streams, DOMException } = internals;
 const { isFormData, encodeMultipart, parseForm } = internals.formData;
-const { Blob, isBlob, bytesOf: bytesOfBlob } = internals.blob;
+const { isBlob, makeBlob, bytesOf: bytesOfBlob } = internals.blob;
 const { acquireDefaultReader, readerRead, readerCancel, readerRelease } = streams.readable;
 
 const noType = 0;
@@ -126,6 +126,13 @@ function bytesOf(source) {
   return typeof source === 'string' ? encodeUtf8(source) : source;
 }
 
+/** A stream whose bytes have been taken without it: disturbed, at its end and locked for good. */
+function retire(record) {
+  if (record.state === 'readable') record.controller.close();
+  record.disturbed = true;
+  acquireDefaultReader(record);
+}
+
 /** The body's stream, made when it is first asked for. */
 function streamOf(body) {
   if (body.stream !== undefined) return body.stream;
@@ -141,10 +148,7 @@ function streamOf(body) {
     if (source.length === 0) record.controller.close();
     record.bodySource = source;
   }
-  if (body.used) {
-    record.disturbed = true;
-    if (record.state === 'readable') record.controller.close();
-  }
+  if (body.used) retire(record);
   body.stream = streams.readableShellOf(record);
   body.source = undefined;
   body.exchange = undefined;
@@ -163,8 +167,7 @@ function takeSource(body) {
   const record = streams.readableRecordOf(body.stream);
   const { bodySource } = record;
   if (bodySource === undefined || record.disturbed || record.reader !== undefined) return undefined;
-  record.disturbed = true;
-  if (record.state === 'readable') record.controller.close();
+  retire(record);
   return bodySource;
 }
 
@@ -202,32 +205,44 @@ function clientGone() {
   return new DOMException('The client has closed the connection', 'AbortError');
 }
 
-/** All bytes of a body, as text or as a Uint8Array of its own; a promise. */
-function consume(body, asText) {
+/** As it is. */
+const same = (value) => value;
+
+/** What `finish` makes of all bytes of a body, given as text or as a Uint8Array of its own; a promise. */
+function consume(body, asText, finish = same) {
   const source = takeSource(body);
   if (source === undefined) {
-    if (body.stream !== undefined) return consumeStream(body.stream, asText);
+    if (body.stream !== undefined) return consumeStream(body.stream, asText, finish);
     body.used = true;
-    return consumeExchange(body.exchange, asText);
+    return consumeExchange(body.exchange, asText, finish);
   }
-  if (!asText) return PromiseResolve(copyBytes(bytesOf(source)));
-  return PromiseResolve(typeof source === 'string' ? withoutMark(source) : decodeUtf8(source));
+  if (!asText) return PromiseResolve(finish(copyBytes(bytesOf(source))));
+  return PromiseResolve(finish(typeof source === 'string' ? withoutMark(source) : decodeUtf8(source)));
 }
 
 function withoutMark(text) {
   return text.length > 0 && StringPrototypeCharCodeAt(text, 0) === 0xfeff ? StringPrototypeSlice(text, 1) : text;
 }
 
-function consumeExchange(id, asText) {
+/** Resolves with what `finish` makes of a value. */
+function settle(resolve, reject, finish, value) {
+  try {
+    resolve(finish(value));
+  } catch (error) {
+    reject(error);
+  }
+}
+
+function consumeExchange(id, asText, finish) {
   const answer = ops.http_body_whole(id, asText);
   if (answer === 2) return PromiseReject(clientGone());
-  if (answer === 0) return PromiseResolve(asText ? '' : new Uint8Array(0));
+  if (answer === 0) return PromiseResolve(finish(asText ? '' : new Uint8Array(0)));
   return new Promise((resolve, reject) => {
     MapPrototypeSet(waiting, id, {
       chunk: undefined,
       whole(value) {
         if (value === undefined) reject(new TypeError("The request's body does not fit into a string"));
-        else resolve(value);
+        else settle(resolve, reject, finish, value);
       },
       failed: reject,
     });
@@ -240,11 +255,13 @@ class Collector {
   #chunks = [];
   #length = 0;
   #asText;
+  #finish;
   #capability = PromiseWithResolvers();
 
-  constructor(stream, asText) {
+  constructor(stream, asText, finish) {
     this.#reader = acquireDefaultReader(streams.readableRecordOf(stream));
     this.#asText = asText;
+    this.#finish = finish;
   }
 
   run() {
@@ -267,7 +284,8 @@ class Collector {
   close() {
     const bytes = this.#chunks.length === 1 ? this.#chunks[0] : new Uint8Array(this.#length);
     if (this.#chunks.length !== 1) this.#join(bytes);
-    this.#capability.resolve(this.#asText ? decodeUtf8(bytes) : copyBytes(bytes));
+    const { resolve, reject } = this.#capability;
+    settle(resolve, reject, this.#finish, this.#asText ? decodeUtf8(bytes) : copyBytes(bytes));
   }
 
   #join(bytes) {
@@ -287,8 +305,28 @@ function isUint8Array(value) {
   return ArrayBufferIsView(value) && TypedArrayPrototypeGetSymbolToStringTag(value) === 'Uint8Array';
 }
 
-function consumeStream(stream, asText) {
-  return new Collector(stream, asText).run();
+function consumeStream(stream, asText, finish) {
+  return new Collector(stream, asText, finish).run();
+}
+
+/**
+ * Moves a body to another owner, for whom it is as good as unread; the first keeps a body that has been read.
+ * https://fetch.spec.whatwg.org/#body-create-a-proxy
+ */
+function moveBody(body) {
+  const source = takeSource(body);
+  if (source !== undefined) return new Body(source, undefined, undefined);
+  if (body.stream === undefined) {
+    const { exchange } = body;
+    body.source = '';
+    body.exchange = undefined;
+    body.used = true;
+    return new Body(undefined, exchange, undefined);
+  }
+  const transform = streams.createTransformRecord((chunk, record) => record.enqueue(chunk), () => undefined);
+  const piped = streams.readableStreamPipeTo(streams.readableRecordOf(body.stream), transform.writable, { __proto__: null });
+  primordials.setPromiseHandled(piped);
+  return new Body(undefined, undefined, streams.readableShellOf(transform.readable));
 }
 
 /** Gives a body's bytes to two owners; returns the second, and the first keeps `body`. */
@@ -305,17 +343,19 @@ function cloneBody(body) {
  */
 function defineMixin(constructor, bodyOf) {
   /** The content type its headers give, or ''. */
-  const typeOf = (object) => {
-    bodyOf(object);
-    return internals.headers.getCombined(internals.headers.listOf(object.headers), 'content-type') ?? '';
-  };
-  const take = (object, name, asText) => {
-    const body = bodyOf(object);
-    if (body === undefined) return PromiseResolve(asText ? '' : new Uint8Array(0));
-    if (isUnusable(body)) {
-      throw new TypeError(`Failed to execute '${name}' on '${constructor.name}': the body has been read or is locked`);
+  const typeOf = (object) => internals.headers.getCombined(internals.headers.listOf(object.headers), 'content-type') ?? '';
+  /** No async function: what has failed already is a rejected promise at once. */
+  const take = (object, name, asText, finish) => {
+    try {
+      const body = bodyOf(object);
+      if (body === undefined) return PromiseResolve(finish(asText ? '' : new Uint8Array(0)));
+      if (isUnusable(body)) {
+        throw new TypeError(`Failed to execute '${name}' on '${constructor.name}': the body has been read or is locked`);
+      }
+      return consume(body, asText, finish);
+    } catch (error) {
+      return PromiseReject(error);
     }
-    return consume(body, asText);
   };
   const mixin = {
     get body() {
@@ -326,25 +366,24 @@ function defineMixin(constructor, bodyOf) {
       const body = bodyOf(this);
       return body !== undefined && isUsed(body);
     },
-    async arrayBuffer() {
-      return TypedArrayPrototypeGetBuffer(await take(this, 'arrayBuffer', false));
+    arrayBuffer() {
+      return take(this, 'arrayBuffer', false, (bytes) => TypedArrayPrototypeGetBuffer(bytes));
     },
-    async blob() {
-      const type = typeOf(this);
-      return new Blob([await take(this, 'blob', false)], { type });
+    blob() {
+      return take(this, 'blob', false, (bytes) => makeBlob(bytes, ops.mime_extract(typeOf(this))));
     },
-    async bytes() {
-      return await take(this, 'bytes', false);
+    bytes() {
+      return take(this, 'bytes', false, same);
     },
-    async formData() {
-      const type = typeOf(this);
-      return parseForm(await take(this, 'formData', false), type, `Failed to execute 'formData' on '${constructor.name}'`);
+    formData() {
+      const prefix = `Failed to execute 'formData' on '${constructor.name}'`;
+      return take(this, 'formData', false, (bytes) => parseForm(bytes, typeOf(this), prefix));
     },
-    async json() {
-      return JSONParse(await take(this, 'json', true));
+    json() {
+      return take(this, 'json', true, (text) => JSONParse(text));
     },
-    async text() {
-      return await take(this, 'text', true);
+    text() {
+      return take(this, 'text', true, same);
     },
   };
   const names = primordials.ReflectOwnKeys(mixin);
@@ -387,9 +426,10 @@ internals.body = {
   streamOf,
   takeSource,
   copyBytes,
-  /** (body, asText): all bytes of a body, a promise. */
+  /** (body, asText, finish): what `finish` makes of all bytes of a body, a promise. */
   consume,
   cloneBody,
+  moveBody,
   defineMixin,
   clientGone,
   /** The client of a request is gone: nobody will send the rest of its body. */

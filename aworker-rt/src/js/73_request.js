@@ -7,7 +7,7 @@
 const { TypeError } = primordials;
 const { converters, enumConverter, requiredArguments, isObject, defineInterface, kConstruct } = internals.webidl;
 const { exposeInterface, headers: headersModule } = internals;
-const { Body, extract, isUnusable, cloneBody, defineMixin } = internals.body;
+const { Body, extract, isUnusable, cloneBody, moveBody, defineMixin } = internals.body;
 const { URL } = internals.url;
 const { createSignal, createDependentSignal, isAbortSignal, isAborted, signalAbort } = internals.abort;
 
@@ -15,6 +15,7 @@ const toCache = enumConverter('RequestCache', ['default', 'no-store', 'reload', 
 const toCredentials = enumConverter('RequestCredentials', ['omit', 'same-origin', 'include']);
 const toDuplex = enumConverter('RequestDuplex', ['half']);
 const toMode = enumConverter('RequestMode', ['navigate', 'same-origin', 'no-cors', 'cors']);
+const toPriority = enumConverter('RequestPriority', ['high', 'low', 'auto']);
 const toRedirect = enumConverter('RequestRedirect', ['follow', 'error', 'manual']);
 
 const upperMethods = { __proto__: null, DELETE: 'DELETE', GET: 'GET', HEAD: 'HEAD', OPTIONS: 'OPTIONS', POST: 'POST', PUT: 'PUT' };
@@ -97,8 +98,10 @@ class Request {
 
   #initialize(from, init, prefix) {
     // Dictionary members are read in lexicographical order.
-    const { body, cache, credentials, duplex, headers, integrity, keepalive, method, mode, redirect, referrer, referrerPolicy,
-      signal } = init;
+    const { body, cache, credentials, duplex, headers, integrity, keepalive, method, mode, priority, redirect, referrer,
+      referrerPolicy, signal, window } = init;
+    if (window !== undefined && window !== null) throw new TypeError(`${prefix}: 'window' can only be null`);
+    if (priority !== undefined) toPriority(priority, prefix, "'priority'");
     const inherited = from === undefined ? undefined : from.#fetchOptions;
     this.#method = method === undefined ? (from?.method ?? 'GET') : toMethod(method, prefix);
     this.#fetchOptions = {
@@ -148,10 +151,7 @@ class Request {
       }
     } else if (inherited !== null) {
       if (isUnusable(inherited)) throw new TypeError(`${prefix}: the body has been read or is locked`);
-      // The bytes go to the new request, and the old one counts as read.
-      this.#body = new Body(inherited.source, inherited.exchange, inherited.stream);
-      from.#body = new Body('', undefined, undefined);
-      from.#body.used = true;
+      this.#body = moveBody(inherited);
     }
   }
 

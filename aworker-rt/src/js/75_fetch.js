@@ -18,15 +18,21 @@ const {
   MapPrototypeSet,
   Promise,
   PromiseReject,
+  NumberPrototypeToString,
   RegExpPrototypeExec,
+  RegExpPrototypeSymbolReplace,
   RegExpPrototypeSymbolSplit,
   SafeFinalizationRegistry,
+  StringPrototypeCharCodeAt,
+  StringPrototypeIndexOf,
   StringPrototypeSlice,
   StringPrototypeStartsWith,
   StringPrototypeToLowerCase,
+  StringPrototypeToUpperCase,
   TypeError,
   TypedArrayPrototypeGetByteLength,
   TypedArrayPrototypeSubarray,
+  Uint8Array,
 } = primordials;
 const { requiredArguments, converters } = internals.webidl;
 const { DOMException, streams, exposeFunction } = internals;
@@ -227,7 +233,7 @@ class Fetch {
     if (scheme === 'data:') {
       const parsed = ops.net_data_url(href);
       if (parsed === undefined) return this.#fail(networkError('', 'fetch: the data: URL is malformed'));
-      return this.#answer(200, 'OK', ['content-type', parsed[0]], parsed[1]);
+      return this.#answer(200, 'OK', ['content-type', parsed[0]], this.#method === 'HEAD' ? new Uint8Array(0) : parsed[1]);
     }
     if (scheme === 'blob:') return this.#localBlob(href);
     if (scheme === 'file:') {
@@ -263,6 +269,10 @@ class Fetch {
   }
 
   #send() {
+    if (isBadPort(this.#url)) {
+      this.#fail(networkError('', `fetch ${this.#url.href}: nothing is sent to port ${this.#url.port}, which is another protocol's`));
+      return;
+    }
     const list = this.#networkList();
     let source;
     if (this.#body !== undefined) source = (this.#source ??= takeSource(this.#body)) ?? true;
@@ -342,7 +352,7 @@ class Fetch {
     const from = this.#url;
     let to;
     try {
-      to = new URL(location, from.href);
+      to = new URL(encodeLocation(location), from.href);
     } catch {
       return this.#fail(networkError('', `fetch ${from.href}: it redirects to '${location}', which is no URL`));
     }
@@ -392,7 +402,9 @@ class Fetch {
   }
 
   #made(status, reason, list, body) {
-    const url = this.#url.hash === '' ? this.#url.href : StringPrototypeSlice(this.#url.href, 0, -this.#url.hash.length);
+    const { href } = this.#url;
+    const end = StringPrototypeIndexOf(href, '#');
+    const url = end === -1 ? href : StringPrototypeSlice(href, 0, end);
     return createFetched(status, reason, list, body, { __proto__: null, url, redirected: this.#redirects > 0 });
   }
 
@@ -437,14 +449,43 @@ class Fetch {
 
   #aborted() {
     const reason = abortReason(this.#signal);
-    if (this.#body !== undefined && this.#uploader === undefined && this.#body.stream !== undefined) {
-      const record = streams.readableRecordOf(this.#body.stream);
-      if (record.state === 'readable' && record.reader === undefined) {
-        primordials.setPromiseHandled(streams.readable.readableStreamCancel(record, reason));
-      }
-    }
+    if (this.#body !== undefined && this.#uploader === undefined) cancelUnread(this.#body, reason);
     this.#fail(reason);
   }
+}
+
+/**
+ * Ports of protocols that a request could be mistaken for. https://fetch.spec.whatwg.org/#port-blocking
+ */
+const badPorts = { __proto__: null };
+for (const port of [
+  0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113,
+  115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563,
+  587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668,
+  6669, 6679, 6697, 10080,
+]) badPorts[port] = true;
+
+/** Whether a URL of HTTP has such a port. */
+function isBadPort(url) {
+  return badPorts[url.port] === true;
+}
+
+/** Cancels the stream of a body that nobody reads. */
+function cancelUnread(body, reason) {
+  if (body.stream === undefined) return;
+  const record = streams.readableRecordOf(body.stream);
+  if (record.state !== 'readable' || record.reader !== undefined) return;
+  primordials.setPromiseHandled(streams.readable.readableStreamCancel(record, reason));
+}
+
+/** A Location field's value with the bytes beyond ASCII percent-encoded, whatever encoding they are of. */
+function encodeLocation(value) {
+  let text = '';
+  for (let i = 0; i < value.length; i++) {
+    const code = StringPrototypeCharCodeAt(value, i);
+    text += code < 0x80 ? value[i] : `%${StringPrototypeToUpperCase(NumberPrototypeToString(code, 16))}`;
+  }
+  return text;
 }
 
 /** A list without fields of these names. */
@@ -475,6 +516,11 @@ function parseRange(value, size) {
   return start > end ? undefined : { start, end };
 }
 
+/** Base64 without what fills its last group. */
+function withoutPadding(text) {
+  return RegExpPrototypeSymbolReplace(/=+$/, text, '');
+}
+
 const integrityItem = /^(sha256|sha384|sha512)-([A-Za-z0-9+/_-]+={0,2})(?:\?.*)?$/;
 
 /** https://w3c.github.io/webappsec-subresource-integrity/#does-response-match-metadatalist */
@@ -491,7 +537,7 @@ function matchesIntegrity(bytes, integrity) {
     const match = RegExpPrototypeExec(integrityItem, items[i]);
     if (match === null || match[1] !== strongest) continue;
     const plain = primordials.StringPrototypeReplaceAll(primordials.StringPrototypeReplaceAll(match[2], '-', '+'), '_', '/');
-    if (plain === digest) return true;
+    if (withoutPadding(plain) === withoutPadding(digest)) return true;
   }
   return false;
 }
@@ -500,7 +546,9 @@ function matchesIntegrity(bytes, integrity) {
 function begin(request, client) {
   const parts = fetchParts(request);
   if (isAborted(parts.signal)) {
-    client.failed(abortReason(parts.signal));
+    const reason = abortReason(parts.signal);
+    if (parts.body !== undefined) cancelUnread(parts.body, reason);
+    client.failed(reason);
     return;
   }
   if (parts.options.cache === 'only-if-cached') {
@@ -546,4 +594,4 @@ internals.callbacks.netEvent = (kind, id) => {
   else if (method === 'onFailed') waiter.onBody?.();
 };
 
-internals.fetch = { begin, networkError, eventHandlers };
+internals.fetch = { begin, networkError, eventHandlers, isBadPort };

@@ -4,6 +4,8 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::web::mime_type::MimeType;
+
 /// "Forgiving-base64 decode" of the Infra standard, once white space is gone.
 const FORGIVING: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -16,7 +18,7 @@ const FORGIVING: GeneralPurpose = GeneralPurpose::new(
 pub fn parse(url: &str) -> Option<(String, Vec<u8>)> {
     let url = url.split('#').next()?;
     let (kind, data) = url.strip_prefix("data:")?.split_once(',')?;
-    let mut kind = kind.trim_matches(is_http_blank);
+    let mut kind = kind.trim_matches([' ', '\t', '\n', '\r']);
     let mut bytes = percent_decode(data.as_bytes());
     if let Some(rest) = without_base64(kind) {
         kind = rest;
@@ -27,10 +29,10 @@ pub fn parse(url: &str) -> Option<(String, Vec<u8>)> {
         bytes = FORGIVING.decode(&bytes).ok()?;
     }
     let parsed = match kind.starts_with(';') {
-        true => mime_type(&format!("text/plain{kind}")),
-        false => mime_type(kind),
+        true => MimeType::parse(&format!("text/plain{kind}")),
+        false => MimeType::parse(kind),
     };
-    Some((parsed.unwrap_or_else(|| "text/plain;charset=US-ASCII".to_owned()), bytes))
+    Some((parsed.map_or_else(|| "text/plain;charset=US-ASCII".to_owned(), |kind| kind.to_string()), bytes))
 }
 
 /// What stands before `;base64`, if the type ends so.
@@ -61,73 +63,6 @@ fn percent_decode(data: &[u8]) -> Vec<u8> {
         }
     }
     bytes
-}
-
-fn is_http_blank(character: char) -> bool {
-    matches!(character, ' ' | '\t' | '\n' | '\r')
-}
-
-fn is_token(text: &str) -> bool {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_token)
-}
-
-/// Parses and serialises a MIME type. <https://mimesniff.spec.whatwg.org/#parsing-a-mime-type>
-fn mime_type(text: &str) -> Option<String> {
-    let (essence, mut rest) = text.split_once(';').map_or((text, ""), |(essence, rest)| (essence, rest));
-    let (kind, subkind) = essence.split_once('/')?;
-    let subkind = subkind.trim_end_matches(is_http_blank);
-    if !is_token(kind) || !is_token(subkind) {
-        return None;
-    }
-    let mut serialised = format!("{kind}/{subkind}").to_ascii_lowercase();
-    let mut names: Vec<String> = Vec::new();
-    while !rest.is_empty() {
-        rest = rest.trim_start_matches(is_http_blank);
-        let end = rest.find([';', '=']).unwrap_or(rest.len());
-        let name = rest[..end].to_ascii_lowercase();
-        rest = &rest[end..];
-        let Some(after) = rest.strip_prefix('=') else {
-            rest = rest.strip_prefix(';').unwrap_or(rest);
-            continue;
-        };
-        let value;
-        (value, rest) = parameter_value(after);
-        let is_sendable = |character: char| matches!(character, '\t' | ' '..='~' | '\u{80}'..='\u{ff}');
-        let Some(value) = value.filter(|value| value.chars().all(is_sendable)) else { continue };
-        if is_token(&name) && !names.contains(&name) {
-            let quoted = format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
-            let shown = if is_token(&value) { &value } else { &quoted };
-            serialised = format!("{serialised};{name}={shown}");
-            names.push(name);
-        }
-    }
-    Some(serialised)
-}
-
-/// A parameter's value, if it has one, and what follows its semicolon.
-fn parameter_value(text: &str) -> (Option<String>, &str) {
-    let after_semicolon = |rest: &'_ str| rest.find(';').map_or(rest.len(), |at| at + 1);
-    if let Some(quoted) = text.strip_prefix('"') {
-        let mut value = String::new();
-        let mut characters = quoted.char_indices();
-        let mut end = quoted.len();
-        while let Some((at, character)) = characters.next() {
-            match character {
-                '"' => {
-                    end = at + 1;
-                    break;
-                }
-                '\\' => value.push(characters.next().map_or('\\', |(_, next)| next)),
-                other => value.push(other),
-            }
-        }
-        let rest = &quoted[end..];
-        return (Some(value), &rest[after_semicolon(rest)..]);
-    }
-    let end = text.find(';').unwrap_or(text.len());
-    let value = text[..end].trim_end_matches(is_http_blank);
-    ((!value.is_empty()).then(|| value.to_owned()), &text[after_semicolon(text)..])
 }
 
 #[cfg(test)]

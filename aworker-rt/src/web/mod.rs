@@ -10,6 +10,7 @@ pub(crate) mod crypto;
 pub(crate) mod encoding;
 mod file_url;
 pub(crate) mod form;
+pub(crate) mod mime_type;
 pub(crate) mod multipart;
 pub mod performance;
 pub(crate) mod structured_clone;

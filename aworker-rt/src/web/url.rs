@@ -2,7 +2,7 @@
 //! serialised URL and where its components begin.
 //! <https://url.spec.whatwg.org/#url-parsing>
 
-use url::{Url, quirks};
+use url::{Position, Url, quirks};
 
 use super::bytes;
 use super::file_url::{FileUrl, Parsed};
@@ -24,6 +24,18 @@ pub(crate) fn positions(url: &Url) -> [u32; 8] {
         parts.query_start.unwrap_or(NONE),
         parts.fragment_start.unwrap_or(NONE),
     ]
+}
+
+/// What the standard encodes in a path and the `url` crate does not: a circumflex, and of an opaque path the space
+/// before a query or a fragment. <https://url.spec.whatwg.org/#path-percent-encode-set>
+fn encode_path(url: Url) -> Url {
+    let (start, path, rest) = (&url[..Position::BeforePath], url.path(), &url[Position::AfterPath..]);
+    let encoded = match url.cannot_be_a_base() {
+        true if !rest.is_empty() && path.ends_with(' ') => format!("{}%20", &path[..path.len() - 1]),
+        false if path.contains('^') => path.replace('^', "%5E"),
+        _ => return url,
+    };
+    Url::parse(&format!("{start}{encoded}{rest}")).unwrap_or(url)
 }
 
 /// Whether a text is an absolute URL.
@@ -108,7 +120,7 @@ pub(crate) fn url_parse(
         None => Url::parse(&text).ok(),
         Some(base) => Url::parse(&base).ok().and_then(|base| join(&base, &text)),
     };
-    if let Some(url) = url {
+    if let Some(url) = url.map(encode_path) {
         answer(scope, &url, arguments.get(2), result);
     }
 }
@@ -171,7 +183,7 @@ pub(crate) fn url_set(
         _ => Err(()),
     };
     if done.is_ok() {
-        answer(scope, &url, arguments.get(3), result);
+        answer(scope, &encode_path(url), arguments.get(3), result);
     }
 }
 
@@ -191,7 +203,7 @@ fn set_pathname(url: &mut Url, value: &str) {
         (false, "") => "/".to_owned(),
         (false, path) => path.to_owned(),
     };
-    let text = format!("{}{path}{}", &url[..url::Position::BeforePath], &url[url::Position::AfterPath..]);
+    let text = format!("{}{path}{}", &url[..Position::BeforePath], &url[Position::AfterPath..]);
     // The serialisation without a host has `/.` before such a path already.
     let text = if url.has_authority() { text } else { without_dot(&text, url.scheme(), &path) };
     if let Ok(changed) = Url::parse(&text) {
@@ -211,7 +223,7 @@ fn drop_dot(url: &mut Url) {
     if url.is_special() || !url.has_authority() {
         return;
     }
-    let (start, rest) = (&url[..url::Position::AfterPort], &url[url::Position::AfterPort..]);
+    let (start, rest) = (&url[..Position::AfterPort], &url[Position::AfterPort..]);
     let Some(path) = rest.strip_prefix("/.").filter(|path| path.starts_with("//")) else {
         return;
     };

@@ -27,7 +27,9 @@ fact('any value can be reported', async () => {
   for (const value of [undefined, null, 1, 'text', Symbol('s'), Object.create(null)]) {
     const seen = nextError();
     reportError(value);
-    same((await seen).error, value);
+    const event = await seen;
+    same(event.error, value);
+    holds(event.filename.endsWith('reporting.js'), event.filename);
   }
 });
 fact('what a listener throws is reported, and the others run', async () => {

@@ -128,4 +128,14 @@ fact('a path with two slashes in front does not become a host', () => {
   same(changed('a:/b', 'pathname', ''), 'a:/');
   same(changed('a:///b', 'pathname', ''), 'a://');
 });
+fact('paths are encoded as the standard has it', () => {
+  same(new URL('http://h/a^b?^#^').href, 'http://h/a%5Eb?^#^');
+  same(new URL('a://h/^').href, 'a://h/%5E');
+  same(new URL('a:^  ?q').href, 'a:^ %20?q');
+  same(new URL('a:b #f').href, 'a:b%20#f');
+  same(new URL('a:b c').href, 'a:b c');
+  const url = new URL('a:b ?q');
+  url.search = '';
+  same(url.href, 'a:b%20');
+});
 end();

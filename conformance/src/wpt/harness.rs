@@ -12,7 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::outcome::Outcome;
+use super::own_server::OwnServer;
 use super::plan::Plan;
+use crate::http;
 
 /// The npm package whose `testharness` directory holds the harness.
 const PACKAGE: &str = "wpt-runner";
@@ -40,6 +42,8 @@ pub struct Room<'a> {
     pub harness: &'a Harness,
     /// The URL of the tests' root.
     pub base: &'a str,
+    /// The server that is part of the tests, if that is the one that runs.
+    pub own: Option<&'a OwnServer>,
     /// Where generated scripts go.
     pub scratch: &'a Path,
 }
@@ -70,10 +74,14 @@ pub fn run(room: &Room<'_>, index: usize, plan: &Plan) -> Outcome {
 
 fn try_run(room: &Room<'_>, index: usize, plan: &Plan) -> Result<Outcome> {
     let script = room.scratch.join(format!("test-{index}.cjs"));
-    fs::write(&script, wrapper(room, plan)).context("write the script")?;
-    let location =
-        format!("{}/{}{}", room.base, plan.path.replace(".any.js", ".any.worker.js"), plan.variant);
-    let mut child = Command::new(room.runtime)
+    fs::write(&script, wrapper(room, plan)?).context("write the script")?;
+    let base = room.own.filter(|_| plan.path.contains(".https.")).map_or(room.base, |own| &own.https);
+    let location = format!("{base}/{}{}", plan.path.replace(".any.js", ".any.worker.js"), plan.variant);
+    let mut command = Command::new(room.runtime);
+    if let Some(own) = room.own {
+        command.env("SSL_CERT_FILE", &own.authority);
+    }
+    let mut child = command
         .args(["run", "--v8-flag=--expose-gc", "--location"])
         .arg(location)
         .arg(&script)
@@ -121,20 +129,24 @@ fn report(child: &mut Child, limit: Duration) -> Result<Outcome> {
 }
 
 /// The main script of a run: a classic script, which loads the others one by one, as a worker's wrapper does.
-fn wrapper(room: &Room<'_>, plan: &Plan) -> String {
+fn wrapper(room: &Room<'_>, plan: &Plan) -> Result<String> {
     let own = room.tests.join(&plan.path);
     let mut text = String::from(PRELUDE);
     let mut load =
         |path: &Path| text.push_str(&format!("importScripts({:?});\n", format!("file://{}", path.display())));
     load(&room.harness.testharness);
     for script in &plan.scripts {
-        load(&match script.strip_prefix("/resources/") {
+        let path = match script.strip_prefix("/resources/") {
             Some(name) if !room.tests.join("resources").join(name).is_file() => vendored(room.harness, name),
             _ => match script.strip_prefix('/') {
                 Some(path) => room.tests.join(path),
                 None => own.with_file_name(script),
             },
-        });
+        };
+        match room.own.filter(|_| script.contains(".sub.")) {
+            Some(server) => load(&substituted(room, server, &path)?),
+            None => load(&path),
+        }
     }
     text.push_str(COMPLETION);
     if plan.loads_harness {
@@ -147,11 +159,30 @@ fn wrapper(room: &Room<'_>, plan: &Plan) -> String {
     if let Some(title) = &plan.meta_title {
         text.push_str(&format!("self.META_TITLE = {title:?};\n"));
     }
-    text.push_str(&format!("importScripts({:?});\n", format!("file://{}", own.display())));
+    let test = match room.own.filter(|_| plan.path.contains(".sub.")) {
+        Some(server) => substituted(room, server, &own)?,
+        None => own,
+    };
+    text.push_str(&format!("importScripts({:?});\n", format!("file://{}", test.display())));
     if !plan.loads_harness {
         text.push_str("done();\n");
     }
-    text
+    Ok(text)
+}
+
+/// A file of the tests with what it leaves open to the server filled in: a copy.
+fn substituted(room: &Room<'_>, server: &OwnServer, path: &Path) -> Result<PathBuf> {
+    let below = path.strip_prefix(room.tests).context("a script below the tests")?.to_string_lossy();
+    let copy = room.scratch.join(below.replace('/', "+"));
+    if !copy.is_file() {
+        let response = http::get(server.address()?, &format!("/{below}"))?;
+        ensure!(response.status == 200, "GET /{below}: status {}", response.status);
+        // Another run may be at the same file: it appears whole or not at all.
+        let part = tempfile::NamedTempFile::new_in(room.scratch)?;
+        fs::write(part.path(), &response.body)?;
+        part.persist(&copy)?;
+    }
+    Ok(copy)
 }
 
 /// A file of the harness's package in the place of one below `/resources`.
@@ -166,7 +197,8 @@ fn vendored(harness: &Harness, name: &str) -> PathBuf {
 /// harness has seen them by then.
 const PRELUDE: &str = "\
 self.GLOBAL = { isWindow: () => false, isWorker: () => true, isShadowRealm: () => false };
-for (const type of ['error', 'unhandledrejection']) addEventListener(type, (event) => event.preventDefault());
+addEventListener('error', (event) => { if (event instanceof ErrorEvent) event.preventDefault(); });
+addEventListener('unhandledrejection', (event) => event.preventDefault());
 ";
 
 /// A test that loads its scripts itself asks the server for them: here they come from the files behind it, except the

@@ -4,10 +4,11 @@
 //! one; Debian's source package of nodejs holds a good part in `test/fixtures/wpt`. A checkout without the harness gets
 //! it from the npm package `wpt-runner`. The tests that run are those for workers of any kind: `*.any.js`, their
 //! variants, and `*.worker.js`. A small server hands out the files, so that relative URLs work; what needs a handler
-//! written in Python is not served, unless `--base-url` names a server that does.
+//! written in Python is not served, unless `--own-server` starts the server that is part of a whole checkout.
 
 mod harness;
 mod outcome;
+mod own_server;
 mod plan;
 mod server;
 
@@ -31,9 +32,9 @@ pub struct WptArgs {
     /// The web-platform-tests, or a part of them.
     #[arg(long)]
     tests: PathBuf,
-    /// A server of the same tests that runs their Python handlers, too.
+    /// Start the server that is part of the tests, which runs their handlers and speaks TLS (needs python3 and openssl).
     #[arg(long)]
-    base_url: Option<String>,
+    own_server: bool,
     /// Print every subtest that does not pass, and why.
     #[arg(long)]
     verbose: bool,
@@ -55,8 +56,9 @@ pub fn run(arguments: &WptArgs) -> Result<ExitCode> {
         arguments.tests.canonicalize().with_context(|| format!("open {}", arguments.tests.display()))?;
     let scratch = tempfile::tempdir().context("make a scratch directory")?;
     let harness = harness::find(&tests, scratch.path())?;
-    let base = match &arguments.base_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
+    let own = if arguments.own_server { Some(own_server::start(&tests, scratch.path())?) } else { None };
+    let base = match &own {
+        Some(own) => own.http.clone(),
         None => server::start(&tests)?,
     };
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
@@ -69,6 +71,7 @@ pub fn run(arguments: &WptArgs) -> Result<ExitCode> {
             tests: &tests,
             harness: &harness,
             base: &base,
+            own: own.as_ref(),
             scratch: scratch.path(),
         };
         let tally = tallies.entry(area).or_default();
