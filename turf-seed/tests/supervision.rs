@@ -24,6 +24,8 @@ fn both_ends_of_the_channel_use_the_same_tags() {
         (tag::VACANT, worker_tag::VACANT),
         (tag::GIVEN_BACK, worker_tag::GIVEN_BACK),
         (tag::DRAINS, worker_tag::DRAINS),
+        (tag::IDENTITY, worker_tag::IDENTITY),
+        (tag::MESSAGE, worker_tag::MESSAGE),
     ];
     for (index, (ours, theirs)) in pairs.iter().enumerate() {
         assert_eq!(ours, theirs, "tag {index}");
@@ -56,6 +58,7 @@ fn both_readers_of_the_gauges_see_the_same_page() {
         (word::FULL, Gauge::Full),
         (word::CHANNEL, Gauge::Channel),
         (word::PEER, Gauge::Peer),
+        (word::MESSAGES_WAITING, Gauge::MessagesWaiting),
         (word::PID, Gauge::Pid),
         (word::LISTENERS, Gauge::Listeners),
         (word::FIRST_LISTENER, Gauge::FirstListener),

@@ -57,6 +57,8 @@ pub enum Gauge {
     Channel = 10,
     /// Number of the worker's descriptor of the channel's other end, kept for a later supervisor.
     Peer = 11,
+    /// Messages that wait until the supervisor reads.
+    MessagesWaiting = 12,
     /// The worker's process id in its own pid namespace.
     Pid = 14,
     /// How many of the words that follow name a descriptor of a listener.

@@ -133,6 +133,8 @@ macro_rules! for_each_op {
             url_origin => crate::web::url::url_origin,
             url_parse => crate::web::url::url_parse,
             url_set => crate::web::url::url_set,
+            pool_id => crate::worker::messages::pool_id,
+            pool_send => crate::worker::messages::pool_send,
         }
     };
 }

@@ -138,10 +138,11 @@ class MessageEvent extends Event {
   }
 
   static {
-    createMessageEvent = (type, data, origin, ports) => {
+    createMessageEvent = (type, data, origin, ports, source = null) => {
       const event = new MessageEvent(type);
       event.#data = data;
       event.#origin = origin;
+      event.#source = source;
       event.#ports = ports === undefined ? undefined : primordials.ObjectFreeze(ports);
       return event;
     };
@@ -222,7 +223,7 @@ internals.errorEvents = {
   ErrorEvent,
   PromiseRejectionEvent,
   MessageEvent,
-  /** (type, data, origin, ports): an event for `dispatchTrusted`. */
+  /** (type, data, origin, ports, source): an event for `dispatchTrusted`. */
   createMessageEvent,
   reportError,
 };

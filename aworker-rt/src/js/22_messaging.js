@@ -1,4 +1,4 @@
-//! MessageChannel, MessagePort and BroadcastChannel, within one process.
+//! MessageChannel and MessagePort within one process, BroadcastChannel also among the workers of a pool.
 //! https://html.spec.whatwg.org/#message-ports, https://html.spec.whatwg.org/#broadcasting-to-other-browsing-contexts
 //!
 //! A channel is two ends, plain records that know one another. A MessagePort is a shell on an end;
@@ -194,16 +194,19 @@ defineInterface(MessageChannel);
 /** The open channels of each name, in the order in which they were made. */
 const channels = new SafeMap();
 
+/** What connects the workers of a pool, from 81_pool.js: `{ send(record, name, prefix), read(message) }`. */
+let link;
+
 /**
- * Hands a message to every open channel of a name but the sender. A record without shared memory is
- * plain data: what connects the workers of a pool calls this with the records of others, and gets ours.
+ * Hands a message to every open channel of a name but the sender: a record of this worker's, or what has come from
+ * another, which has no sender here.
  */
-function broadcast(name, sender, record) {
+function broadcast(name, sender, message) {
   const open = channels.get(name);
   if (open === undefined) return;
   const listeners = ArrayPrototypeSlice(open);
   for (let i = 0; i < listeners.length; i++) {
-    if (listeners[i] !== sender) queueTask(deliverBroadcast, { channel: listeners[i], record });
+    if (listeners[i] !== sender) queueTask(deliverBroadcast, { channel: listeners[i], message, isOurs: sender !== undefined });
   }
 }
 
@@ -215,17 +218,17 @@ class BroadcastChannel extends EventTarget {
   #isClosed = false;
 
   static {
-    deliverBroadcast = ({ channel, record }) => {
+    deliverBroadcast = ({ channel, message, isOurs }) => {
       if (channel.#isClosed) return;
       const { origin } = internals.workerScope;
-      let message;
+      let data;
       try {
-        message = deserialize(record);
+        data = isOurs ? deserialize(message).value : link.read(message);
       } catch {
         dispatchTrusted(channel, createMessageEvent('messageerror', null, origin(), undefined));
         return;
       }
-      dispatchTrusted(channel, createMessageEvent('message', message.value, origin(), undefined));
+      dispatchTrusted(channel, createMessageEvent('message', data, origin(), undefined));
     };
   }
 
@@ -248,7 +251,9 @@ class BroadcastChannel extends EventTarget {
     const name = this.#name;
     requiredArguments(arguments.length, 1, prefix);
     if (this.#isClosed) throw new DOMException(`${prefix}: the channel is closed`, 'InvalidStateError');
-    broadcast(name, this, serialize(message));
+    const record = serialize(message);
+    broadcast(name, this, record);
+    link.send(record, name, prefix);
   }
 
   close() {
@@ -269,6 +274,12 @@ internals.messaging = {
   MessagePort,
   BroadcastChannel,
   isMessagePort,
+  /** (name, undefined, message): a message of another worker has come. */
+  broadcast,
+  /** (link): sets what connects the workers of a pool. */
+  link: (value) => {
+    link = value;
+  },
   /** () -> `{ first, second }`: two ends without ports, for built-ins. */
   entangledPair,
   /** (end, handler): a built-in takes the messages of an end from here on. */

@@ -200,8 +200,11 @@ internals.cloning.addSerializable({
     name: isFile(blob) ? nameOf(blob) : undefined,
     lastModified: isFile(blob) ? lastModifiedOf(blob) : undefined,
   }),
-  read: ({ bytes, type, name, lastModified }) =>
-    name === undefined ? makeBlob(bytes, type) : makeFile(bytes, type, name, lastModified),
+  read: ({ bytes, type, name, lastModified }) => {
+    // The data may come from another worker.
+    if (primordials.TypedArrayPrototypeGetSymbolToStringTag(bytes) !== 'Uint8Array' || typeof type !== 'string') throw new TypeError('The clone of a Blob is malformed');
+    return name === undefined ? makeBlob(bytes, type) : makeFile(bytes, type, name, lastModified);
+  },
 });
 
 internals.blob = {

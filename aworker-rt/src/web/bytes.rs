@@ -1,7 +1,7 @@
 //! Reading and writing the bytes of ArrayBufferViews.
 
 /// Calls `read` with the bytes of a view; `None` if the value is no view.
-pub(super) fn read<R>(view: v8::Local<v8::Value>, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+pub(crate) fn read<R>(view: v8::Local<v8::Value>, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
     let view = view.try_cast::<v8::ArrayBufferView>().ok()?;
     // Small arrays live on V8's heap, which may move: they are copied here.
     let mut storage = [0u8; v8::TYPED_ARRAY_MAX_SIZE_IN_HEAP];

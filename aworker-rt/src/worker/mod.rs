@@ -11,6 +11,7 @@
 mod heap_snapshot;
 mod lifecycle;
 mod listener;
+pub(crate) mod messages;
 mod serve;
 mod snapshot;
 pub mod supervised;

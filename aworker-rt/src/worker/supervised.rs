@@ -14,6 +14,8 @@
 //!  'F'  supervisor -> worker    the same where nobody takes connections: answer what has come, close the others
 //!  'P'  supervisor -> worker    something waits: look at the listeners
 //!  'S'  supervisor -> worker    give back this many connections (u32)
+//!  'I'  supervisor -> worker    the id of its container: the first packet of all
+//!  'm'  either                  a message (`messages.rs`)
 //!  'r'  worker -> supervisor    it serves
 //!  'a'  worker -> supervisor    a request came after a quiet time
 //!  'f'  worker -> supervisor    it takes no connection: as many requests as allowed are in flight
@@ -28,13 +30,10 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::serve;
+use super::{messages, serve};
 use crate::engine::{channel, gauges};
 use crate::event_loop::{self, Checkpoint, Interest, Life, Ready};
 use crate::http;
-
-/// Longest packet of a supervisor.
-pub const PACKET_BYTES: usize = 64;
 
 /// Packets handled before the loop serves connections again.
 const PACKETS_PER_TURN: usize = 64;
@@ -60,6 +59,10 @@ pub mod tag {
     pub const POKE: u8 = b'P';
     /// Give connections back.
     pub const SHED: u8 = b'S';
+    /// Which worker this is.
+    pub const IDENTITY: u8 = b'I';
+    /// A message, in either direction.
+    pub const MESSAGE: u8 = b'm';
     /// The worker serves.
     pub const READY: u8 = b'r';
     /// A request came after a quiet time.
@@ -88,17 +91,23 @@ pub struct Supervision {
 struct Channel {
     socket: Rc<OwnedFd>,
     _peer: OwnedFd,
+    id: String,
 }
 
-/// Shows the gauges to the supervisor and keeps the channel. Called before user code runs.
+/// Shows the gauges to the supervisor, keeps the channel, and reads there who it is. Called before user code runs.
 ///
 /// # Errors
-/// As mmap(2).
+/// As mmap(2); the supervisor has not said who this is.
 pub(super) fn attach(scope: &mut v8::PinScope<'_, '_>, supervision: Supervision) -> std::io::Result<()> {
     gauges::map(supervision.gauges.as_fd())?;
     gauges::set(gauges::Gauge::Channel, u64::from(supervision.channel.as_raw_fd().unsigned_abs()));
     gauges::set(gauges::Gauge::Peer, u64::from(supervision.peer.as_raw_fd().unsigned_abs()));
-    scope.set_slot(Channel { socket: Rc::new(supervision.channel), _peer: supervision.peer });
+    let hello = channel::receive(supervision.channel.as_fd())?;
+    let id = match &hello.bytes[..] {
+        [tag::IDENTITY, id @ ..] => String::from_utf8_lossy(id).into_owned(),
+        _ => return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the worker has got no id")),
+    };
+    scope.set_slot(Channel { socket: Rc::new(supervision.channel), _peer: supervision.peer, id });
     Ok(())
 }
 
@@ -120,8 +129,13 @@ pub(super) fn serve(scope: &mut v8::PinScope<'_, '_>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn socket(scope: &v8::PinScope<'_, '_>) -> Option<Rc<OwnedFd>> {
+pub(super) fn socket(scope: &v8::PinScope<'_, '_>) -> Option<Rc<OwnedFd>> {
     scope.get_slot::<Channel>().map(|channel| Rc::clone(&channel.socket))
+}
+
+/// The id of this worker's container.
+pub(super) fn id(scope: &v8::PinScope<'_, '_>) -> Option<String> {
+    scope.get_slot::<Channel>().map(|channel| channel.id.clone())
 }
 
 /// Whether there is a supervisor.
@@ -143,15 +157,15 @@ pub(crate) fn give_back(scope: &v8::PinScope<'_, '_>, connection: BorrowedFd<'_>
 }
 
 fn on_packet(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
+    let mut checkpoint = Checkpoint::Done;
     for _ in 0..PACKETS_PER_TURN {
-        let mut buffer = [0; PACKET_BYTES];
         let Some(socket) = socket(scope) else { break };
-        let packet = match channel::receive(socket.as_fd(), &mut buffer) {
+        let packet = match channel::receive(socket.as_fd()) {
             Ok(packet) => packet,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => continue,
             Err(_) => break,
         };
-        match (&buffer[..packet.length], packet.fd) {
+        match (&packet.bytes[..], packet.fd) {
             ([], None) => {
                 // Both ends are this process's own, so this is the end of nothing; be safe against a busy loop.
                 event_loop::get(scope).reactor().deregister(ready.token, socket.as_fd());
@@ -184,11 +198,15 @@ fn on_packet(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
                 http::finish(scope);
                 serve::retire(scope);
             }
+            ([tag::MESSAGE, message @ ..], body) => {
+                messages::receive(scope, message, body);
+                checkpoint = Checkpoint::Due;
+            }
             // Of a later version, or nonsense: neither is a reason to stop serving.
             _ => {}
         }
     }
-    Checkpoint::Done
+    checkpoint
 }
 
 fn u32_of(bytes: &[u8]) -> Option<u32> {

@@ -14,6 +14,7 @@ mod isolation;
 mod lifecycle;
 mod mounts;
 mod pool;
+mod pool_messages;
 mod process;
 mod resources;
 mod rootless;
@@ -58,6 +59,7 @@ pub fn all() -> Vec<Test> {
         rootless::TESTS,
         seed::TESTS,
         pool::TESTS,
+        pool_messages::TESTS,
     ]
     .concat()
 }

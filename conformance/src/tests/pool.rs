@@ -86,7 +86,8 @@ impl Pool {
         Pool::run(case, &name, &path, address, flags)
     }
 
-    fn run(
+    /// Starts a pool of this name in the background.
+    pub fn run(
         case: &mut Case,
         name: &str,
         script: &std::path::Path,
@@ -110,7 +111,7 @@ impl Pool {
     }
 
     /// The next event for which `wanted` holds; those before it are kept as seen.
-    fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let end = Instant::now() + wait::STEP;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -127,6 +128,21 @@ impl Pool {
     /// The next event of this name.
     pub fn wait_for_event(&mut self, name: &str) -> Result<Value> {
         self.wait_for(name, |event| event["event"] == name)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its script's path.
+    pub fn script(&self) -> &std::path::Path {
+        &self.script
+    }
+
+    /// Waits for the end of the one who follows the events: the supervisor has gone.
+    pub fn finish_follower(self) -> Result<()> {
+        self.follower.finish()?.success().map(drop)
     }
 
     /// What `turf pool status` says.

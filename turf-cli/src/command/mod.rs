@@ -19,7 +19,7 @@ use turf_core::container::CgroupManager;
 use crate::log::{Log, LogFormat};
 
 pub use pool::parse_config as parse_pool_config;
-pub use pool::{Pool, PoolEvents, PoolList, PoolLogs, PoolRun, PoolScale, PoolStatus};
+pub use pool::{Pool, PoolEvents, PoolList, PoolLogs, PoolRun, PoolScale, PoolSend, PoolStatus};
 pub use process::{Create, Exec, Run, Start};
 pub use seed::{Seed, SeedList, SeedStart};
 pub use update::Update;

@@ -30,6 +30,8 @@ pub enum Pool {
     Release(PoolOne),
     /// Remove what an ended pool has left: its events and its log.
     Rm(PoolOne),
+    /// Send JSON to one worker or to all, as a `message` event of Aworker.pool.
+    Send(PoolSend),
     /// Print what happened in a pool.
     Events(PoolEvents),
     /// Print what a detached pool's workers have printed.
@@ -224,6 +226,18 @@ pub struct PoolScale {
     /// Most workers.
     #[arg(long, value_name = "N")]
     pub max: Option<u32>,
+}
+
+/// `turf pool send`.
+#[derive(Debug, Args)]
+pub struct PoolSend {
+    /// The pool.
+    pub name: String,
+    /// The message: JSON of at most 16 KiB.
+    pub message: String,
+    /// The id of the worker that gets it [default: all].
+    #[arg(long, value_name = "WORKER")]
+    pub to: Option<String>,
 }
 
 /// `turf pool events`.

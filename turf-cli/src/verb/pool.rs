@@ -11,11 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use serde_json::Value;
 use turf_core::pool::{PoolConfig, PoolName, Supervisor, client, place};
-use turf_core::root::{StateRoot, create_private_dir_all};
+use turf_core::root::{ContainerId, StateRoot, create_private_dir_all};
 use turf_core::sys::fd;
 
 use crate::command::{
-    Format, Pool, PoolEvents, PoolList, PoolLogs, PoolRun, PoolScale, PoolStatus, parse_pool_config,
+    Format, Pool, PoolEvents, PoolList, PoolLogs, PoolRun, PoolScale, PoolSend, PoolStatus, parse_pool_config,
 };
 
 /// How long a pool in the background may take until it serves: it may have to make a seed.
@@ -37,6 +37,7 @@ pub fn run(root: &StateRoot, pool: Pool) -> Result<u8> {
         Pool::Stop(one) => end(root, &one.name.parse()?, "POST /stop")?,
         Pool::Release(one) => end(root, &one.name.parse()?, "POST /release")?,
         Pool::Rm(one) => place::remove_ended(root, &one.name.parse()?)?,
+        Pool::Send(send) => self::send(root, &send)?,
         Pool::Events(events) => self::events(root, &events)?,
         Pool::Logs(logs) => self::logs(root, &logs)?,
     }
@@ -245,6 +246,20 @@ fn scale(root: &StateRoot, scale: &PoolScale) -> Result<()> {
     query.extend(scale.max.map(|max| format!("max={max}")));
     ensure!(!query.is_empty(), "--min or --max is required");
     super::print(&ask(root, &name, &format!("POST /scale?{}", query.join("&")))?)
+}
+
+fn send(root: &StateRoot, send: &PoolSend) -> Result<()> {
+    let name: PoolName = send.name.parse()?;
+    let request = match &send.to {
+        // An id has no character that a query could not carry.
+        Some(to) => format!("POST /send?to={}", to.parse::<ContainerId>()?),
+        None => "POST /send".to_owned(),
+    };
+    let answer = client::ask_with(root, &name, &request, &send.message)?;
+    ensure!(answer.status < 400, "pool {name}: {}", answer.body.trim());
+    let sent: Value = serde_json::from_str(&answer.body)?;
+    ensure!(sent["lost"] == 0, "pool {name}: {} workers had no room for the message", sent["lost"]);
+    super::print(&format!("{}\n", sent["workers"]))
 }
 
 /// Asks for a reload and waits for its result.

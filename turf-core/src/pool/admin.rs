@@ -8,6 +8,7 @@
 //! | `GET /ready` | 200, or 503 if a connection that came now would not be served |
 //! | `GET /events?after=N[&follow]` | events as lines of JSON; with `follow` the connection stays open |
 //! | `POST /scale?min=N&max=N` | 200 |
+//! | `POST /send[?to=WORKER]` | 200: the JSON in its body, of at most 16 KiB, was given to so many workers; 404 |
 //! | `POST /reload` | 202: the result is in `/status` |
 //! | `POST /drain`, `/stop`, `/release` | 202 |
 //!
@@ -31,6 +32,9 @@ use crate::error::{Operation, Result};
 /// Longest request head.
 const HEAD_BYTES: usize = 4096;
 
+/// Longest request: its head and a message.
+const REQUEST_BYTES: usize = HEAD_BYTES + Supervisor::OUTSIDE_BYTES;
+
 /// Most clients at one time.
 const MAX_CLIENTS: usize = 64;
 
@@ -43,7 +47,7 @@ const FOLLOW_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
-    head: Vec<u8>,
+    request: Vec<u8>,
     answer: Vec<u8>,
     sent: usize,
     follows: bool,
@@ -64,6 +68,15 @@ struct Request<'a> {
     method: &'a str,
     path: &'a str,
     query: Vec<(&'a str, &'a str)>,
+    body: &'a [u8],
+}
+
+/// What has come of a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Received<'a> {
+    Whole(Request<'a>),
+    Partly,
+    Nonsense,
 }
 
 impl Admin {
@@ -146,9 +159,9 @@ impl Client {
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return false,
-                // After its head a client has nothing more to say.
-                Ok(_) if self.head.len() > HEAD_BYTES => {}
-                Ok(count) => self.head.extend_from_slice(&buffer[..count]),
+                // After its request a client has nothing more to say.
+                Ok(_) if self.request.len() > REQUEST_BYTES => {}
+                Ok(count) => self.request.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             }
@@ -166,8 +179,14 @@ impl Supervisor {
             let number = self.admin.next;
             if self.poller.add(&stream, EpollFlags::EPOLLIN, Source::AdminClient(number)).is_ok() {
                 let until = Instant::now() + PATIENCE;
-                let client =
-                    Client { stream, head: Vec::new(), answer: Vec::new(), sent: 0, follows: false, until };
+                let client = Client {
+                    stream,
+                    request: Vec::new(),
+                    answer: Vec::new(),
+                    sent: 0,
+                    follows: false,
+                    until,
+                };
                 self.admin.clients.insert(number, client);
             }
         }
@@ -181,17 +200,16 @@ impl Supervisor {
                 return;
             }
             if !has_answer {
-                let is_whole = client.head.windows(4).any(|end| end == b"\r\n\r\n");
-                if !is_whole && client.head.len() < HEAD_BYTES {
-                    self.admin.clients.insert(number, client);
-                    return;
-                }
-                let head = std::mem::take(&mut client.head);
-                let answer = match parse(&head) {
-                    Some(request) => self.answer(&request, &mut client.follows),
-                    None => response(400, "text/plain", "not a request\n"),
+                let bytes = std::mem::take(&mut client.request);
+                client.answer = match parse(&bytes) {
+                    Received::Whole(request) => self.answer(&request, &mut client.follows),
+                    Received::Nonsense => response(400, "text/plain", "not a request\n"),
+                    Received::Partly => {
+                        client.request = bytes;
+                        self.admin.clients.insert(number, client);
+                        return;
+                    }
                 };
-                client.answer = answer;
                 client.until = Instant::now() + PATIENCE;
             }
         }
@@ -212,13 +230,15 @@ impl Supervisor {
             ("GET", "/ready") => response(503, "text/plain", "not ready\n"),
             ("GET", "/events") => {
                 let after = request.value("after").and_then(|after| after.parse().ok()).unwrap_or(0);
-                let lines: String = self.events.after(after).map(super::events::Event::line).collect();
+                let lines: String =
+                    self.events.after(after).into_iter().map(super::events::Event::line).collect();
                 *follows = request.value("follow").is_some();
                 // Without a length the end of the connection is the end of the answer.
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: application/jsonl\r\nConnection: close\r\n\r\n";
                 format!("{head}{lines}").into_bytes()
             }
             ("POST", "/scale") => self.scale(request),
+            ("POST", "/send") => self.send(request),
             ("POST", "/reload") => {
                 self.reload();
                 response(202, "text/plain", "reloading\n")
@@ -238,7 +258,7 @@ impl Supervisor {
             (_, "/status" | "/metrics" | "/live" | "/ready" | "/events") => {
                 response(405, "text/plain", "only GET\n")
             }
-            (_, "/scale" | "/reload" | "/drain" | "/stop" | "/release") => {
+            (_, "/scale" | "/send" | "/reload" | "/drain" | "/stop" | "/release") => {
                 response(405, "text/plain", "only POST\n")
             }
             _ => response(404, "text/plain", "nothing is there\n"),
@@ -261,6 +281,21 @@ impl Supervisor {
         response(200, "text/plain", &format!("min {min}, max {max}\n"))
     }
 
+    /// A message from outside.
+    fn send(&mut self, request: &Request<'_>) -> Vec<u8> {
+        if serde_json::from_slice::<serde::de::IgnoredAny>(request.body).is_err() {
+            return response(400, "text/plain", "the message is no JSON\n");
+        }
+        let to = request.value("to");
+        match self.send_from_outside(to, request.body) {
+            Some(sent) => {
+                let answer = json!({ "workers": sent.workers, "lost": sent.lost });
+                response(200, "application/json", &format!("{answer}\n"))
+            }
+            None => response(404, "text/plain", &format!("there is no worker {}\n", to.unwrap_or_default())),
+        }
+    }
+
     /// Ends without the workers: another supervisor takes them over.
     fn release(&mut self) {
         self.remember();
@@ -274,17 +309,42 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The request line; header fields mean nothing here.
-fn parse(head: &[u8]) -> Option<Request<'_>> {
-    let line = std::str::from_utf8(head).ok()?.lines().next()?;
-    let mut words = line.split(' ');
+/// The request line and the length of the body; other header fields mean nothing here.
+fn parse(bytes: &[u8]) -> Received<'_> {
+    let head_end = bytes.windows(4).position(|end| end == b"\r\n\r\n").map(|end| end + 4);
+    let Some((head, body)) = head_end.map(|end| bytes.split_at(end)) else {
+        return if bytes.len() < HEAD_BYTES { Received::Partly } else { Received::Nonsense };
+    };
+    let Some((mut request, length)) = parse_head(head) else { return Received::Nonsense };
+    match body.split_at_checked(length) {
+        Some((body, _)) => {
+            request.body = body;
+            Received::Whole(request)
+        }
+        None => Received::Partly,
+    }
+}
+
+fn parse_head(head: &[u8]) -> Option<(Request<'_>, usize)> {
+    let mut lines = std::str::from_utf8(head).ok()?.lines();
+    let mut words = lines.next()?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     if !version.starts_with("HTTP/1.") || words.next().is_some() {
         return None;
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let query = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
-    Some(Request { method, path, query })
+    let fields = lines.filter_map(|line| line.split_once(':'));
+    let lengths: Vec<&str> = fields
+        .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map(|(_, value)| value.trim())
+        .collect();
+    let length = match lengths[..] {
+        [] => 0,
+        [length] => length.parse().ok().filter(|length| *length <= Supervisor::OUTSIDE_BYTES)?,
+        _ => return None,
+    };
+    Some((Request { method, path, query, body: &[] }, length))
 }
 
 fn response(status: u16, kind: &str, body: &str) -> Vec<u8> {
@@ -307,15 +367,35 @@ fn response(status: u16, kind: &str, body: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn whole(bytes: &[u8]) -> Request<'_> {
+        match parse(bytes) {
+            Received::Whole(request) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn requests_are_parsed_and_nonsense_is_not() {
-        let request = parse(b"POST /scale?min=1&max=4 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let request = whole(b"POST /scale?min=1&max=4 HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!((request.method, request.path), ("POST", "/scale"));
         assert_eq!((request.value("max"), request.value("follow")), (Some("4"), None));
-        let request = parse(b"GET /events?follow HTTP/1.0\r\n\r\n").unwrap();
+        let request = whole(b"GET /events?follow HTTP/1.0\r\n\r\n");
         assert_eq!(request.value("follow"), Some(""));
-        for bad in [&b""[..], b"GET /", b"GET / FTP/1.0\r\n\r\n", b"\xff\xff", b"GET / HTTP/1.1 x\r\n\r\n"] {
-            assert_eq!(parse(bad), None);
+        let request = whole(b"POST /send HTTP/1.1\r\nContent-length: 2\r\n\r\n{}more");
+        assert_eq!(request.body, b"{}");
+        for partly in [&b""[..], b"GET /", b"POST /send HTTP/1.1\r\nContent-Length: 3\r\n\r\n{}"] {
+            assert_eq!(parse(partly), Received::Partly);
+        }
+        for bad in [
+            &b"GET / FTP/1.0\r\n\r\n"[..],
+            b"\xff\xff\r\n\r\n",
+            b"GET / HTTP/1.1 x\r\n\r\n",
+            b"POST /send HTTP/1.1\r\nContent-Length: 99999\r\n\r\n",
+            b"POST /send HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"POST /send HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n12",
+            &[b'x'; HEAD_BYTES],
+        ] {
+            assert_eq!(parse(bad), Received::Nonsense);
         }
     }
 

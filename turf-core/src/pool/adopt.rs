@@ -18,7 +18,7 @@ use super::place::{Place, Record, WorkerRecord};
 use super::policy::Phase;
 use super::sockets::{self, Listening};
 use super::supervisor::{Parts, Source, Supervisor};
-use super::worker::{Leaving, NewWorker, Worker};
+use super::worker::{Identity, Leaving, Worker};
 use crate::container::{self, Force};
 use crate::error::{Error, Operation, Result};
 use crate::root::StateRoot;
@@ -113,7 +113,7 @@ impl Supervisor {
         self.poller.add(&init, EpollFlags::EPOLLIN, Source::Init(record.number))?;
         self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(record.number))?;
         let gauges_path = self.place.gauges(&record.id);
-        let mut worker = Worker::new(NewWorker {
+        let mut worker = Worker::new(Identity {
             number: record.number,
             slot: record.slot,
             generation: record.generation,
@@ -161,7 +161,7 @@ fn find(place: &Place, record: &WorkerRecord) -> Result<Option<Found>> {
     }
     let peer = i32::try_from(reading.word(word::PEER)).unwrap_or(-1);
     let channel = pidfd_getfd(worker.as_fd(), peer)
-        .and_then(Channel::of)
+        .map(Channel::of)
         .operation(|| format!("take the channel of worker {}", record.id))?;
     let phase = match reading.word(word::PHASE) {
         2 => Phase::Serving,

@@ -5,12 +5,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys::socket;
 
-/// Longest packet of a worker.
-const PACKET_BYTES: usize = 64;
+/// Longest packet of either side: a message with its names, a little more than
+/// [`INLINE_BYTES`](super::message::INLINE_BYTES).
+pub const PACKET_BYTES: usize = 24 * 1024;
 
 /// The tags.
 pub mod tag {
@@ -30,6 +31,10 @@ pub mod tag {
     pub const POKE: u8 = b'P';
     /// Give connections back.
     pub const SHED: u8 = b'S';
+    /// Which worker this is: the first packet of all.
+    pub const IDENTITY: u8 = b'I';
+    /// A message, in either direction.
+    pub const MESSAGE: u8 = b'm';
     /// The worker serves.
     pub const READY: u8 = b'r';
     /// A request came after a quiet time.
@@ -55,6 +60,13 @@ pub enum Said {
     GivenBack(OwnedFd),
     /// It drains by itself.
     Drains,
+    /// A message, as `super::message` reads it.
+    Message {
+        /// The packet behind its tag.
+        packet: Vec<u8>,
+        /// Its body, if that is long.
+        file: Option<OwnedFd>,
+    },
     /// Something that this version does not know.
     Unknown,
 }
@@ -69,20 +81,26 @@ impl Channel {
     /// Makes a channel: this end, and the worker's.
     pub fn pair() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = socket::seqpacket_pair()?;
-        Ok((Channel::of(ours)?, theirs))
+        Ok((Channel::of(ours), theirs))
     }
 
     /// The channel of a descriptor that was found again.
-    pub fn of(socket: OwnedFd) -> io::Result<Channel> {
-        let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
-        fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Channel { socket })
+    pub fn of(socket: OwnedFd) -> Channel {
+        Channel { socket }
     }
 
     /// Sends without waiting; `WouldBlock` when the worker does not read.
     pub fn send(&self, packet: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-        socket::send_packet(self.socket.as_fd(), packet, &fds)
+        socket::send_packet_now(self.socket.as_fd(), packet, &fds)
+    }
+
+    /// Whether there is room for a message: at most a quarter of the socket's buffer is in use (`unix_writable` in the
+    /// kernel). The rest is left to what the worker must be told.
+    pub fn has_room_for_messages(&self) -> bool {
+        let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+        matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1))
+            && polled[0].revents().is_some_and(|found| found.contains(PollFlags::POLLOUT))
     }
 
     /// Sends a tag and a number.
@@ -91,20 +109,23 @@ impl Channel {
         self.send(&[tag, a, b, c, d], fd)
     }
 
-    /// The next message, if there is one.
-    pub fn receive(&self) -> io::Result<Option<Said>> {
-        let mut buffer = [0; PACKET_BYTES];
-        let mut packet = match socket::recv_packet(self.socket.as_fd(), &mut buffer) {
+    /// The next packet, if there is one. `buffer` is of [`PACKET_BYTES`].
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Said>> {
+        let mut packet = match socket::recv_packet_now(self.socket.as_fd(), buffer) {
             Ok(packet) => packet,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
+        if packet.truncated || packet.fds_truncated || packet.fds.len() > 1 {
+            return Ok(Some(Said::Unknown));
+        }
         Ok(match (&buffer[..packet.len], packet.fds.pop()) {
             ([], None) => None,
             ([tag::READY], None) => Some(Said::Ready),
             ([tag::ACTIVE | tag::FULL | tag::VACANT], None) => Some(Said::Active),
             ([tag::GIVEN_BACK], Some(connection)) => Some(Said::GivenBack(connection)),
             ([tag::DRAINS], None) => Some(Said::Drains),
+            ([tag::MESSAGE, rest @ ..], file) => Some(Said::Message { packet: rest.to_vec(), file }),
             _ => Some(Said::Unknown),
         })
     }
@@ -113,5 +134,43 @@ impl Channel {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_leave_room_for_commands_and_nothing_waits() {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let mut buffer = vec![0; PACKET_BYTES];
+        // As a copy of the same socket in a worker could: the flags are everybody's.
+        let copy = channel.as_fd().try_clone_to_owned().unwrap();
+        nix::fcntl::fcntl(&copy, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+        assert!(channel.receive(&mut buffer).unwrap().is_none());
+        let mut sent = 0;
+        while channel.has_room_for_messages() {
+            channel.send(&[tag::MESSAGE; 16 * 1024], None).unwrap();
+            sent += 1;
+            assert!(sent < 1000, "room without end");
+        }
+        for _ in 0..16 {
+            channel.send(&[tag::POKE], None).unwrap();
+        }
+        while channel.send(&[tag::POKE; PACKET_BYTES], None).is_ok() {}
+        drop(theirs);
+    }
+
+    #[test]
+    fn a_packet_that_is_too_long_is_unknown_and_the_next_one_is_read() {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let mut buffer = vec![0; PACKET_BYTES];
+        socket::send_packet(theirs.as_fd(), &[tag::READY; PACKET_BYTES + 1], &[]).unwrap();
+        socket::send_packet(theirs.as_fd(), &[tag::READY], &[theirs.as_fd(), theirs.as_fd()]).unwrap();
+        socket::send_packet(theirs.as_fd(), &[tag::READY], &[]).unwrap();
+        assert!(matches!(channel.receive(&mut buffer).unwrap(), Some(Said::Unknown)));
+        assert!(matches!(channel.receive(&mut buffer).unwrap(), Some(Said::Unknown)));
+        assert!(matches!(channel.receive(&mut buffer).unwrap(), Some(Said::Ready)));
     }
 }

@@ -26,7 +26,12 @@ pub struct Answer {
 
 /// Asks for one thing: `GET /status`.
 pub fn ask(root: &StateRoot, name: &PoolName, request: &str) -> Result<Answer> {
-    let mut answer = send(root, name, request, Some(ANSWER))?;
+    ask_with(root, name, request, "")
+}
+
+/// As [`ask`], with a body: `POST /send`.
+pub fn ask_with(root: &StateRoot, name: &PoolName, request: &str, body: &str) -> Result<Answer> {
+    let mut answer = send(root, name, request, body, Some(ANSWER))?;
     let status = read_head(&mut answer, name)?;
     let mut body = String::new();
     answer
@@ -43,7 +48,7 @@ pub fn follow(
     request: &str,
     mut each: impl FnMut(&str) -> Result<()>,
 ) -> Result<()> {
-    let mut answer = send(root, name, request, None)?;
+    let mut answer = send(root, name, request, "", None)?;
     read_head(&mut answer, name)?;
     for line in answer.lines() {
         each(&line.operation(|| format!("read the events of pool {name}"))?)?;
@@ -55,6 +60,7 @@ fn send(
     root: &StateRoot,
     name: &PoolName,
     request: &str,
+    body: &str,
     timeout: Option<Duration>,
 ) -> Result<BufReader<UnixStream>> {
     let path = place::control(root, name);
@@ -69,7 +75,8 @@ fn send(
         _ => Error::io(format!("connect to {}", path.display()), error),
     })?;
     stream.set_read_timeout(timeout).operation(|| "set a timeout")?;
-    let text = format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let length = body.len();
+    let text = format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(text.as_bytes()).operation(|| format!("ask pool {name}"))?;
     Ok(BufReader::new(stream))
 }

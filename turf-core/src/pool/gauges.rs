@@ -49,6 +49,8 @@ pub mod word {
     pub const CHANNEL: usize = 10;
     /// The worker's descriptor of the supervisor's end.
     pub const PEER: usize = 11;
+    /// Messages that the worker has not sent yet.
+    pub const MESSAGES_WAITING: usize = 12;
     /// The worker's pid in its own namespace.
     pub const PID: usize = 14;
     /// How many listeners follow.

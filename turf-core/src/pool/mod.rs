@@ -21,6 +21,8 @@ pub mod config;
 mod connections;
 mod events;
 pub mod gauges;
+pub mod message;
+mod messages;
 pub mod place;
 pub mod policy;
 mod sockets;

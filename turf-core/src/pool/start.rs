@@ -9,11 +9,12 @@ use serde_json::json;
 use super::channel::{Channel, tag};
 use super::config::Dispatch;
 use super::gauges::{Gauges, word};
+use super::messages::Lost;
 use super::place::{Record, WorkerRecord};
 use super::policy::Phase;
 use super::source;
 use super::supervisor::{DEGRADED_AFTER, Ending, Reload, Source, Supervisor, TERM_GRACE, duplicate};
-use super::worker::{Ended, Leaving, NewWorker, Worker, reason};
+use super::worker::{Ended, Identity, Leaving, Worker, reason};
 use crate::container::process::ProcessId;
 use crate::container::state::State;
 use crate::container::{self, CgroupOptions, CreateOptions, Force, Supervised};
@@ -28,6 +29,9 @@ use crate::sys::pidfd::pidfd_send_signal;
 /// How long a pool that drains goes on taking what comes to its sockets: a client that has connected has sent its
 /// request by then, and a worker has read it.
 const EMPTYING: Duration = Duration::from_millis(50);
+
+/// Messages that a worker may not have sent yet when it ends: its own limit. The number comes from its page.
+const MESSAGES_OF_A_WORKER: u64 = 1024;
 
 /// A sandbox that waits for a worker.
 #[derive(Debug)]
@@ -145,6 +149,8 @@ impl Supervisor {
         let gauges_path = self.place.gauges(&id);
         let gauges = Gauges::create(&gauges_path).operation(|| format!("make {}", gauges_path.display()))?;
         let (channel, theirs) = Channel::pair().operation(|| "make a channel for a worker")?;
+        let identity = [&[tag::IDENTITY], id.as_str().as_bytes()].concat();
+        channel.send(&identity, None).operation(|| "write to a worker's channel")?;
         let peer = duplicate(&channel, "a worker's channel")?;
         let slot = self.free_slot();
         let initial: Vec<u32> = match self.config.dispatch {
@@ -162,7 +168,7 @@ impl Supervisor {
         container::start_supervised(&self.root, &id, &listeners, Some(supervised))?;
         self.poller.add(&created.pidfd, EpollFlags::EPOLLIN, Source::Init(number))?;
         self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(number))?;
-        Ok(Worker::new(NewWorker {
+        Ok(Worker::new(Identity {
             number,
             slot,
             generation,
@@ -312,6 +318,9 @@ impl Supervisor {
         let last = worker.gauges.read().ok();
         let last_words = last.as_ref().map(super::gauges::Reading::last_words).unwrap_or_default();
         let number_of = |index| last.as_ref().map_or(0, |last| last.word(index));
+        let unheard =
+            worker.outbox.len() as u64 + number_of(word::MESSAGES_WAITING).min(MESSAGES_OF_A_WORKER);
+        self.messages.lost(Lost::Gone, unheard);
         let kills = State::load(&self.root.container(&worker.id))
             .and_then(|state| state.cgroup.oom_kills())
             .unwrap_or(0);
@@ -361,8 +370,9 @@ impl Supervisor {
     /// Connections that a worker gave back before it ended.
     fn take_last_messages(&mut self, number: u64) {
         while let Some(worker) = self.workers.get(&number) {
-            match worker.channel.receive() {
+            match worker.channel.receive(&mut self.packet) {
                 Ok(Some(super::channel::Said::GivenBack(connection))) => self.place_connection(connection),
+                Ok(Some(super::channel::Said::Message { packet, file })) => self.relay(number, &packet, file),
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return,
             }

@@ -45,6 +45,7 @@ impl Supervisor {
             "exited": self.totals.exited,
             "failed": self.totals.failed,
             "refused": self.totals.refused,
+            "messages": self.messages.to_json(),
             "failures_in_a_row": self.failures.in_a_row,
             "reload": reload,
             "workers": workers,
@@ -85,7 +86,7 @@ impl Supervisor {
         let sum = |index| self.workers.values().map(|worker| worker.gauge(index)).sum::<u64>();
         let waiting = self.sockets.iter().map(super::sockets::Listening::waiting).sum::<u32>()
             + self.connections.waiting();
-        let plain: [(&str, &str, &str, u64); 9] = [
+        let plain: [(&str, &str, &str, u64); 12] = [
             ("turf_pool_requests_total", "counter", "Requests dispatched.", self.requests()),
             (
                 "turf_pool_request_failures_total",
@@ -109,11 +110,35 @@ impl Supervisor {
             ),
             ("turf_pool_worker_starts_total", "counter", "Workers started.", self.totals.started),
             ("turf_pool_worker_failures_total", "counter", "Workers that ended unasked.", self.totals.failed),
+            ("turf_pool_messages_total", "counter", "Messages taken.", self.messages.taken),
+            (
+                "turf_pool_message_deliveries_total",
+                "counter",
+                "Messages given to workers.",
+                self.messages.delivered,
+            ),
+            (
+                "turf_pool_message_throttles_total",
+                "counter",
+                "Senders made to wait.",
+                self.messages.throttled,
+            ),
             ("turf_pool_degraded", "gauge", "1 after a row of failures.", u64::from(self.is_degraded)),
         ];
         for (name, kind, help, value) in plain {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        }
+        let _ = writeln!(
+            text,
+            "# HELP turf_pool_messages_lost_total Messages that did not reach a worker.\n# TYPE turf_pool_messages_lost_total counter"
+        );
+        for (why, count) in [
+            ("full", self.messages.lost_full),
+            ("gone", self.messages.lost_gone),
+            ("invalid", self.messages.lost_invalid),
+        ] {
+            let _ = writeln!(text, "turf_pool_messages_lost_total{{why=\"{why}\"}} {count}");
         }
         let _ = writeln!(text, "# HELP turf_pool_workers Workers by phase.\n# TYPE turf_pool_workers gauge");
         for (phase, name) in
@@ -148,6 +173,7 @@ fn worker_status(worker: &mut Worker, now: Instant) -> Value {
         "interrupted": worker.gauge(word::INTERRUPTED),
         "idle_ms": worker.idle_ms(now, monotonic_ms()),
         "cpu_permille": worker.cpu_permille(),
+        "messages_waiting": worker.outbox.len(),
         "age_ms": now.saturating_duration_since(worker.started).as_millis() as u64,
         "private_kb": memory.private_kb,
         "shared_kb": memory.shared_kb,

@@ -23,11 +23,12 @@ use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
 use super::admin::Admin;
-use super::channel::Said;
+use super::channel::{PACKET_BYTES, Said};
 use super::config::PoolConfig;
 use super::connections::Connections;
 use super::events::Events;
 use super::gauges::word;
+use super::messages::{MESSAGES_PER_TURN, MessageTotals};
 use super::place::Place;
 use super::policy::{self, Phase, View};
 use super::sockets::Listening;
@@ -205,6 +206,7 @@ pub struct Supervisor {
     pub(super) workers: BTreeMap<u64, Worker>,
     pub(super) spares: VecDeque<Spare>,
     pub(super) connections: Connections,
+    pub(super) messages: MessageTotals,
     pub(super) admin: Admin,
     pub(super) events: Events,
     pub(super) failures: Failures,
@@ -221,6 +223,8 @@ pub struct Supervisor {
     pub(super) is_degraded: bool,
     pub(super) since: Instant,
     signals: SignalFd,
+    /// Where packets are received.
+    pub(super) packet: Vec<u8>,
     /// When it looks next; never, if nothing is to be expected.
     look_at: Option<Instant>,
     /// Since when nothing has changed; none while quiet.
@@ -267,6 +271,8 @@ impl Supervisor {
             workers: BTreeMap::new(),
             spares: VecDeque::new(),
             connections: Connections::default(),
+            messages: MessageTotals::default(),
+            packet: vec![0; PACKET_BYTES],
             admin: parts.admin,
             events: parts.events,
             failures: Failures::default(),
@@ -338,6 +344,8 @@ impl Supervisor {
         self.workers
             .values()
             .filter_map(|worker| self.deadline_of(worker))
+            .chain(self.workers.values().filter_map(|worker| worker.silenced_until))
+            .chain(self.messages.next_report())
             .chain(self.connections.next_deadline())
             .chain(self.admin.next_deadline())
             .chain(self.look_at)
@@ -346,6 +354,8 @@ impl Supervisor {
 
     fn expire(&mut self, now: Instant) {
         self.enforce_deadlines(now);
+        self.end_silences(now);
+        self.report_losses(now);
         self.connections.expire(now);
         self.admin.expire(now);
     }
@@ -366,7 +376,7 @@ impl Supervisor {
             Source::AdminClient(number) => self.serve_admin(number, flags),
             Source::Listener(number) => self.on_listener(number),
             Source::Init(number) => self.on_exit(number),
-            Source::Channel(number) => self.on_channel(number),
+            Source::Channel(number) => self.on_channel(number, flags),
             Source::Parked(number) => self.on_parked(number, flags),
             Source::Lingering(number) => self.connections.linger_on(number),
         }
@@ -400,10 +410,16 @@ impl Supervisor {
         self.look_at = Some(self.look_at.map_or(now, |at| at.min(now)));
     }
 
-    fn on_channel(&mut self, number: u64) {
-        loop {
-            let Some(worker) = self.workers.get(&number) else { return };
-            match worker.channel.receive() {
+    fn on_channel(&mut self, number: u64, flags: EpollFlags) {
+        if flags.contains(EpollFlags::EPOLLOUT) {
+            self.empty_outbox(number);
+        }
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(worker) = self.workers.get(&number).filter(|worker| worker.silenced_until.is_none())
+            else {
+                return;
+            };
+            match worker.channel.receive(&mut self.packet) {
                 Ok(Some(Said::Ready)) => self.on_ready(number),
                 Ok(Some(Said::Active)) => self.wake(),
                 Ok(Some(Said::GivenBack(connection))) => {
@@ -420,6 +436,7 @@ impl Supervisor {
                     self.begin_leaving(number, cause);
                     self.wake();
                 }
+                Ok(Some(Said::Message { packet, file })) => self.relay(number, &packet, file),
                 Ok(Some(Said::Unknown)) => {}
                 Ok(None) | Err(_) => return,
             }
@@ -583,6 +600,12 @@ impl Supervisor {
 
     pub(super) fn event(&mut self, event: &'static str, worker: Option<&str>, details: serde_json::Value) {
         let line = self.events.add(event, worker, details).line();
+        self.admin.follow(&self.poller, &line);
+    }
+
+    /// A message of a worker for whoever follows the events.
+    pub(super) fn message_event(&mut self, worker: &str, data: serde_json::Value) {
+        let line = self.events.add_message(worker, data).line();
         self.admin.follow(&self.poller, &line);
     }
 

@@ -1,6 +1,7 @@
 //! One worker of a pool: its container, its channel, its gauges, and what was last seen of it.
 
 use std::io::Read;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::channel::Channel;
 use super::gauges::{Gauges, Reading, word};
+use super::messages::{Budget, Outbox};
 use super::policy::{Phase, WorkerView};
 use crate::error::Result;
 use crate::root::ContainerId;
@@ -38,9 +40,9 @@ pub enum Leaving {
     Killed,
 }
 
-/// One worker.
+/// What belongs to a worker from its start on.
 #[derive(Debug)]
-pub struct Worker {
+pub struct Identity {
     /// Its number in the pool, never used again.
     pub number: u64,
     /// Its place, used again after it has gone.
@@ -61,6 +63,14 @@ pub struct Worker {
     pub gauges: Gauges,
     /// The gauges' file.
     pub gauges_path: PathBuf,
+    /// Listeners it was told to accept on, by number.
+    pub listeners: Vec<u32>,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    identity: Identity,
     /// What it does.
     pub phase: Phase,
     /// When it was forked.
@@ -77,27 +87,28 @@ pub struct Worker {
     cpu: CpuShare,
     /// The worker's own pid on the host.
     worker_pid: Option<i32>,
-    /// Listeners it was told to accept on, by number.
-    pub listeners: Vec<u32>,
     /// Connections passed to it and not seen in its gauges yet.
     pub passed: u32,
+    /// Messages that it has not read.
+    pub outbox: Outbox,
+    /// What its messages may cost.
+    pub budget: Budget,
+    /// It has sent too much and is not read until then.
+    pub silenced_until: Option<Instant>,
 }
 
-/// What belongs to a worker from its start on.
-#[derive(Debug)]
-#[allow(missing_docs, reason = "as in Worker")]
-pub struct NewWorker {
-    pub number: u64,
-    pub slot: u32,
-    pub generation: u32,
-    pub id: ContainerId,
-    pub init_pid: i32,
-    pub init: OwnedFd,
-    pub is_child: bool,
-    pub channel: Channel,
-    pub gauges: Gauges,
-    pub gauges_path: PathBuf,
-    pub listeners: Vec<u32>,
+impl Deref for Worker {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl DerefMut for Worker {
+    fn deref_mut(&mut self) -> &mut Identity {
+        &mut self.identity
+    }
 }
 
 #[derive(Debug, Default)]
@@ -108,28 +119,22 @@ struct CpuShare {
 
 impl Worker {
     /// A worker that has just been forked.
-    pub fn new(new: NewWorker) -> Worker {
+    pub fn new(identity: Identity) -> Worker {
+        let now = Instant::now();
         Worker {
-            number: new.number,
-            slot: new.slot,
-            generation: new.generation,
-            id: new.id,
-            init_pid: new.init_pid,
-            init: new.init,
-            is_child: new.is_child,
-            channel: new.channel,
-            gauges: new.gauges,
-            gauges_path: new.gauges_path,
+            identity,
             phase: Phase::Starting,
-            started: Instant::now(),
+            started: now,
             ready: None,
             leaving: None,
             cause: None,
             seen: None,
             cpu: CpuShare::default(),
             worker_pid: None,
-            listeners: new.listeners,
             passed: 0,
+            outbox: Outbox::default(),
+            budget: Budget::new(now),
+            silenced_until: None,
         }
     }
 

@@ -166,6 +166,20 @@ pub fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
 
 /// sendmsg(2): one packet with descriptors; never raises `SIGPIPE`.
 pub fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, bytes, fds, 0)
+}
+
+/// As [`send_packet`], without waiting whatever the socket's own flags say: whoever has a copy of it can change them.
+pub fn send_packet_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, bytes, fds, libc::MSG_DONTWAIT)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: libc::c_int,
+) -> io::Result<()> {
     if fds.len() > MAX_PACKET_FDS {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -194,20 +208,30 @@ pub fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
         }
     }
     // SAFETY: `message` points to `data`, `bytes` and `control`, which outlive the call.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL | flags) };
     // A packet goes whole or not at all.
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// recvmsg(2): one packet with its descriptors. Length 0 and no descriptors is the end of the connection.
 pub fn recv_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> {
+    recv_with(socket, buffer, 0)
+}
+
+/// As [`recv_packet`], without waiting whatever the socket's own flags say: whoever has a copy of it can change them.
+pub fn recv_packet_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> {
+    recv_with(socket, buffer, libc::MSG_DONTWAIT)
+}
+
+fn recv_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Packet> {
     let mut control = ControlBuffer::new();
     let mut data = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut message = empty_message(&mut data);
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = mem::size_of_val(&control.0);
     // SAFETY: `message` points to `data`, `buffer` and `control`, which outlive the call and are writable.
-    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let received =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC | flags) };
     if received < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,0 +1,133 @@
+//! Aworker.pool: messages between the workers of a pool, and between a worker and its supervisor. Ours, of no
+//! standard; what is sent is cloned as for MessagePort, what goes to the supervisor is JSON. BroadcastChannels
+//! (22_messaging.js) reach the other workers through here. `src/worker/messages.rs` carries the bytes.
+
+const { JSONParse, JSONStringify, ObjectDefineProperty, TypeError } = primordials;
+const { converters, requiredArguments, isObject, isArrayBuffer, defineInterface, kConstruct } = internals.webidl;
+const { EventTarget, dispatchTrusted, defineEventHandler } = internals.events;
+const { createMessageEvent } = internals.errorEvents;
+const { DOMException, QuotaExceededError, queueTask } = internals;
+const { dataCloneError, serialize, serializeWithTransfer, deserialize, transferOf } = internals.cloning;
+const { isUint8Array } = internals.body;
+
+// Kinds of messages: the numbers of the packets.
+const BROADCAST = 1;
+const WORKER = 2;
+const SUPERVISOR = 3;
+
+// Forms of a body: V8's bytes; V8's bytes of a record with more than bytes; a value that no other process can have.
+const PLAIN = 0;
+const WRAPPED = 1;
+const UNREADABLE = 2;
+
+const NO_BYTES = new primordials.Uint8Array(0);
+
+/** The form and the bytes of a record of 21_structured_clone.js. */
+function encode(record) {
+  // Memory is not shared with another process: the receiver hears `messageerror`, as the standard has it.
+  if (record.carried.length > 0) return { form: UNREADABLE, body: NO_BYTES };
+  if (record.hosts.length === 0 && record.buffers.length === 0) return { form: PLAIN, body: record.bytes };
+  return { form: WRAPPED, body: serialize([record.bytes, record.hosts, record.buffers]).bytes };
+}
+
+function recordOf(bytes, hosts, buffers) {
+  return { bytes, carried: [], hosts, buffers, sent: [] };
+}
+
+/** The value of a body, which anybody may have written: throws for what is none. */
+function decode(form, body) {
+  if (form === PLAIN) return deserialize(recordOf(body, [], [])).value;
+  if (form !== WRAPPED) throw dataCloneError('The value cannot leave its process');
+  const wrapped = deserialize(recordOf(body, [], [])).value;
+  if (!primordials.ArrayIsArray(wrapped)) throw dataCloneError('The message is malformed');
+  const { 0: bytes, 1: hosts, 2: buffers } = wrapped;
+  const areLists = primordials.ArrayIsArray(hosts) && primordials.ArrayIsArray(buffers);
+  if (!isUint8Array(bytes) || !areLists) throw dataCloneError('The message is malformed');
+  for (let i = 0; i < buffers.length; i++) if (!isArrayBuffer(buffers[i])) throw dataCloneError('The message is malformed');
+  return deserialize(recordOf(bytes, hosts, buffers)).value;
+}
+
+/** Sends, or throws what the script is to know. */
+function send(prefix, kind, to, name, { form, body }) {
+  switch (ops.pool_send(kind, form, to, name, body)) {
+    case 0:
+      return;
+    case 1:
+      throw new QuotaExceededError(`${prefix}: too many messages wait to be sent`);
+    case 2:
+      throw dataCloneError(`${prefix}: the message is too long`);
+    default:
+      throw new DOMException(`${prefix}: this worker is in no pool`, 'InvalidStateError');
+  }
+}
+
+class Pool extends EventTarget {
+  #brand;
+
+  constructor(token = undefined) {
+    if (token !== kConstruct) throw new TypeError("Failed to construct 'Pool': Illegal constructor");
+    super();
+  }
+
+  get id() {
+    this.#brand;
+    return ops.pool_id() ?? null;
+  }
+
+  postMessage(message, options = undefined) {
+    this.#brand;
+    const prefix = "Failed to execute 'postMessage' on 'Aworker.pool'";
+    requiredArguments(arguments.length, 1, prefix);
+    const transfer = transferOf(options, prefix);
+    const to = isObject(options) ? options.to : undefined;
+    if (to === undefined || to === null) {
+      const body = JSONStringify(message);
+      if (body === undefined) throw dataCloneError(`${prefix}: the message has no form in JSON`);
+      if (transfer.length > 0) throw dataCloneError(`${prefix}: nothing can be transferred to the supervisor`);
+      send(prefix, SUPERVISOR, '', '', { form: PLAIN, body });
+      return;
+    }
+    const id = converters.DOMString(to, prefix, "'to'");
+    for (let i = 0; i < transfer.length; i++) {
+      if (!isArrayBuffer(transfer[i])) throw dataCloneError(`${prefix}: only an ArrayBuffer can be transferred to another worker`);
+    }
+    send(prefix, WORKER, id, '', encode(serializeWithTransfer(message, transfer)));
+  }
+}
+
+ObjectDefineProperty(Pool, 'length', { __proto__: null, value: 0 });
+defineInterface(Pool);
+defineEventHandler(Pool.prototype, 'message');
+defineEventHandler(Pool.prototype, 'messageerror');
+
+const pool = new Pool(kConstruct);
+ObjectDefineProperty(globalThis.Aworker, 'pool', {
+  __proto__: null, value: pool, writable: false, enumerable: true, configurable: true,
+});
+
+/** A message of another worker, or of the supervisor: `source` is the worker's id or null. */
+function deliver({ form, source, body }) {
+  let data;
+  try {
+    data = source === null ? JSONParse(body) : decode(form, body);
+  } catch {
+    dispatchTrusted(pool, createMessageEvent('messageerror', null, '', undefined, source));
+    return;
+  }
+  dispatchTrusted(pool, createMessageEvent('message', data, '', undefined, source));
+}
+
+/** (kind, form, source, name, body): a message has come. */
+internals.callbacks.poolMessage = (kind, form, source, name, body) => {
+  if (kind === BROADCAST) internals.messaging.broadcast(name, undefined, { form, source, body });
+  else queueTask(deliver, { form, source: kind === WORKER ? source : null, body });
+};
+
+internals.messaging.link({
+  /** (record, name): hands a message of a BroadcastChannel to the other workers, if there are any. */
+  send: (record, name, prefix) => {
+    if (ops.pool_id() !== undefined) send(prefix, BROADCAST, '', name, encode(record));
+  },
+  /** ({ form, body }) -> the value of a message that has come. */
+  read: ({ form, body }) => decode(form, body),
+});
