@@ -177,7 +177,7 @@ impl Case {
 
     fn stop_seeds(&mut self) -> Result<()> {
         for seed in self.seeds() {
-            if self.runtime.root().join("seeds").join(&seed).join("state.json").exists() {
+            if self.runtime.root().join("seeds").join(&seed).join("current/state.json").exists() {
                 self.runtime.ok(&["seed", "stop", &seed])?;
             }
         }

@@ -11,6 +11,7 @@
 use std::io::{self, Read};
 use std::str::FromStr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
@@ -26,6 +27,9 @@ const FILE_BYTES: u64 = 64 * 1024;
 
 /// The points of this process, read once.
 static ARMED: OnceLock<Vec<(Point, Action)>> = OnceLock::new();
+
+/// Whether this process has stopped itself.
+static STOPPED: AtomicBool = AtomicBool::new(false);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
@@ -161,6 +165,8 @@ pub(crate) fn at(point: Point) -> Result<()> {
         let what = || format!("come to {}", point.as_str());
         match action {
             Action::Kill => raise(Signal::SIGKILL).operation(what)?,
+            // Once: a step that is tried again goes on.
+            Action::Stop if STOPPED.swap(true, Ordering::Relaxed) => {}
             Action::Stop => raise(Signal::SIGSTOP).operation(what)?,
             Action::Fail(number) => return Err(Error::io(what(), Errno::from_raw(*number))),
         }

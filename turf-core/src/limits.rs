@@ -68,6 +68,12 @@ pub const SEED_LOCK: Duration = Duration::from_secs(90);
 /// How long `turf seed list` waits for one seed, which may be busy forking.
 pub const SEED_STAT: Duration = Duration::from_secs(5);
 
+/// How long a seed may be stopped (SIGSTOP, a debugger) while a start waits for it, before it is killed: twice this at most.
+pub const SEED_STOPPED: Duration = Duration::from_millis(1000);
+
+/// How many seeds a start asks, one after the other, when each ends before there is a worker.
+pub const SEED_FORK_ATTEMPTS: usize = 4;
+
 /// How long a seed that was told to stop, or killed, may take to be gone.
 pub const SEED_STOP: Duration = Duration::from_secs(5);
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/containers/<id>/{lock, state.json, ...}
-//! <root>/seeds/<name>/{lock, state.json, control.sock, log}
+//! <root>/seeds/<name>/{lock, recipe.json, log, current, g<N>/...}: `crate::seed::directory`
 //! ```
 //!
 //! Every directory is 0700. A container exists if and only if its state.json exists: a directory

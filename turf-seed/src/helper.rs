@@ -118,6 +118,11 @@ fn relay(worker: i32, gate: OwnedFd) -> ! {
 fn refusal(error: &ForkError) -> Refusal {
     let (step, operation) = match error.step {
         Step::CountThreads => ("count threads", "check that the seed has one thread".to_owned()),
+        Step::CloneHelper if error.source.raw_os_error() == Some(Errno::EAGAIN as i32) => (
+            "clone helper",
+            "make the helper of the fork (the seed needs room for 3 processes in its own control group)"
+                .to_owned(),
+        ),
         Step::CloneHelper => ("clone helper", "make the helper of the fork".to_owned()),
         Step::EnterNamespaces => ("enter namespaces", ENTER.to_owned()),
         Step::EnterCgroup(index) => ("enter cgroup", format!("enter the container's cgroup (file {index})")),

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use aworker_rt::Runtime;
-use turf_core::seed::registry::{READY, SeedDir, SeedSource, SeedState};
+use turf_core::seed::registry::{READY, Registry, SeedDir, SeedSource, SeedState};
 use turf_core::sys::identity::ProcessLayout;
 use turf_core::sys::process::exit_now;
-use turf_seed::options::{Options, Place};
+use turf_seed::options::{Options, Place, Task};
 use turf_seed::server::{Outcome, Server};
 use turf_seed::worker::{Beginning, Prepared};
 use turf_seed::{daemon, warmup, worker};
@@ -23,7 +23,31 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (mut server, runtime, prepared) = match start(&options) {
+    match options.task {
+        Task::Seed => be_seed(&options),
+        Task::Replace => replace(&options),
+    }
+}
+
+/// Puts a fresh seed in the place of one that is due. The one who called goes on at once.
+fn replace(options: &Options) -> ExitCode {
+    let replaced = (|| {
+        daemon::close_inherited()?;
+        daemon::detach()?;
+        daemon::forget_caller()?;
+        Ok::<_, anyhow::Error>(Registry::at(&options.directory).replace_if_due(&options.name.parse()?)?)
+    })();
+    match replaced {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("turf-seed: replace seed {}: {error:#}", options.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn be_seed(options: &Options) -> ExitCode {
+    let (mut server, runtime, prepared) = match start(options) {
         Ok(started) => started,
         Err(error) => {
             say(&format!("{error:#}"));
@@ -66,10 +90,11 @@ fn start(options: &Options) -> Result<(Server, Runtime, Prepared)> {
     }
     let directory = SeedDir::at(&options.directory);
     let alive = directory.claim()?;
-    directory.write_state(&SeedState { pid: std::process::id() as i32, source: options.source.clone() })?;
+    directory
+        .write_state(&SeedState { pid: std::process::id() as i32, source: options.recipe.source.clone() })?;
     let runtime = warmup::warm_runtime(options)?;
     let server = Server::start(options, &directory, alive)?;
-    let beginning = match options.source {
+    let beginning = match options.recipe.source {
         SeedSource::BuiltIns => Beginning::OwnScript,
         SeedSource::Script(_) | SeedSource::Snapshot(_) => Beginning::Deserialize,
     };

@@ -17,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use turf_core::seed::protocol::{
     self, ForkRequest, MAX_PACKET, ProtocolError, ReceivedFds, Refusal, Reply, Request, SeedStat, Timeline,
 };
-use turf_core::seed::registry::{Alive, SeedDir};
+use turf_core::seed::registry::{Alive, Recipe, SeedDir};
 use turf_core::sys::fork::Fork;
 use turf_core::sys::socket;
 
@@ -29,6 +29,8 @@ use crate::options::Options;
 const BACKLOG: i32 = 1024;
 /// How long a connected client may take to send its request, which a local one does at once.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a seed that is due waits before it asks another client to replace it: the first one may have been killed.
+const TELL_DUE_AGAIN: Duration = Duration::from_secs(5);
 /// Refusals that are written to the log; more are counted only, so that a log does not grow without bound.
 const MAX_LOGGED_REFUSALS: u64 = 10_000;
 
@@ -59,10 +61,13 @@ pub struct Server {
     signals: SignalFd,
     forkable: Forkable,
     name: String,
-    script: Option<String>,
+    recipe: Recipe,
     since: Instant,
     forks: u64,
     refusals: u64,
+    /// When a client was last told that this seed is to be replaced.
+    told_due: Option<Instant>,
+    state: State,
     /// Held for as long as the seed lives.
     _alive: Alive,
 }
@@ -80,10 +85,12 @@ impl Server {
             signals,
             forkable,
             name: options.name.clone(),
-            script: options.source.file().map(|path| path.display().to_string()),
+            recipe: options.recipe.clone(),
             since: Instant::now(),
             forks: 0,
             refusals: 0,
+            told_due: None,
+            state: State::Serving,
             _alive: alive,
         })
     }
@@ -91,8 +98,9 @@ impl Server {
     /// Serves until told to stop; returns a second time in each process that it forks.
     pub fn serve(&mut self) -> Result<Outcome> {
         loop {
-            if self.wait_for_client()? == Event::Terminated {
-                return Ok(Outcome::Stopped);
+            match self.wait_for_client()? {
+                Event::Terminated | Event::Nobody => return Ok(Outcome::Stopped),
+                Event::Client => {}
             }
             let connection = match socket::accept(self.listener.as_fd()) {
                 Ok(connection) => connection,
@@ -104,7 +112,7 @@ impl Server {
             };
             match self.converse(&connection) {
                 Next::Listen => {}
-                Next::Stop => return Ok(Outcome::Stopped),
+                Next::Stop => self.state = State::Ending,
                 Next::Become(worker) => return Ok(Outcome::Forked(worker)),
             }
         }
@@ -116,7 +124,13 @@ impl Server {
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut polled, PollTimeout::NONE) {
+            // Who has connected before the end is served: a seed that is replaced loses no start.
+            let patience = match self.state {
+                State::Serving => PollTimeout::NONE,
+                State::Ending => PollTimeout::ZERO,
+            };
+            match poll(&mut polled, patience) {
+                Ok(0) => return Ok(Event::Nobody),
                 Err(Errno::EINTR) => continue,
                 result => result.context("wait for a client")?,
             };
@@ -133,7 +147,7 @@ impl Server {
             Ok((Request::Stop, _)) => (Ok(Reply::Stopping), Next::Stop),
             Ok((Request::Fork(request), fds)) => match self.fork(connection, request, fds) {
                 Ok(Forked::Worker(worker)) => return Next::Become(worker),
-                Ok(Forked::Seed { pid }) => (Ok(Reply::Forked { pid }), Next::Listen),
+                Ok(Forked::Seed { pid }) => (Ok(Reply::Forked { pid, due: self.tell_due() }), Next::Listen),
                 Err(refusal) => (Err(refusal), Next::Listen),
             },
             Err(refusal) => (Err(refusal), Next::Listen),
@@ -218,12 +232,34 @@ impl Server {
         Ok(SeedStat {
             pid: std::process::id() as i32,
             name: self.name.clone(),
-            script: self.script.clone(),
-            age_ms: self.since.elapsed().as_millis() as u64,
+            script: self.recipe.source.file().map(|path| path.display().to_string()),
+            age_ms: self.age_ms(),
+            max_age_ms: self.recipe.max_age_ms,
             forks: self.forks,
+            max_forks: self.recipe.max_forks,
+            due: self.is_due(),
             refusals: self.refusals,
             rss_bytes: resident * page as u64,
         })
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.since.elapsed().as_millis() as u64
+    }
+
+    fn is_due(&self) -> bool {
+        let reached = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
+        reached(self.recipe.max_forks, self.forks) || reached(self.recipe.max_age_ms, self.age_ms())
+    }
+
+    /// Whether this client is told that the seed is due: not all of a burst need to begin a replacement.
+    fn tell_due(&mut self) -> bool {
+        let is_told = self.told_due.is_some_and(|told| told.elapsed() < TELL_DUE_AGAIN);
+        if is_told || self.state == State::Ending || !self.is_due() {
+            return false;
+        }
+        self.told_due = Some(Instant::now());
+        true
     }
 
     fn log_refusal(&mut self, refusal: &Refusal) {
@@ -236,10 +272,17 @@ impl Server {
     }
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Serving,
+    /// Told to stop, and still serving those who had connected.
+    Ending,
+}
+
 enum Event {
     Client,
     Terminated,
+    Nobody,
 }
 
 enum Next {

@@ -10,14 +10,14 @@ use crate::options::Options;
 /// is not needed.
 pub fn warm_runtime(options: &Options) -> Result<Runtime> {
     initialize(&V8Flags::default());
-    let mut runtime = match &options.source {
+    let mut runtime = match &options.recipe.source {
         SeedSource::BuiltIns | SeedSource::Script(_) => Runtime::new(),
         SeedSource::Snapshot(path) => Snapshot::read(path)
             .and_then(Runtime::restored)
             .with_context(|| format!("snapshot {}", path.display()))?,
     };
     runtime.warm_up().context("warm up")?;
-    if let SeedSource::Script(path) = &options.source {
+    if let SeedSource::Script(path) = &options.recipe.source {
         let script = Script::read(path)?;
         runtime.load(&script).with_context(|| format!("run {}", path.display()))?;
         runtime.fire_serialize().with_context(|| format!("fire serialize in {}", path.display()))?;

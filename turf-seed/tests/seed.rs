@@ -34,6 +34,7 @@ fn main() {
         ("three_hundred_forks_leave_the_seed_as_it_was", many_forks_leave_the_seed_as_it_was),
         ("a_dead_init_is_refused_and_the_seed_lives_on", a_dead_init_is_refused),
         ("packets_that_are_not_understood_are_refused_and_the_seed_lives_on", bad_packets_are_refused),
+        ("thousands_of_garbage_packets_leave_the_seed_as_it_was", garbage_leaves_the_seed_as_it_was),
         ("a_silent_client_does_not_block_the_others_for_long", a_silent_client_does_not_block),
         ("a_client_that_is_gone_gets_no_worker", a_client_that_is_gone_gets_no_worker),
         ("a_relay_tells_init_how_the_worker_ended", a_relay_tells_init_how_the_worker_ended),
@@ -176,8 +177,8 @@ fn bad_packets_are_refused() {
     let null = std::fs::File::open("/dev/null").unwrap();
     let cases: [(&[u8], usize, &str); 5] = [
         (b"GET / HTTP/1.1", 0, "not a packet of the seed protocol"),
-        (&newer, 0, "the peer speaks version 9 of the seed protocol, this program version 2"),
-        (&stat[..stat.len() - 1], 0, "the packet's body is not a message of version 2"),
+        (&newer, 0, "the peer speaks version 9 of the seed protocol, this program version 3"),
+        (&stat[..stat.len() - 1], 0, "the packet's body is not a message of version 3"),
         (&[0; MAX_PACKET + 1], 0, "the packet is longer than 65536 bytes"),
         (&stat, 3, "the packet names 0 descriptors and carries 3"),
     ];
@@ -192,6 +193,40 @@ fn bad_packets_are_refused() {
         assert_eq!(refusal.text, expected);
     }
     assert_eq!(world.seeds.stat().refusals, cases.len() as u64);
+}
+
+fn garbage_leaves_the_seed_as_it_was() {
+    let world = World::new();
+    let before = world.seeds.stat();
+    let fds = || std::fs::read_dir(format!("/proc/{}/fd", before.pid)).unwrap().count();
+    let fds_before = fds();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let mut state = 1_u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize
+    };
+    let good = protocol::encode(&Request::Stat).unwrap();
+    for round in 0..3000 {
+        let connection = socket::seqpacket().unwrap();
+        socket::connect_long(connection.as_fd(), &world.seeds.control()).unwrap();
+        let mut packet = good[..random() % good.len()].to_vec();
+        packet.extend((0..random() % 300).map(|_| random() as u8));
+        // Surplus descriptors, up to the most that the kernel passes on.
+        let count = if round % 4 == 0 { random() % 254 } else { 0 };
+        // A client that goes without an answer is no end of the seed either.
+        let _ = socket::send_packet(connection.as_fd(), &packet, &vec![null.as_fd(); count]);
+    }
+    let after = world.seeds.stat();
+    assert_eq!((after.pid, after.forks), (before.pid, before.forks));
+    assert!(after.refusals >= 2900, "{} packets were refused", after.refusals);
+    assert!(fds() <= fds_before + 1, "{} descriptors, then {}", fds_before, fds());
+    assert!(
+        after.rss_bytes < before.rss_bytes + (1 << 20),
+        "{} bytes, then {}",
+        before.rss_bytes,
+        after.rss_bytes
+    );
 }
 
 fn a_silent_client_does_not_block() {

@@ -33,7 +33,7 @@ const MOMENTS: u64 = 24;
 
 /// The pid that a seed wrote about itself.
 pub fn seed_pid(case: &Case, name: &str) -> Result<i32> {
-    let path = case.runtime.root().join("seeds").join(name).join("state.json");
+    let path = case.runtime.root().join("seeds").join(name).join("current/state.json");
     let state: Value = serde_json::from_slice(&fs::read(&path).context("read the seed's state")?)?;
     Ok(i32::try_from(state["pid"].as_i64().context("the seed's state has no pid")?)?)
 }

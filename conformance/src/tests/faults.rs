@@ -111,7 +111,7 @@ impl Case {
     }
 
     /// Begins a call and waits until it has stopped itself at a point.
-    fn stopped_at(&mut self, point: &str, arguments: &[&str]) -> Result<Running> {
+    pub fn stopped_at(&mut self, point: &str, arguments: &[&str]) -> Result<Running> {
         self.arm(point, "stop")?;
         let running = self.runtime.spawn(arguments, None)?;
         let status = waitpid(Pid::from_raw(running.pid()), Some(WaitPidFlag::WUNTRACED))?;
@@ -322,7 +322,7 @@ fn a_delete_that_is_killed_or_fails_anywhere_can_be_repeated(case: &mut Case) ->
 }
 
 /// Lets a stopped call go on.
-fn resume(running: &Running) -> Result<()> {
+pub fn resume(running: &Running) -> Result<()> {
     kill(Pid::from_raw(running.pid()), Signal::SIGCONT).context("let the call go on")
 }
 

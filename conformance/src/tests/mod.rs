@@ -16,6 +16,7 @@ mod mounts;
 mod pool;
 mod pool_messages;
 mod process;
+mod replace;
 mod resources;
 mod rootless;
 mod schema;
@@ -58,6 +59,7 @@ pub fn all() -> Vec<Test> {
         faults::TESTS,
         rootless::TESTS,
         seed::TESTS,
+        replace::TESTS,
         pool::TESTS,
         pool_messages::TESTS,
     ]

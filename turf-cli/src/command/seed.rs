@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use turf_core::pool::config::Milliseconds;
+
 use super::Format;
 
 /// `turf seed`.
@@ -11,6 +13,8 @@ use super::Format;
 pub enum Seed {
     /// Start a seed and wait until it can be forked.
     Start(SeedStart),
+    /// Put a fresh seed in the place of one, without losing a start; its workers live on.
+    Replace(SeedReplace),
     /// List seeds.
     List(SeedList),
     /// Stop a seed; its workers live on.
@@ -29,6 +33,19 @@ pub struct SeedStart {
     /// Start from a snapshot that `aworker snapshot build` made; workers start at `deserialize`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "bundle"])]
     pub snapshot: Option<PathBuf>,
+    /// Replace the seed by a fresh one after it has forked this many workers.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_forks: Option<u64>,
+    /// Replace the seed by a fresh one at the first start after this time (`90s`, `10m`, `24h`).
+    #[arg(long, value_name = "TIME")]
+    pub max_age: Option<Milliseconds>,
+    /// The seed.
+    pub name: String,
+}
+
+/// `turf seed replace`.
+#[derive(Debug, Args)]
+pub struct SeedReplace {
     /// The seed.
     pub name: String,
 }

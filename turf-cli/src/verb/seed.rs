@@ -1,11 +1,11 @@
-//! `turf seed start|list|stop`.
+//! `turf seed start|replace|list|stop`.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use turf_core::root::StateRoot;
-use turf_core::seed::registry::{Registry, SeedEntry, SeedSource};
+use turf_core::seed::registry::{Recipe, Registry, SeedEntry, SeedSource};
 
 use crate::command::{Format, Seed, SeedList, SeedStart};
 
@@ -14,6 +14,7 @@ pub fn run(root: &StateRoot, command: Seed) -> Result<()> {
     let registry = Registry::new(root);
     match command {
         Seed::Start(start) => self::start(&registry, &start),
+        Seed::Replace(replace) => Ok(registry.replace(&replace.name.parse()?).map(drop)?),
         Seed::List(list) => self::list(&registry, &list),
         Seed::Stop(stop) => Ok(registry.stop(&stop.name.parse()?)?),
     }
@@ -29,7 +30,8 @@ fn start(registry: &Registry, start: &SeedStart) -> Result<()> {
         (None, Some(bundle), _) => SeedSource::Script(turf_core::seed::bundle::script(bundle)?),
         (None, None, Some(snapshot)) => SeedSource::Snapshot(absolute("--snapshot", snapshot)?),
     };
-    registry.start(&start.name.parse()?, &source)?;
+    let recipe = Recipe { source, max_forks: start.max_forks, max_age_ms: start.max_age.map(|time| time.0) };
+    registry.start(&start.name.parse()?, &recipe)?;
     Ok(())
 }
 
@@ -61,7 +63,9 @@ fn describe(seed: &SeedEntry) -> serde_json::Value {
             value["status"] = json!("ready");
             value["forks"] = json!(stat.forks);
             value["refusals"] = json!(stat.refusals);
+            value["maxForks"] = json!(stat.max_forks);
             value["ageMs"] = json!(stat.age_ms);
+            value["maxAgeMs"] = json!(stat.max_age_ms);
             value["rssBytes"] = json!(stat.rss_bytes);
         }
         Err(error) => {

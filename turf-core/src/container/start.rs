@@ -22,7 +22,7 @@ use crate::sandbox::{hooks, seccomp_agent};
 use crate::seed::client::{Fork, receive_report, report_channel};
 use crate::seed::plan::{WorkerLimits, WorkerPlan};
 use crate::seed::protocol::{ForkFds, Namespaces, Reaper, Report, SupervisionFds, Timeline};
-use crate::seed::registry::Registry;
+use crate::seed::registry::{ForkError, Registry, SeedName};
 use crate::sys::pidfd::{pidfd_getfd, pidfd_open, pidfd_send_signal};
 
 /// A worker's ties to the supervisor of its pool.
@@ -122,8 +122,35 @@ fn start_worker(
     listeners: &[BorrowedFd<'_>],
 ) -> Result<Timeline> {
     let worker = worker.encode()?;
+    let (registry, name) = (Registry::new(starting.root), seed.parse()?);
+    for _ in 1..limits::SEED_FORK_ATTEMPTS {
+        match try_seed(starting, &registry, &name, &worker, listeners)? {
+            Tried::Running(timeline) => return Ok(timeline),
+            Tried::Lost(_) => {}
+        }
+    }
+    match try_seed(starting, &registry, &name, &worker, listeners)? {
+        Tried::Running(timeline) => Ok(timeline),
+        Tried::Lost(error) => Err(error),
+    }
+}
+
+/// What became of one request to a seed.
+enum Tried {
+    Running(Timeline),
+    /// The seed ended over it, and no worker was born: init waits as before.
+    Lost(Error),
+}
+
+fn try_seed(
+    starting: &Starting<'_>,
+    registry: &Registry,
+    name: &SeedName,
+    worker: &[u8],
+    listeners: &[BorrowedFd<'_>],
+) -> Result<Tried> {
     // The seed first: if there is none, init need not hear of it.
-    let seed = Registry::new(starting.root).connect(&seed.parse()?)?;
+    let seed = registry.connect(name)?;
     fault::at(Point::StartSeedConnected)?;
     let pidfd = starting.init.open()?.ok_or_else(|| stopped(starting.state))?;
     let inherited = inherited_fds(pidfd.as_fd(), starting.state)?;
@@ -132,11 +159,11 @@ fn start_worker(
     gate.prepare_worker()?;
     fault::at(Point::StartPrepared)?;
     let (report, workers_end) = report_channel()?;
-    seed.fork(&Fork {
+    let fork = Fork {
         container: starting.state.id.as_str(),
         namespaces: namespaces(starting.plan)?,
         reaper: if starting.plan.init.has_new_pid_namespace() { Reaper::Init } else { Reaper::Relay },
-        plan: &worker,
+        plan: worker,
         fds: ForkFds {
             init: pidfd.as_fd(),
             cgroups: borrow(&cgroups),
@@ -146,16 +173,24 @@ fn start_worker(
             gate: gate.as_fd(),
             supervision: starting.supervised.map(|supervised| supervised.fds),
         },
-    })?;
+    };
+    let forked = registry.fork(name, seed, &fork);
     // Without this copy of ours a worker that dies without a word is noticed at once.
     drop(workers_end);
-    let followed = follow_worker(starting, report, gate, pidfd.as_fd());
-    followed.map_err(|error| match error {
+    let lost = match forked {
+        Ok(_) => None,
+        Err(ForkError::Before(error)) => return Err(error),
+        // Its last worker, or none: if there is one, it holds the other end of the report.
+        Err(ForkError::Unknown(error)) => Some(error),
+    };
+    match (follow_worker(starting, report, gate, pidfd.as_fd()), lost) {
+        (Ok(timeline), _) => Ok(Tried::Running(timeline)),
+        (Err(Error::Remote { .. }), Some(lost)) => Ok(Tried::Lost(lost)),
         // The worker has ended by itself, and init ends with its status.
-        Error::Remote { .. } => error,
+        (Err(error @ Error::Remote { .. }), None) => Err(error),
         // A start that fails leaves nothing that might still begin to run.
-        error => error.and_clean_up(end(pidfd.as_fd())),
-    })
+        (Err(error), _) => Err(error.and_clean_up(end(pidfd.as_fd()))),
+    }
 }
 
 /// From the fork until the worker runs.

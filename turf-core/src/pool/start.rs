@@ -433,7 +433,7 @@ impl Supervisor {
             )
         })?;
         let name = format!("pool-{}-{generation}", self.place.name());
-        Registry::new(&self.root).start(&name.parse()?, &SeedSource::Script(script))?;
+        Registry::new(&self.root).start(&name.parse()?, &SeedSource::Script(script).into())?;
         Ok(name)
     }
 

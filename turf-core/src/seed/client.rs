@@ -3,19 +3,18 @@
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
-use serde::de::DeserializeOwned;
 
 use super::protocol::{
     self, FdName, ForkFds, ForkRequest, MAX_INLINE_PLAN, MAX_PACKET, MAX_PLAN, Namespaces, PlanBytes,
     ProtocolError, Reaper, Refusal, Reply, Report, Request, SeedStat,
 };
 use crate::limits;
-use crate::sys::{memory, socket};
+use crate::sys::{memory, pidfd, socket};
 
 /// Why a seed could not be asked, or what it answered instead.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +75,15 @@ pub struct Fork<'a> {
     pub fds: ForkFds<'a>,
 }
 
+/// A worker that a seed has forked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forked {
+    /// Its pid in the pid namespace of the sandbox's init.
+    pub pid: i32,
+    /// The seed asks to be replaced.
+    pub due: bool,
+}
+
 /// A connection to a seed, good for one request.
 #[derive(Debug)]
 pub struct SeedClient {
@@ -98,10 +106,11 @@ impl SeedClient {
         Ok(SeedClient { socket, timeout })
     }
 
-    /// Asks for a worker. Answers with its pid in the pid namespace of the sandbox's init.
+    /// Asks for a worker. Nothing is answered if the seed has ended without having read the request: then there is no
+    /// worker. A seed that is found stopped (SIGSTOP, a debugger) for longer than [`limits::SEED_STOPPED`] is killed.
     ///
     /// The worker exists then, but may still fail: wait for its report with [`receive_report`].
-    pub fn fork(self, fork: &Fork<'_>) -> Result<i32, ClientError> {
+    pub fn fork(self, fork: &Fork<'_>) -> Result<Option<Forked>, ClientError> {
         let mut named = fork.fds.named();
         let large = large_plan(fork.plan)?;
         let plan = match &large {
@@ -119,42 +128,121 @@ impl SeedClient {
             plan,
             fds: names,
         };
-        match self.ask(&Request::Fork(request), &fds)? {
-            Reply::Forked { pid } => Ok(pid),
-            Reply::Refused(_) | Reply::Stat(_) | Reply::Stopping => Err(ClientError::Unexpected),
+        match self.ask(&Request::Fork(request), &fds, WhenStopped::Kill)? {
+            None => Ok(None),
+            Some(Reply::Forked { pid, due }) => Ok(Some(Forked { pid, due })),
+            Some(Reply::Refused(_) | Reply::Stat(_) | Reply::Stopping) => Err(ClientError::Unexpected),
         }
     }
 
     /// Asks how the seed is.
     pub fn stat(self) -> Result<SeedStat, ClientError> {
-        match self.ask(&Request::Stat, &[])? {
-            Reply::Stat(stat) => Ok(stat),
-            Reply::Refused(_) | Reply::Forked { .. } | Reply::Stopping => Err(ClientError::Unexpected),
+        match self.ask(&Request::Stat, &[], WhenStopped::Wait)? {
+            Some(Reply::Stat(stat)) => Ok(stat),
+            Some(Reply::Refused(_) | Reply::Forked { .. } | Reply::Stopping) => Err(ClientError::Unexpected),
+            None => Err(ClientError::Closed { who: SEED }),
         }
     }
 
-    /// Asks the seed to exit; it stops listening before it answers.
+    /// Asks the seed to exit, when it has answered everybody who has connected so far.
     pub fn stop(self) -> Result<(), ClientError> {
-        match self.ask(&Request::Stop, &[])? {
-            Reply::Stopping => Ok(()),
-            Reply::Refused(_) | Reply::Forked { .. } | Reply::Stat(_) => Err(ClientError::Unexpected),
+        match self.ask(&Request::Stop, &[], WhenStopped::Wait)? {
+            Some(Reply::Stopping) => Ok(()),
+            Some(Reply::Refused(_) | Reply::Forked { .. } | Reply::Stat(_)) => Err(ClientError::Unexpected),
+            None => Err(ClientError::Closed { who: SEED }),
         }
     }
 
-    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ClientError> {
+    /// The answer; nothing if the request was not read.
+    fn ask(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        when_stopped: WhenStopped,
+    ) -> Result<Option<Reply>, ClientError> {
         let packet = protocol::encode(request)?;
-        let sent = socket::send_packet(self.socket.as_fd(), &packet, fds);
-        // A seed that refuses a peer answers and hangs up: its answer is worth more than the broken pipe.
-        if let Err(source) = sent
-            && source.kind() != io::ErrorKind::BrokenPipe
-        {
-            return Err(ClientError::Io { operation: "send the request to the seed", source });
+        let was_sent = match socket::send_packet(self.socket.as_fd(), &packet, fds) {
+            Ok(()) => true,
+            // A seed that refuses a peer answers and hangs up: its answer is worth more than the broken pipe.
+            Err(error) if has_gone(&error) => false,
+            Err(source) => return Err(ClientError::Io { operation: "send the request to the seed", source }),
+        };
+        self.wait_for_answer(when_stopped)?;
+        let buffer = &mut vec![0; MAX_PACKET];
+        let packet = match socket::recv_packet(self.socket.as_fd(), buffer) {
+            // The kernel tells so where something was left unread; an answer may have come before.
+            Err(error) if has_gone(&error) => match socket::recv_packet(self.socket.as_fd(), buffer) {
+                Ok(packet) if packet.len > 0 => packet,
+                Ok(_) | Err(_) => return Ok(None),
+            },
+            Err(source) => return Err(ClientError::Io { operation: "receive an answer", source }),
+            Ok(packet) if packet.len == 0 && !was_sent => return Ok(None),
+            Ok(packet) if packet.len == 0 => return Err(ClientError::Closed { who: SEED }),
+            Ok(packet) => packet,
+        };
+        if packet.truncated {
+            return Err(ProtocolError::TooLong.into());
         }
-        match receive(self.socket.as_fd(), "the seed", self.timeout)? {
+        match protocol::decode(&buffer[..packet.len])? {
             Reply::Refused(refusal) => Err(ClientError::Refused(refusal)),
-            reply @ (Reply::Forked { .. } | Reply::Stat(_) | Reply::Stopping) => Ok(reply),
+            reply @ (Reply::Forked { .. } | Reply::Stat(_) | Reply::Stopping) => Ok(Some(reply)),
         }
     }
+
+    fn wait_for_answer(&self, when_stopped: WhenStopped) -> Result<(), ClientError> {
+        let failed = |source| ClientError::Io { operation: "wait for an answer", source };
+        let deadline = Instant::now() + self.timeout;
+        let mut was_stopped = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ClientError::Timeout { who: SEED, seconds: self.timeout.as_secs() });
+            }
+            let slice = PollTimeout::try_from(left.min(limits::SEED_STOPPED)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], slice) {
+                Ok(0) => {}
+                Err(Errno::EINTR) => continue,
+                result => return result.map(drop).map_err(|errno| failed(errno.into())),
+            }
+            if when_stopped == WhenStopped::Kill {
+                was_stopped = self.seed_is_stopped(was_stopped).map_err(failed)?;
+            }
+        }
+    }
+
+    /// Whether the seed is stopped; one that was stopped before is killed.
+    fn seed_is_stopped(&self, was_stopped: bool) -> io::Result<bool> {
+        let peer = socket::peer_credentials(self.socket.as_fd())?;
+        let Ok(process) = pidfd::pidfd_open(peer.pid) else { return Ok(false) };
+        // The connection is open, so the seed lives: the number is its own.
+        let is_open =
+            poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0);
+        let is_stopped = is_open && is_stopped(peer.pid);
+        if is_stopped && was_stopped {
+            pidfd::pidfd_send_signal(process.as_fd(), libc::SIGKILL)?;
+        }
+        Ok(is_stopped)
+    }
+}
+
+/// The peer of a request, in messages.
+const SEED: &str = "the seed";
+
+/// What is done about a seed that is stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhenStopped {
+    Wait,
+    Kill,
+}
+
+fn has_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// Whether a process is stopped by a signal or a tracer (proc_pid_stat(5)).
+fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
 }
 
 /// The two ends of a report: the one to wait on and the one to give to the worker.
@@ -216,26 +304,6 @@ pub fn send_report(end: BorrowedFd<'_>, report: &Report) -> Result<(), ClientErr
 pub fn wait_for_agent(end: BorrowedFd<'_>, notifications: i32) -> io::Result<()> {
     let packet = protocol::encode(&Report::Notifications(notifications)).map_err(io::Error::other)?;
     crate::sandbox::seccomp_agent::hand_over(end, &packet)
-}
-
-fn receive<M: DeserializeOwned>(
-    socket: BorrowedFd<'_>,
-    who: &'static str,
-    timeout: Duration,
-) -> Result<M, ClientError> {
-    let mut buffer = vec![0; MAX_PACKET];
-    let packet = socket::recv_packet(socket, &mut buffer).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => ClientError::Timeout { who, seconds: timeout.as_secs() },
-        io::ErrorKind::ConnectionReset => ClientError::Closed { who },
-        _ => ClientError::Io { operation: "receive an answer", source },
-    })?;
-    if packet.truncated {
-        return Err(ProtocolError::TooLong.into());
-    }
-    if packet.len == 0 {
-        return Err(ClientError::Closed { who });
-    }
-    Ok(protocol::decode(&buffer[..packet.len])?)
 }
 
 fn large_plan(plan: &[u8]) -> Result<Option<OwnedFd>, ClientError> {

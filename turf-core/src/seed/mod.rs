@@ -1,11 +1,15 @@
 //! Seeds from the outside: how to start one, find it and ask it for a worker.
 //!
-//! A seed is a warm V8 process (the `turf-seed` program) that listens on a socket in its directory
-//! `<root>/seeds/<name>/`. This module holds what both sides share ([`protocol`]), the asking side ([`client`])
-//! and the directory ([`registry`]); [`bundle`] finds the script of a worker bundle. It never hears of V8.
+//! A seed is a warm V8 process (the `turf-seed` program) that listens on a socket in its [`directory`] below
+//! `<root>/seeds/<name>/`. This module holds what both sides share ([`protocol`], [`plan`]), the asking side ([`client`]),
+//! and the [`registry`], which starts, replaces and stops seeds; [`bundle`] finds the script of a worker bundle. It
+//! never hears of V8.
 
 pub mod bundle;
 pub mod client;
+pub mod directory;
+pub mod name;
 pub mod plan;
 pub mod protocol;
 pub mod registry;
+mod spawn;

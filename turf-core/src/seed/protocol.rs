@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::describe;
 
 /// Version of the messages. A seed outlives an upgrade of the programs around it, so both sides check.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// First bytes of every packet.
 const MAGIC: [u8; 4] = *b"turf";
@@ -56,7 +56,7 @@ pub enum Request {
     Fork(ForkRequest),
     /// Say how the seed is.
     Stat,
-    /// Answer, then exit.
+    /// Answer, then answer everybody who has connected so far, and exit.
     Stop,
 }
 
@@ -67,6 +67,8 @@ pub enum Reply {
     Forked {
         /// The worker's pid in the pid namespace of the sandbox's init.
         pid: i32,
+        /// The seed has reached its limit of forks or its age, and asks whoever can to replace it.
+        due: bool,
     },
     /// Nothing was forked.
     Refused(Refusal),
@@ -228,8 +230,14 @@ pub struct SeedStat {
     pub script: Option<String>,
     /// Milliseconds since it became ready.
     pub age_ms: u64,
+    /// The age at which it is to be replaced.
+    pub max_age_ms: Option<u64>,
     /// Workers forked.
     pub forks: u64,
+    /// The number of workers after which it is to be replaced.
+    pub max_forks: Option<u64>,
+    /// Whether it is to be replaced.
+    pub due: bool,
     /// Requests refused.
     pub refusals: u64,
     /// Resident memory in bytes.

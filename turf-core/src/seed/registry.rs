@@ -1,131 +1,31 @@
-//! The directory of seeds: start one, find one by name, list them, stop one.
+//! The seeds of a state directory: start one, find one by name, have it fork, replace it, list them, stop one.
 //!
 //! ```text
-//! <root>/seeds/<name>/lock          held by whoever starts or stops the seed
-//! <root>/seeds/<name>/alive         locked by the seed as long as it lives: the kernel lets go of it
-//! <root>/seeds/<name>/state.json    pid and source, written by the seed
-//! <root>/seeds/<name>/control.sock  where it listens
-//! <root>/seeds/<name>/log           its standard error
+//!   start -----> g1 warms up --ready--> name -> g1
+//!                                        | a fork, after --max-forks or --max-age: "due"
+//!   replace ---> g2 warms up --ready--> name -> g2, g1 answers what has reached it, and ends
+//!   a seed that was killed: the next one who asks for it starts another from recipe.json
 //! ```
 //!
-//! A seed that was killed leaves its files behind; `alive` is not locked then, and the next start replaces it. The
-//! directory itself stays, so that two commands that lock it always lock the same file.
+//! The files are those of [`super::directory`]. Nobody watches over seeds: whoever needs one finds out.
 
-use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use serde::{Deserialize, Serialize};
-
-use super::client::{ClientError, SeedClient};
+use super::client::{ClientError, Fork, SeedClient};
+use super::directory::NameDir;
+pub use super::directory::{Alive, Recipe, SeedDir, SeedSource, SeedState};
+pub use super::name::{DEFAULT_SEED, SeedName};
 use super::protocol::SeedStat;
+pub use super::spawn::READY;
+use super::spawn::{Spawner, not_running};
 use crate::error::{Error, Operation, Result};
 use crate::limits;
-use crate::root::{StateRoot, create_private_dir_all};
-use crate::sandbox::launch::read_only_program;
+use crate::root::StateRoot;
 use crate::sys::pidfd;
-
-/// The name of the seed that starts on first use.
-pub const DEFAULT_SEED: &str = "default";
-/// The file name of the seed's program.
-pub const PROGRAM: &str = "turf-seed";
-/// What a seed writes to its standard output when it listens; anything else is the reason why it does not.
-pub const READY: &str = "ready";
-
-/// Where the program is looked for after the directory of the running program.
-const PROGRAM_DIRECTORIES: [&str; 2] = ["/usr/libexec/turf", "/usr/local/libexec/turf"];
-/// Longest message of a seed that does not start, in bytes.
-const MAX_START_MESSAGE: u64 = 64 * 1024;
-
-/// The name of a seed: 1 to 64 letters, digits, `_`, `-`, `.`, the first a letter or digit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SeedName(String);
-
-impl SeedName {
-    /// The seed that starts on first use.
-    pub fn default_seed() -> SeedName {
-        SeedName(DEFAULT_SEED.to_owned())
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for SeedName {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<SeedName> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        if first && text.len() <= limits::SEED_NAME_BYTES && text.bytes().all(allowed) {
-            return Ok(SeedName(text.to_owned()));
-        }
-        let rule = "must be 1 to 64 letters, digits, '_', '-' or '.', and start with a letter or digit";
-        Err(Error::invalid(format!("seed name {text:?}"), rule))
-    }
-}
-
-impl TryFrom<String> for SeedName {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<SeedName> {
-        text.parse()
-    }
-}
-
-impl From<SeedName> for String {
-    fn from(name: SeedName) -> String {
-        name.0
-    }
-}
-
-impl fmt::Display for SeedName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-/// What a seed has loaded when it is ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SeedSource {
-    /// The built-ins only: each worker loads its own script.
-    BuiltIns,
-    /// A user's script, run up to its `serialize` event: each worker starts at `deserialize`.
-    Script(PathBuf),
-    /// A snapshot, made behind a program's `serialize` event: each worker starts at `deserialize`.
-    Snapshot(PathBuf),
-}
-
-impl SeedSource {
-    /// The file of user code, if there is one.
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            SeedSource::BuiltIns => None,
-            SeedSource::Script(path) | SeedSource::Snapshot(path) => Some(path),
-        }
-    }
-}
-
-/// What a seed writes about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedState {
-    /// Process id in the pid namespace of the registry's user.
-    pub pid: i32,
-    /// What it has loaded.
-    pub source: SeedSource,
-}
 
 /// One entry of [`Registry::list`].
 #[derive(Debug)]
@@ -138,137 +38,108 @@ pub struct SeedEntry {
     pub stat: std::result::Result<SeedStat, ClientError>,
 }
 
-/// The files of one seed.
-#[derive(Clone, Debug)]
-pub struct SeedDir(PathBuf);
-
-impl SeedDir {
-    /// The directory at `path`.
-    pub fn at(path: &Path) -> SeedDir {
-        SeedDir(path.to_owned())
-    }
-
-    /// Where the seed listens.
-    pub fn control(&self) -> PathBuf {
-        self.0.join("control.sock")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.0.join("log")
-    }
-
-    fn state_file(&self) -> PathBuf {
-        self.0.join("state.json")
-    }
-
-    /// Locks `alive` for the calling seed, or says that another one has it.
-    pub fn claim(&self) -> Result<Alive> {
-        match try_lock(&self.0.join("alive"))? {
-            Some(lock) => Ok(Alive { lock }),
-            None => Err(Error::invalid(self.0.display().to_string(), "belongs to another living seed")),
-        }
-    }
-
-    fn is_alive(&self) -> Result<bool> {
-        Ok(try_lock(&self.0.join("alive"))?.is_none())
-    }
-
-    /// Writes state.json, whole or not at all.
-    pub fn write_state(&self, state: &SeedState) -> Result<()> {
-        let path = self.state_file();
-        let text = serde_json::to_vec(state).map_err(io::Error::from);
-        let text = text.operation(|| format!("encode {}", path.display()))?;
-        let temporary = self.0.join("state.json.new");
-        fs::write(&temporary, text).operation(|| format!("write {}", temporary.display()))?;
-        fs::rename(&temporary, &path).operation(|| format!("rename {}", temporary.display()))
-    }
-
-    /// Reads state.json; nothing if there is none.
-    fn read_state(&self) -> Result<Option<SeedState>> {
-        let path = self.state_file();
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.operation(|| format!("read {}", path.display()))?,
-        };
-        match serde_json::from_slice(&text) {
-            Ok(state) => Ok(Some(state)),
-            Err(error) => Err(Error::invalid(path.display().to_string(), error.to_string())),
-        }
-    }
-
-    /// Removes what a seed leaves behind, except the directory, its locks and the log. Only for the seed itself at its
-    /// end, and for who knows that it is gone.
-    pub fn clear(&self) -> Result<()> {
-        for path in [self.control(), self.state_file()] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed.operation(|| format!("remove {}", path.display()))?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The lock that says that a seed lives; the kernel releases it when the process ends.
-#[derive(Debug)]
-pub struct Alive {
-    lock: File,
-}
-
-impl Alive {
-    /// The locked file's descriptor.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
-    }
-}
-
 /// All seeds of one state directory.
 #[derive(Clone, Debug)]
 pub struct Registry {
     seeds: PathBuf,
-    program: Option<PathBuf>,
+    spawner: Spawner,
 }
 
 impl Registry {
     /// The seeds of this state directory.
     pub fn new(root: &StateRoot) -> Registry {
-        Registry { seeds: root.seeds(), program: None }
+        Registry::at(&root.seeds())
+    }
+
+    /// The seeds in this directory.
+    pub fn at(seeds: &Path) -> Registry {
+        Registry { seeds: seeds.to_owned(), spawner: Spawner::default() }
     }
 
     /// Starts seeds with this program instead of the installed one.
     pub fn with_program(self, program: &Path) -> Registry {
-        Registry { program: Some(program.to_owned()), ..self }
+        Registry { spawner: Spawner { program: Some(program.to_owned()) }, ..self }
     }
 
-    /// Connects to a seed. The default seed is started if it does not run; another is not.
+    /// Connects to a seed. The default seed is started if it does not run, and any seed that was started and was not
+    /// stopped.
     pub fn connect(&self, name: &SeedName) -> Result<SeedClient> {
         let directory = self.directory(name);
-        let error = match SeedClient::connect(&directory.control()) {
+        let error = match SeedClient::connect(&directory.current().control()) {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
-        if name.as_str() != DEFAULT_SEED {
+        if self.recipe(name)?.is_none() {
             return Err(Error::invalid(
                 format!("seed {name}"),
                 format!("is not running ({error}); start it with `turf seed start {name}`"),
             ));
         }
         let _lock = self.lock(name)?;
-        // Another command may have started it while this one waited for the lock.
-        if let Running::Yes(client) = self.look(name)? {
+        // Another command may have started it, or stopped it, while this one waited for the lock.
+        if let Some(client) = self.look(name)? {
             return Ok(client);
         }
-        self.spawn(name, &SeedSource::BuiltIns)?;
-        Ok(SeedClient::connect(&directory.control())?)
+        let recipe = self.recipe(name)?.ok_or_else(|| not_running(name))?;
+        self.begin_generation(name, &recipe)?;
+        Ok(SeedClient::connect(&directory.current().control())?)
+    }
+
+    /// Has the seed of that name fork a worker; `client` is a connection to it. A seed that ends before it has read the
+    /// request is replaced, and so is one that is stopped. Begins the replacement of a seed that says that it is due.
+    pub fn fork(
+        &self,
+        name: &SeedName,
+        mut client: SeedClient,
+        fork: &Fork<'_>,
+    ) -> std::result::Result<i32, ForkError> {
+        for _ in 0..limits::SEED_FORK_ATTEMPTS {
+            let forked = client.fork(fork)?;
+            match forked {
+                None => client = self.connect(name).map_err(ForkError::Before)?,
+                Some(forked) => {
+                    if forked.due {
+                        // The worker is there; whoever starts the next one finds out again.
+                        let _ = self.spawner.spawn_replacer(name, &self.directory(name), &self.seeds);
+                    }
+                    return Ok(forked.pid);
+                }
+            }
+        }
+        Err(ForkError::Before(Error::invalid(format!("seed {name}"), "ends again and again")))
     }
 
     /// Starts a seed and waits until it listens. An error if one of that name runs.
-    pub fn start(&self, name: &SeedName, source: &SeedSource) -> Result<SeedState> {
+    pub fn start(&self, name: &SeedName, recipe: &Recipe) -> Result<SeedState> {
         let _lock = self.lock(name)?;
-        if let Running::Yes(_) = self.look(name)? {
+        if self.look(name)?.is_some() {
             return Err(Error::invalid(format!("seed {name}"), "is already running"));
         }
-        self.spawn(name, source)
+        let state = self.begin_generation(name, recipe)?;
+        self.directory(name).write_recipe(recipe)?;
+        Ok(state)
+    }
+
+    /// Puts a fresh seed of the same recipe in the place of the one that has the name. No start is lost: until the
+    /// fresh one listens the old one serves, and if it never does, the old one stays.
+    pub fn replace(&self, name: &SeedName) -> Result<SeedState> {
+        let _lock = self.lock(name)?;
+        let recipe = self.recipe(name)?.ok_or_else(|| not_running(name))?;
+        self.begin_generation(name, &recipe)
+    }
+
+    /// As [`Registry::replace`], unless the seed is not due (any more) or somebody else is about to start, replace or
+    /// stop it.
+    pub fn replace_if_due(&self, name: &SeedName) -> Result<()> {
+        let directory = self.directory(name);
+        let (Some(_lock), Some(recipe)) = (directory.try_lock()?, self.recipe(name)?) else {
+            return Ok(());
+        };
+        let client = SeedClient::connect_within(&directory.current().control(), limits::SEED_STAT);
+        match client.and_then(SeedClient::stat) {
+            Ok(stat) if !stat.due => Ok(()),
+            Ok(_) | Err(_) => self.begin_generation(name, &recipe).map(drop),
+        }
     }
 
     /// All seeds that run, and those that were killed and not yet replaced, sorted by name.
@@ -283,9 +154,9 @@ impl Registry {
             let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<SeedName>().ok()) else {
                 continue;
             };
-            let directory = self.directory(&name);
-            if let Some(state) = directory.read_state()? {
-                let client = SeedClient::connect_within(&directory.control(), limits::SEED_STAT);
+            let current = self.directory(&name).current();
+            if let Some(state) = current.read_state()? {
+                let client = SeedClient::connect_within(&current.control(), limits::SEED_STAT);
                 found.push(SeedEntry { name, state, stat: client.and_then(SeedClient::stat) });
             }
         }
@@ -295,39 +166,35 @@ impl Registry {
 
     /// Stops a seed: asks it, then kills it if it does not go. Its workers live on.
     pub fn stop(&self, name: &SeedName) -> Result<()> {
-        if !self.path(name).exists() {
+        let directory = self.directory(name);
+        if !directory.exists() {
             return Err(not_running(name));
         }
         let _lock = self.lock(name)?;
-        let directory = self.directory(name);
-        let state = directory.read_state()?;
-        if !directory.is_alive()? {
-            directory.clear()?;
-            return if state.is_some() { Ok(()) } else { Err(not_running(name)) };
-        }
-        let asked = SeedClient::connect_within(&directory.control(), limits::SEED_STAT);
-        let asked = asked.and_then(SeedClient::stop);
-        if asked.is_err() || !wait_until(limits::SEED_STOP, || Ok(!directory.is_alive()?))? {
-            self.kill(name, &directory)?;
-        }
-        directory.clear()
+        let had_recipe = directory.recipe()?.is_some();
+        directory.forget_recipe()?;
+        let current = directory.current_generation()?;
+        directory.release()?;
+        self.end_all_but(name, None)?;
+        if had_recipe || current.is_some() { Ok(()) } else { Err(not_running(name)) }
     }
 
-    fn path(&self, name: &SeedName) -> PathBuf {
-        self.seeds.join(name.as_str())
+    fn directory(&self, name: &SeedName) -> NameDir {
+        NameDir::at(&self.seeds.join(name.as_str()))
     }
 
-    fn directory(&self, name: &SeedName) -> SeedDir {
-        SeedDir(self.path(name))
+    /// How the seed is made, if it is to run: the default seed always is.
+    fn recipe(&self, name: &SeedName) -> Result<Option<Recipe>> {
+        let written = self.directory(name).recipe()?;
+        let is_default = name.as_str() == DEFAULT_SEED;
+        Ok(written.or_else(|| is_default.then(|| Recipe::from(SeedSource::BuiltIns))))
     }
 
     fn lock(&self, name: &SeedName) -> Result<File> {
-        let path = self.path(name);
-        create_private_dir_all(&path)?;
-        let file = path.join("lock");
+        let directory = self.directory(name);
         let mut lock = None;
         let locked = wait_until(limits::SEED_LOCK, || {
-            lock = try_lock(&file)?;
+            lock = directory.try_lock()?;
             Ok(lock.is_some())
         })?;
         match lock.filter(|_| locked) {
@@ -336,146 +203,96 @@ impl Registry {
         }
     }
 
-    /// Whether a seed of that name runs; one that lives but does not listen in time is killed. The caller holds the lock.
-    fn look(&self, name: &SeedName) -> Result<Running> {
+    /// A connection to the seed that has the name, if it lives. The caller holds the lock.
+    fn look(&self, name: &SeedName) -> Result<Option<SeedClient>> {
         let directory = self.directory(name);
-        let mut client = None;
-        // A seed whose starter was killed is warming up, and will listen soon.
-        wait_until(limits::SEED_START, || {
-            client = SeedClient::connect(&directory.control()).ok();
-            Ok(client.is_some() || !directory.is_alive()?)
-        })?;
-        if let Some(client) = client {
-            return Ok(Running::Yes(client));
+        let Some(current) = directory.current_generation()? else {
+            return Ok(None);
+        };
+        let client = SeedClient::connect(&current.control()).ok();
+        if client.is_none() {
+            // It had listened before it got the name.
+            self.end(name, &current)?;
         }
-        if directory.is_alive()? {
-            self.kill(name, &directory)?;
-        }
-        directory.clear()?;
-        Ok(Running::No)
+        Ok(client)
     }
 
-    fn kill(&self, name: &SeedName, directory: &SeedDir) -> Result<()> {
-        let Some(state) = directory.read_state()? else {
-            return Err(Error::invalid(format!("seed {name}"), "lives, but has not written its state.json"));
+    /// Starts a seed, gives it the name, and ends all others of the name. The caller holds the lock.
+    fn begin_generation(&self, name: &SeedName, recipe: &Recipe) -> Result<SeedState> {
+        let directory = self.directory(name);
+        // What a killed command has left behind.
+        self.end_all_but(name, directory.current_generation()?.as_ref())?;
+        let generation = directory.make_generation()?;
+        let state = match self.spawner.spawn(name, &directory, &generation, recipe) {
+            Ok(state) => state,
+            Err(error) => return Err(error.and_clean_up(self.end(name, &generation))),
         };
-        match pidfd::pidfd_open(state.pid) {
-            // It went by itself.
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
-            opened => {
-                let process = opened.operation(|| format!("open process {} of seed {name}", state.pid))?;
-                // The number is the seed's only while the seed holds its lock.
-                if directory.is_alive()? {
-                    pidfd::pidfd_send_signal(process.as_fd(), libc::SIGKILL)
-                        .operation(|| format!("kill seed {name}"))?;
-                }
+        directory.switch_to(&generation)?;
+        self.end_all_but(name, Some(&generation))?;
+        Ok(state)
+    }
+
+    fn end_all_but(&self, name: &SeedName, kept: Option<&SeedDir>) -> Result<()> {
+        for generation in self.directory(name).generations()? {
+            if Some(&generation) != kept {
+                self.end(name, &generation)?;
             }
         }
-        match wait_until(limits::SEED_STOP, || Ok(!directory.is_alive()?))? {
-            true => Ok(()),
-            false => Err(timed_out(format!("wait for the end of seed {name}"), limits::SEED_STOP)),
-        }
+        Ok(())
     }
 
-    fn spawn(&self, name: &SeedName, source: &SeedSource) -> Result<SeedState> {
-        let directory = self.directory(name);
-        let program = self.find_program()?;
-        let log = directory.log();
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let log_file = options.open(&log).operation(|| format!("open {}", log.display()))?;
-        // Workers are forks of it: its file shows in their sandboxes as /proc/PID/exe (CVE-2019-5736).
-        let sealed = match read_only_program(&program) {
-            // Who may not mount is not root, and can hardly write the file that root installed.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => None,
-            sealed => Some(sealed.operation(|| format!("mount {} read-only", program.display()))?),
-        };
-        let path = sealed.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
-        let mut command = Command::new(path.as_deref().unwrap_or(&program));
-        command.arg0(&program).arg("--name").arg(name.as_str()).arg("--directory").arg(&directory.0);
-        match source {
-            SeedSource::BuiltIns => {}
-            SeedSource::Script(script) => drop(command.arg("--script").arg(script)),
-            SeedSource::Snapshot(snapshot) => drop(command.arg("--snapshot").arg(snapshot)),
-        }
-        command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
-        let mut child = command.spawn().operation(|| format!("run {}", program.display()))?;
-        let message = read_start_message(child.stdout.take(), name);
-        // The program leaves a daemon behind and returns at once.
-        child.wait().operation(|| format!("wait for {}", program.display()))?;
-        let message = message?;
-        if message.trim_end() != READY {
-            let text = match message.trim_end() {
-                "" => format!("seed {name} died while it started; see {}", log.display()),
-                reason => format!("seed {name} does not start: {reason}"),
-            };
-            return Err(Error::Remote { text });
-        }
-        match directory.read_state()? {
-            Some(state) => Ok(state),
-            None => Err(not_running(name)),
-        }
-    }
-
-    fn find_program(&self) -> Result<PathBuf> {
-        if let Some(program) = &self.program {
-            return Ok(program.clone());
-        }
-        let own = std::env::current_exe().operation(|| "read /proc/self/exe")?;
-        let beside = own.parent().map(|directory| directory.join(PROGRAM));
-        let installed = PROGRAM_DIRECTORIES.iter().map(|directory| Path::new(directory).join(PROGRAM));
-        let places: Vec<PathBuf> = beside.into_iter().chain(installed).collect();
-        match places.iter().find(|place| place.is_file()) {
-            Some(place) => Ok(place.clone()),
-            None => {
-                let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-                Err(Error::invalid(PROGRAM, format!("is not at {}", places.join(", "))))
+    /// Ends a generation: asks it, then kills it. It answers before what has reached it.
+    fn end(&self, name: &SeedName, generation: &SeedDir) -> Result<()> {
+        if generation.is_alive()? {
+            let asked = SeedClient::connect_within(&generation.control(), limits::SEED_STAT);
+            let asked = asked.and_then(SeedClient::stop);
+            if asked.is_err() || !wait_until(limits::SEED_STOP, || Ok(!generation.is_alive()?))? {
+                kill(name, generation)?;
             }
+        }
+        generation.remove()
+    }
+}
+
+/// Why a seed has not forked.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// There is no worker and there will be none.
+    #[error(transparent)]
+    Before(Error),
+    /// Whether there is a worker is not known: ask it.
+    #[error(transparent)]
+    Unknown(Error),
+}
+
+impl From<ClientError> for ForkError {
+    fn from(error: ClientError) -> ForkError {
+        match error {
+            ClientError::Closed { .. } | ClientError::Timeout { .. } => ForkError::Unknown(error.into()),
+            error => ForkError::Before(error.into()),
         }
     }
 }
 
-enum Running {
-    Yes(SeedClient),
-    No,
-}
-
-/// Reads what the seed says when it is ready or has failed, up to the end of a line or of the file.
-fn read_start_message(output: Option<std::process::ChildStdout>, name: &SeedName) -> Result<String> {
-    let Some(output) = output else {
-        return Ok(String::new());
+fn kill(name: &SeedName, generation: &SeedDir) -> Result<()> {
+    let Some(state) = generation.read_state()? else {
+        return Err(Error::invalid(format!("seed {name}"), "lives, but has not written its state.json"));
     };
-    let deadline = Instant::now() + limits::SEED_START;
-    let mut message = Vec::new();
-    let mut output = output.take(MAX_START_MESSAGE);
-    let mut buffer = [0; 1024];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        let mut polled = [PollFd::new(output.get_ref().as_fd(), PollFlags::POLLIN)];
-        match nix::poll::poll(&mut polled, timeout) {
-            Ok(0) => return Err(timed_out(format!("start seed {name}"), limits::SEED_START)),
-            Err(Errno::EINTR) => continue,
-            result => result.operation(|| format!("wait for seed {name}"))?,
-        };
-        let count = output.read(&mut buffer).operation(|| format!("read the answer of seed {name}"))?;
-        message.extend_from_slice(&buffer[..count]);
-        if count == 0 {
-            return Ok(String::from_utf8_lossy(&message).into_owned());
+    match pidfd::pidfd_open(state.pid) {
+        // It went by itself.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        opened => {
+            let process = opened.operation(|| format!("open process {} of seed {name}", state.pid))?;
+            // The number is the seed's only while the seed holds its lock.
+            if generation.is_alive()? {
+                pidfd::pidfd_send_signal(process.as_fd(), libc::SIGKILL)
+                    .operation(|| format!("kill seed {name}"))?;
+            }
         }
     }
-}
-
-/// flock(2) through the standard library, whose file keeps the lock until the last copy of it is closed: what unlocks
-/// when it is dropped would, in a forked worker, unlock the seed's.
-fn try_lock(path: &Path) -> Result<Option<File>> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(path).operation(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(Error::io(format!("lock {}", path.display()), error)),
+    match wait_until(limits::SEED_STOP, || Ok(!generation.is_alive()?))? {
+        true => Ok(()),
+        false => Err(timed_out(format!("wait for the end of seed {name}"), limits::SEED_STOP)),
     }
 }
 
@@ -497,12 +314,13 @@ fn timed_out(operation: String, limit: Duration) -> Error {
     Error::TimedOut { operation, limit_ms: limit.as_millis() as u64 }
 }
 
-fn not_running(name: &SeedName) -> Error {
-    Error::invalid(format!("seed {name}"), "is not running")
-}
-
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Error {
-        Error::Remote { text: error.to_string() }
+        match &error {
+            ClientError::Timeout { who, seconds } => {
+                Error::TimedOut { operation: format!("wait for {who}"), limit_ms: seconds * 1000 }
+            }
+            _ => Error::Remote { text: error.to_string() },
+        }
     }
 }

@@ -144,7 +144,7 @@ impl Seeds {
     }
 
     pub fn start_from(&self, name: &str, source: SeedSource) -> turf_core::Result<SeedState> {
-        self.registry.start(&name.parse().unwrap(), &source)
+        self.registry.start(&name.parse().unwrap(), &source.into())
     }
 
     pub fn stat(&self) -> SeedStat {
@@ -152,7 +152,7 @@ impl Seeds {
     }
 
     pub fn control(&self) -> PathBuf {
-        self.root.join("seeds").join(self.name.as_str()).join("control.sock")
+        self.root.join("seeds").join(self.name.as_str()).join("current/control.sock")
     }
 
     pub fn raw_connection(&self) -> OwnedFd {
@@ -224,7 +224,7 @@ impl World {
         let ends = Ends::new();
         let plan = plan(arguments);
         let client: SeedClient = self.seeds.registry.connect(&self.seeds.name).unwrap();
-        let pid = client.fork(&self.fork(&ends, &plan, reaper))?;
+        let pid = client.fork(&self.fork(&ends, &plan, reaper))?.expect("a seed that reads").pid;
         let Ends { output, output_end, report, report_end, gate, gate_end, .. } = ends;
         drop((report_end, gate_end, output_end));
         let (report, _) = receive_report(report.as_fd(), PATIENCE)?;

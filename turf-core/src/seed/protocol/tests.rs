@@ -25,7 +25,7 @@ fn some_fds(count: usize) -> Vec<OwnedFd> {
 #[test]
 fn every_message_survives_encoding() {
     let refusal = Refusal::new("check", "two threads");
-    let replies = [Reply::Forked { pid: 7 }, Reply::Refused(refusal), Reply::Stopping];
+    let replies = [Reply::Forked { pid: 7, due: true }, Reply::Refused(refusal), Reply::Stopping];
     for reply in replies {
         assert_eq!(decode::<Reply>(&encode(&reply).unwrap()).unwrap(), reply);
     }
