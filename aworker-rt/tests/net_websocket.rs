@@ -217,7 +217,7 @@ fn a_client_talks_to_a_server_of_the_same_kind() {
          };
          const next = (ws, type = 'message') => new Promise((resolve) => ws.addEventListener(type, resolve, { once: true }));
          const ws = await opened('/', ['chat', 'other']);
-         same([ws.readyState, ws.protocol, ws.extensions, ws.bufferedAmount].join(), '1,chat,,0');
+         same([ws.readyState, ws.protocol, /^permessage-deflate; /.test(ws.extensions), ws.bufferedAmount].join(), '1,chat,true,0');
          for (const text of ['', 'ä', 'x'.repeat(200), 'y'.repeat(100000), 'z'.repeat(3000000)]) {
            ws.send(text); const event = await next(ws); same(event.data, text); same(event.origin, base);
          }
@@ -238,8 +238,37 @@ fn a_client_talks_to_a_server_of_the_same_kind() {
          same((await failedToo).code, 1006);
          const wrong = new WebSocket(base + '/'); await next(wrong, 'error'); same(wrong.readyState, 3, 'a protocol nobody offered');
          const given = new WebSocket(base + '/', 'chat'); given.close(); same((await next(given, 'close')).code, 1006);
-         const refused = new WebSocket('ws://127.0.0.1:1'); same(/ECONNREFUSED/.test((await next(refused, 'error')).error.code), true);",
+         const refused = new WebSocket('ws://127.0.0.1:2'); same(/ECONNREFUSED/.test((await next(refused, 'error')).error.code), true);
+         const bad = new WebSocket('ws://127.0.0.1:6667'); const badToo = next(bad, 'close'); same(/port 6667/.test((await next(bad, 'error')).message), true); same([(await badToo).code, bad.readyState].join(), '1006,3');",
     );
+}
+
+/// RFC 7692: a server compresses for clients that offer it, and understands both kinds of messages.
+#[test]
+fn messages_are_compressed_where_the_client_offers_it() {
+    let server = Server::start("ws-deflate", ECHO);
+    let mut client = server.connect();
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9, permessage-deflate; client_max_window_bits\r\n";
+    client.send(&handshake("/").replace("Upgrade: WebSocket\r\n", &format!("Upgrade: WebSocket\r\n{offer}")));
+    let head = String::from_utf8(client.until(b"\r\n\r\n")).expect("UTF-8");
+    let agreed = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover\r\n";
+    assert!(head.contains(agreed), "{head}");
+    // "Hello" of section 7.2.3.1, and the same without compression.
+    client.socket.write_all(&masked(0xc1, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00])).expect("writes");
+    assert_eq!(frame(&mut client), (0x81, b"Hello".to_vec()), "too short to be compressed");
+    client.socket.write_all(&masked(0x81, &[b'a'; 1000])).expect("writes");
+    let (first, payload) = frame(&mut client);
+    assert!(first == 0xc1 && payload.len() < 100, "{first:x} {}", payload.len());
+    // A compressed control frame is no control frame.
+    client.socket.write_all(&masked(0xc9, b"")).expect("writes");
+    assert_eq!(frame(&mut client).1[..2], 1002_u16.to_be_bytes());
+    client.assert_closed();
+    assert!(server.stop().contains("closed 1006"));
+    let server = Server::start("ws-no-deflate", ECHO);
+    let mut client = open(&server, "/");
+    client.socket.write_all(&masked(0xc1, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00])).expect("writes");
+    assert_eq!(frame(&mut client).1[..2], 1002_u16.to_be_bytes(), "nobody has offered it");
+    server.stop();
 }
 
 #[test]
@@ -249,7 +278,7 @@ fn the_interfaces_follow_the_standard() {
         "ws://127.0.0.1:1",
         "const throws = (name, f) => { let e; try { f(); } catch (error) { e = error; } same(e?.name, name, String(f)); };
          for (const url of ['ftp://a/', 'ws://a/#', 'ws://a/#b', 'nonsense://', 'file:///a']) throws('SyntaxError', () => new WebSocket(url));
-         for (const protocols of [['a', 'a'], ['a b'], '', 'a,b']) throws('SyntaxError', () => new WebSocket(base, protocols));
+         for (const protocols of [['a', 'a'], ['a', 'A'], ['a b'], '', 'a,b']) throws('SyntaxError', () => new WebSocket(base, protocols));
          throws('TypeError', () => new WebSocket()); throws('TypeError', () => WebSocket(base));
          const ws = new WebSocket('HTTP://a.invalid/x'); ws.onerror = null; same(ws.url, 'ws://a.invalid/x');
          throws('InvalidStateError', () => ws.send('x')); throws('TypeError', () => ws.send());

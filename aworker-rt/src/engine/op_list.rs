@@ -62,6 +62,7 @@ macro_rules! for_each_op {
             socket_close => crate::net::websocket::ops::socket_close,
             socket_closed => crate::net::websocket::ops::socket_closed,
             socket_connect => crate::net::websocket::ops::socket_connect,
+            socket_extensions => crate::net::websocket::ops::socket_extensions,
             socket_next => crate::net::websocket::ops::socket_next,
             socket_protocol => crate::net::websocket::ops::socket_protocol,
             socket_send => crate::net::websocket::ops::socket_send,

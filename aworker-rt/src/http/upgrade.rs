@@ -9,17 +9,17 @@ use super::head::{BodyFraming, Head, HeaderSpans};
 use super::server::{self, Client, RequestId};
 use super::supervised;
 use crate::event_loop;
-use crate::net::websocket::{self, Handover, handshake};
+use crate::net::websocket::{self, Handover, deflate, handshake};
 
 type Scope<'a, 's, 'i> = &'a mut v8::PinScope<'s, 'i>;
 
 /// How far a request is on its way to a WebSocket.
 #[derive(Debug)]
 pub(super) enum Upgrade {
-    /// It may become one; the value of `Sec-WebSocket-Accept`.
-    Possible(String),
+    /// It may become one; the value of `Sec-WebSocket-Accept`, and whether messages will be compressed.
+    Possible { accept: String, deflates: bool },
     /// It becomes this socket as soon as the server lets go of it, with this head.
-    Begun { socket: u64, head: Vec<u8> },
+    Begun { socket: u64, head: Vec<u8>, deflates: bool },
 }
 
 /// Fields that the handshake itself writes, or that have no place in it.
@@ -54,7 +54,11 @@ pub(super) fn possible(head: &Head, bytes: &[u8], headers: &HeaderSpans) -> Opti
         && values(b"sec-websocket-version").eq([b"13".as_slice()])
         && values(b"sec-websocket-key").count() == 1
         && handshake::is_key(key);
-    is_asked_for.then(|| Box::new(Upgrade::Possible(handshake::accept_value(key))))
+    is_asked_for.then(|| {
+        let offers: Vec<_> = values(b"sec-websocket-extensions").map(String::from_utf8_lossy).collect();
+        let deflates = deflate::accepts(&offers.join(","));
+        Box::new(Upgrade::Possible { accept: handshake::accept_value(key), deflates })
+    })
 }
 
 /// `ops.http_upgrade(id, fields)`: the number of the socket that the request becomes; undefined if
@@ -68,12 +72,13 @@ pub(crate) fn http_upgrade(
     let fields = arguments.get(1).to_rust_string_lossy(scope);
     let may_respond = |client: &&mut Client| client.machine.may_respond() && client.transport.is_some();
     let Some(client) = server::get(scope).exchange(id).filter(may_respond) else { return };
-    let Some(Upgrade::Possible(accept)) = client.upgrade.as_deref() else { return };
-    let Some(head) = response_head(accept, &fields) else { return };
+    let Some(Upgrade::Possible { accept, deflates }) = client.upgrade.as_deref() else { return };
+    let deflates = *deflates;
+    let Some(head) = response_head(accept, deflates, &fields) else { return };
     let Some(socket) = websocket::ops::expect(scope) else { return };
     let server = server::get(scope);
     if let Some(client) = server.exchange(id) {
-        client.upgrade = Some(Box::new(Upgrade::Begun { socket, head }));
+        client.upgrade = Some(Box::new(Upgrade::Begun { socket, head, deflates }));
         client.told_gone = true;
         server.kick(id.place);
     }
@@ -82,10 +87,13 @@ pub(crate) fn http_upgrade(
 }
 
 /// The head of the response; none if a field cannot be sent.
-fn response_head(accept: &str, fields: &str) -> Option<Vec<u8>> {
+fn response_head(accept: &str, deflates: bool, fields: &str) -> Option<Vec<u8>> {
     let mut head =
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".to_vec();
     head.extend_from_slice(format!("Sec-WebSocket-Accept: {accept}\r\n").as_bytes());
+    if deflates {
+        head.extend_from_slice(format!("Sec-WebSocket-Extensions: {}\r\n", deflate::AGREED).as_bytes());
+    }
     let mut lines = fields.split('\n');
     while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
         let name = HeaderName::try_from(name).ok()?;
@@ -109,7 +117,7 @@ pub(super) fn hand_over(scope: Scope<'_, '_, '_>, place: usize) -> bool {
     }
     let Some(mut client) = super::serve::release(scope, place) else { return false };
     let (upgrade, transport) = (client.upgrade.take(), client.transport.take());
-    let (Some(Upgrade::Begun { socket, head }), Some(transport)) =
+    let (Some(Upgrade::Begun { socket, head, deflates }), Some(transport)) =
         (upgrade.map(|upgrade| *upgrade), transport)
     else {
         return false;
@@ -123,6 +131,6 @@ pub(super) fn hand_over(scope: Scope<'_, '_, '_>, place: usize) -> bool {
     }
     event_loop::get(scope).reactor().deregister(transport.token, transport.fd.as_fd());
     let leftover = std::mem::take(&mut client.leftover);
-    websocket::ops::adopt(scope, socket, Handover { fd: transport.fd, head, leftover });
+    websocket::ops::adopt(scope, socket, Handover { fd: transport.fd, head, deflates, leftover });
     true
 }

@@ -10,7 +10,6 @@
 
 const {
   ArrayBufferIsView,
-  ArrayPrototypeIndexOf,
   ArrayPrototypeJoin,
   ArrayPrototypePush,
   ArrayPrototypeShift,
@@ -109,8 +108,12 @@ function toProtocols(input, prefix) {
   } else {
     list = [converters.DOMString(input, prefix, 'Argument 2')];
   }
+  const seen = { __proto__: null };
   for (let i = 0; i < list.length; i++) {
-    if (RegExpPrototypeExec(token, list[i]) === null || ArrayPrototypeIndexOf(list, list[i]) !== i) {
+    const name = primordials.StringPrototypeToLowerCase(list[i]);
+    const isRepeated = seen[name] === true;
+    seen[name] = true;
+    if (RegExpPrototypeExec(token, list[i]) === null || isRepeated) {
       throw new DOMException(`${prefix}: the protocol '${list[i]}' is not valid or not the only one of its name`, 'SyntaxError');
     }
   }
@@ -124,6 +127,7 @@ class WebSocket extends EventTarget {
   #url = '';
   #state = CONNECTING;
   #protocol = '';
+  #extensions = '';
   #binaryType = 'blob';
   /** Number of the connection; 0 if there is none. */
   #id = 0;
@@ -148,6 +152,10 @@ class WebSocket extends EventTarget {
     const parsed = toSocketUrl(url, prefix);
     const list = toProtocols(protocols, prefix);
     this.#url = parsed.href;
+    if (internals.fetch.isBadPort(parsed)) {
+      ops.queue_microtask(() => this.#refuse(`nothing is sent to port ${parsed.port}, which is another protocol's`));
+      return;
+    }
     this.#id = ops.socket_connect(parsed.href, ArrayPrototypeJoin(list, ','));
     MapPrototypeSet(sockets, this.#id, this);
   }
@@ -192,6 +200,7 @@ class WebSocket extends EventTarget {
       if (socket.#isPaired || socket.#state !== CONNECTING) return;
       socket.#state = OPEN;
       socket.#protocol = ops.socket_protocol(socket.#id);
+      socket.#extensions = ops.socket_extensions(socket.#id);
       dispatchTrusted(socket, new Event('open'));
     };
 
@@ -225,6 +234,13 @@ class WebSocket extends EventTarget {
       if (failure !== undefined) socket.#fail(failure);
       dispatchTrusted(socket, new CloseEvent('close', { code, reason, wasClean }));
     };
+  }
+
+  /** There will be no connection. */
+  #refuse(text) {
+    this.#state = CLOSED;
+    this.#fail(['', text]);
+    dispatchTrusted(this, new CloseEvent('close', { __proto__: null, code: 1006 }));
   }
 
   #fail(failure) {
@@ -261,8 +277,7 @@ class WebSocket extends EventTarget {
   }
 
   get extensions() {
-    this.#lost;
-    return '';
+    return this.#extensions;
   }
 
   get protocol() {

@@ -45,7 +45,8 @@ fn without_base64(kind: &str) -> Option<&str> {
     rest.trim_end_matches(' ').strip_suffix(';')
 }
 
-fn percent_decode(data: &[u8]) -> Vec<u8> {
+/// Bytes of a URL's part with what is percent-encoded decoded. <https://url.spec.whatwg.org/#percent-decode>
+pub fn percent_decode(data: &[u8]) -> Vec<u8> {
     let digit = |at: usize| data.get(at).and_then(|byte| (*byte as char).to_digit(16));
     let mut bytes = Vec::with_capacity(data.len());
     let mut at = 0;

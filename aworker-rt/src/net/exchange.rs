@@ -15,7 +15,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -417,7 +419,7 @@ async fn send(exchange: &Rc<Exchange>, plan: Plan) -> Result<Answer, NetError> {
         let body = upload.take().expect("a request is sent again only with its body");
         let (is_reused, error, unsent) = match lease {
             Lease::Http1 { mut sender, is_reused } => {
-                let request = request(&plan, body, Version::HTTP_11)?;
+                let request = request(net, &plan, body, Version::HTTP_11)?;
                 match timeout(&net.executor, HEAD_TIMEOUT, sender.try_send_request(request)).await {
                     Err(_) => return Err(too_late().during(&where_to)),
                     Ok(Ok(response)) => {
@@ -430,7 +432,7 @@ async fn send(exchange: &Rc<Exchange>, plan: Plan) -> Result<Answer, NetError> {
                 }
             }
             Lease::Http2 { mut sender, user } => {
-                let request = request(&plan, body, Version::HTTP_2)?;
+                let request = request(net, &plan, body, Version::HTTP_2)?;
                 match timeout(&net.executor, HEAD_TIMEOUT, sender.try_send_request(request)).await {
                     Err(_) => return Err(too_late().during(&where_to)),
                     Ok(Ok(response)) => return Ok(Answer { response, lease: Lease::Http2 { sender, user } }),
@@ -491,17 +493,28 @@ fn authority(origin: &Origin) -> String {
     }
 }
 
-fn request(plan: &Plan, body: Upload, version: Version) -> Result<Request<Upload>, NetError> {
+fn request(net: &Net, plan: &Plan, body: Upload, version: Version) -> Result<Request<Upload>, NetError> {
     let unsendable = |_| NetError::new("ERR_INVALID_URL", "the URL cannot be sent");
     let mut headers = plan.headers.clone();
     let authority = authority(&plan.origin);
     let uri = if version == Version::HTTP_2 {
         format!("{}{authority}{}", scheme(&plan.origin), plan.target)
     } else {
-        let host = HeaderValue::try_from(authority)
+        let host = HeaderValue::try_from(&authority)
             .map_err(|_| NetError::new("ERR_INVALID_URL", "the host cannot be sent"))?;
         headers.insert(HOST, host);
-        plan.target.clone()
+        let Origin { is_secure, host, port } = &plan.origin;
+        match net.options.proxies.of(*is_secure, host, *port)? {
+            // What is secured goes through a tunnel.
+            Some(proxy) if !is_secure => {
+                let credentials = proxy.authorization.as_deref().map(HeaderValue::try_from);
+                if let Some(Ok(credentials)) = credentials {
+                    headers.insert(PROXY_AUTHORIZATION, credentials);
+                }
+                format!("{}{authority}{}", scheme(&plan.origin), plan.target)
+            }
+            Some(_) | None => plan.target.clone(),
+        }
     };
     // A method that defines a meaning for content says so when there is none (RFC 9110, section 8.6).
     let expects_body = plan.method == Method::POST || plan.method == Method::PUT;

@@ -60,6 +60,9 @@ pub const BODY_BUFFER_BYTES: usize = 64 * 1024;
 /// A request's stream is not pulled while so many bytes have not been sent.
 pub const UPLOAD_BUFFER_BYTES: usize = 64 * 1024;
 
+/// The head of a proxy's answer to CONNECT.
+pub const MAX_PROXY_HEAD_BYTES: usize = 16 * 1024;
+
 /// Content codings of one response, applied one over the other: each holds a window.
 pub const MAX_CODINGS: usize = 5;
 
@@ -94,6 +97,10 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 pub const MAX_BUFFERED_BYTES: usize = 256 * 1024 * 1024;
 /// Received messages that the script has not seen yet: the connection is not read beyond it.
 pub const MAX_UNDELIVERED_MESSAGES: usize = 64;
+/// Their bytes: compressed ones may be much longer than what has come over the wire.
+pub const MAX_UNDELIVERED_BYTES: usize = 4 * 1024 * 1024;
+/// Shorter messages are not compressed: there is little to gain.
+pub const MIN_DEFLATED_BYTES: usize = 256;
 /// Pongs that the peer does not take: a peer that only pings is cut off.
 pub const MAX_UNSENT_PONGS: usize = 1024;
 /// From the closing frame to the end of the connection.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - `executor`: futures, descriptors and timers; `driver`: its place in the event loop.
-//! - `dns`, `connect`, `tls`, `stream`: from a host's name to a stream of bytes.
+//! - `dns`, `connect`, `proxy`, `tls`, `stream`: from a host's name to a stream of bytes.
 //! - `pool`, `exchange`, `upload`, `decode`: HTTP/1.1 and HTTP/2, by hyper.
 //! - `websocket`: RFC 6455, for clients and for served requests.
 //!
@@ -27,6 +27,7 @@ mod files;
 mod limits;
 pub(crate) mod ops;
 mod pool;
+mod proxy;
 mod stream;
 mod tls;
 mod upload;
@@ -42,6 +43,7 @@ pub(crate) use driver::{drain, forget, freeze, held, next_id, set_next_id, thaw}
 use error::NetError;
 use exchange::Exchange;
 use executor::Executor;
+use proxy::Proxies;
 use websocket::Socket;
 
 use crate::worker::WorkerOptions;
@@ -53,6 +55,8 @@ pub struct NetOptions {
     file_urls: FileUrls,
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     certificates: Vec<(String, String)>,
+    /// Who stands between.
+    proxies: Proxies,
 }
 
 impl NetOptions {
@@ -65,6 +69,10 @@ impl NetOptions {
             files: options.net_files.clone(),
             file_urls: options.file_urls,
             certificates: options.environment.iter().filter(is_ours).cloned().collect(),
+            proxies: Proxies::new(|wanted| {
+                let found = options.environment.iter().rev().find(|(name, _)| name == wanted);
+                found.map(|(_, value)| value.clone())
+            }),
         }
     }
 }

@@ -14,7 +14,6 @@ use std::time::Instant;
 use hyper::client::conn::{http1, http2};
 
 use super::Net;
-use super::connect::connect_host;
 use super::error::{NetError, of_hyper};
 use super::executor::{Executor, sleep, timeout, yield_now};
 use super::limits::{
@@ -22,6 +21,7 @@ use super::limits::{
     IDLE_CONNECTION_TIMEOUT, MAX_CONNECTIONS_PER_ORIGIN, MAX_IDLE_CONNECTIONS, MAX_RESPONSE_HEAD_BYTES,
     MAX_RESPONSE_HEADERS, REUSE_TIMEOUT,
 };
+use super::proxy::{Way, reach};
 use super::stream::Stream;
 use super::tls::Offer;
 use super::upload::Upload;
@@ -202,7 +202,8 @@ impl Pool {
         let probe = Probe(&permit);
         let Origin { is_secure, host, port } = &permit.origin;
         let stream = async {
-            let socket = connect_host(&net.executor, &net.options.files, host, *port).await?;
+            let way = if *is_secure { Way::Tunnelled } else { Way::Forwarded };
+            let socket = reach(net, way, *is_secure, host, *port).await?;
             match is_secure {
                 true => Ok(Stream::Secured(Box::new(net.tls()?.secure(socket, host, Offer::Http).await?))),
                 false => Ok(Stream::Plain(socket)),

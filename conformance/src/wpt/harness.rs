@@ -172,6 +172,7 @@ fn wrapper(room: &Room<'_>, plan: &Plan) -> Result<String> {
 
 /// A file of the tests with what it leaves open to the server filled in: a copy.
 fn substituted(room: &Room<'_>, server: &OwnServer, path: &Path) -> Result<PathBuf> {
+    let path = path.canonicalize().with_context(|| format!("open {}", path.display()))?;
     let below = path.strip_prefix(room.tests).context("a script below the tests")?.to_string_lossy();
     let copy = room.scratch.join(below.replace('/', "+"));
     if !copy.is_file() {

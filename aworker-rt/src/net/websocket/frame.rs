@@ -1,6 +1,10 @@
-//! WebSocket frames, pure: bytes in, messages out, and the reverse. RFC 6455, section 5.
+//! WebSocket frames, pure: bytes in, messages out, and the reverse. RFC 6455, section 5; compressed messages: RFC 7692.
 
 use super::super::limits::MAX_MESSAGE_BYTES;
+use super::deflate::{deflate, inflate};
+
+/// The bit of a frame's first byte that says that a message is compressed.
+const RSV1: u8 = 0x40;
 
 /// Longest payload of a control frame.
 const MAX_CONTROL_BYTES: usize = 125;
@@ -59,7 +63,7 @@ const fn protocol(reason: &'static str) -> Violation {
 }
 
 const NOT_UTF8: Violation = Violation { code: 1007, reason: "a text message is not UTF-8" };
-const TOO_LONG: Violation = Violation { code: 1009, reason: "a message is longer than 64 MiB" };
+pub(super) const TOO_LONG: Violation = Violation { code: 1009, reason: "a message is longer than 64 MiB" };
 
 /// Makes messages of what a peer sends.
 #[derive(Debug)]
@@ -68,13 +72,24 @@ pub struct Parser {
     /// What has come and is not understood yet begins at `at`.
     input: Vec<u8>,
     at: usize,
+    /// Messages may be compressed.
+    deflates: bool,
     /// A message of several frames that has begun.
-    message: Option<(Opcode, Vec<u8>)>,
+    message: Option<Message>,
+}
+
+/// A message as its frames come.
+#[derive(Debug)]
+struct Message {
+    opcode: Opcode,
+    is_compressed: bool,
+    bytes: Vec<u8>,
 }
 
 /// The head of a frame.
 struct Head {
     is_last: bool,
+    is_compressed: bool,
     opcode: u8,
     length: usize,
     mask: Option<[u8; 4]>,
@@ -82,9 +97,9 @@ struct Head {
 }
 
 impl Parser {
-    /// For what comes to this end.
-    pub fn new(end: End) -> Parser {
-        Parser { end, input: Vec::new(), at: 0, message: None }
+    /// For what comes to this end; `deflates`: permessage-deflate has been agreed on.
+    pub fn new(end: End, deflates: bool) -> Parser {
+        Parser { end, input: Vec::new(), at: 0, deflates, message: None }
     }
 
     /// Takes bytes.
@@ -125,10 +140,11 @@ impl Parser {
     fn head(&self) -> Result<Option<Head>, Violation> {
         let bytes = &self.input[self.at..];
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
-        if first & 0x70 != 0 {
+        let (is_last, is_compressed, opcode) = (first & 0x80 != 0, first & RSV1 != 0, first & 0x0f);
+        let may_be_compressed = self.deflates && matches!(opcode, 1 | 2);
+        if first & 0x30 != 0 || (is_compressed && !may_be_compressed) {
             return Err(protocol("a reserved bit is set"));
         }
-        let (is_last, opcode) = (first & 0x80 != 0, first & 0x0f);
         let is_control = opcode & 8 != 0;
         if !matches!(opcode, 0..=2 | 8..=10) {
             return Err(protocol("an opcode is unknown"));
@@ -160,7 +176,7 @@ impl Parser {
         if is_control && (!is_last || length > MAX_CONTROL_BYTES as u64) {
             return Err(protocol("a control frame is too long or fragmented"));
         }
-        let before = self.message.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        let before = self.message.as_ref().map_or(0, |message| message.bytes.len());
         if !is_control && length.saturating_add(before as u64) > MAX_MESSAGE_BYTES as u64 {
             return Err(TOO_LONG);
         }
@@ -178,7 +194,7 @@ impl Parser {
         };
         let head_bytes = 2 + length_bytes + if mask.is_some() { 4 } else { 0 };
         let length = usize::try_from(length).map_err(|_| TOO_LONG)?;
-        Ok(Some(Head { is_last, opcode, length, mask, head_bytes }))
+        Ok(Some(Head { is_last, is_compressed, opcode, length, mask, head_bytes }))
     }
 
     fn take_frame(&mut self, head: &Head, payload: Vec<u8>) -> Result<Option<Incoming>, Violation> {
@@ -186,24 +202,25 @@ impl Parser {
             8 => return close_frame(&payload).map(|close| Some(Incoming::Close(close))),
             9 => return Ok(Some(Incoming::Ping(payload))),
             10 => return Ok(Some(Incoming::Pong)),
-            1 => self.message = Some((Opcode::Text, payload)),
-            2 => self.message = Some((Opcode::Binary, payload)),
+            1 | 2 => {
+                let opcode = if head.opcode == 1 { Opcode::Text } else { Opcode::Binary };
+                self.message = Some(Message { opcode, is_compressed: head.is_compressed, bytes: payload });
+            }
             _ => {
-                if let Some((_, bytes)) = &mut self.message {
-                    bytes.extend_from_slice(&payload);
+                if let Some(message) = &mut self.message {
+                    message.bytes.extend_from_slice(&payload);
                 }
             }
         }
         if !head.is_last {
             return Ok(None);
         }
-        Ok(match self.message.take() {
-            Some((Opcode::Text, bytes)) => {
-                Some(Incoming::Text(String::from_utf8(bytes).map_err(|_| NOT_UTF8)?))
-            }
-            Some((_, bytes)) => Some(Incoming::Binary(bytes)),
-            None => None,
-        })
+        let Some(message) = self.message.take() else { return Ok(None) };
+        let bytes = if message.is_compressed { inflate(&message.bytes)? } else { message.bytes };
+        Ok(Some(match message.opcode {
+            Opcode::Text => Incoming::Text(String::from_utf8(bytes).map_err(|_| NOT_UTF8)?),
+            _ => Incoming::Binary(bytes),
+        }))
     }
 }
 
@@ -227,10 +244,22 @@ fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
+/// Appends a whole message, compressed if that makes it shorter; `mask` is drawn by a client.
+pub fn encode_deflated(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
+    match deflate(payload) {
+        Some(shorter) => encode_frame(out, 0x80 | RSV1 | opcode as u8, &shorter, mask),
+        None => encode(out, opcode, payload, mask),
+    }
+}
+
 /// Appends a whole message or control frame; `mask` is drawn by a client.
 pub fn encode(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
+    encode_frame(out, 0x80 | opcode as u8, payload, mask);
+}
+
+fn encode_frame(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: Option<[u8; 4]>) {
     let masked = if mask.is_some() { 0x80 } else { 0 };
-    out.push(0x80 | opcode as u8);
+    out.push(first);
     match payload.len() {
         #[allow(clippy::cast_possible_truncation)]
         length @ 0..=125 => out.push(masked | length as u8),
@@ -270,7 +299,10 @@ mod tests {
     const MASK: [u8; 4] = [1, 2, 3, 4];
 
     fn parse_all(end: End, bytes: &[u8], piece: usize) -> Result<Vec<Incoming>, Violation> {
-        let mut parser = Parser::new(end);
+        parse_with(Parser::new(end, false), bytes, piece)
+    }
+
+    fn parse_with(mut parser: Parser, bytes: &[u8], piece: usize) -> Result<Vec<Incoming>, Violation> {
         let mut all = Vec::new();
         for piece in bytes.chunks(piece) {
             parser.push(piece);
@@ -309,6 +341,28 @@ mod tests {
         let wire = [&[0x01, 2, b'a', 0xc3][..], &[0x89, 0], &[0x00, 1, 0xa4], &[0x80, 1, b'b']].concat();
         let expected = [Incoming::Ping(vec![]), Incoming::Text("aäb".to_owned())];
         assert_eq!(parse_all(End::Client, &wire, 1).expect("valid"), expected);
+    }
+
+    #[test]
+    fn compressed_messages_are_understood_where_they_were_agreed_on() {
+        for (mask, end) in [(None, End::Client), (Some(MASK), End::Server)] {
+            let long = "so much to say ".repeat(1000);
+            let mut wire = Vec::new();
+            encode_deflated(&mut wire, Opcode::Text, long.as_bytes(), mask);
+            assert!(wire.len() < 1000 && wire[0] == 0xc1, "{}", wire.len());
+            encode_deflated(&mut wire, Opcode::Binary, b"short", mask);
+            let expected = [Incoming::Text(long), Incoming::Binary(b"short".to_vec())];
+            assert_eq!(parse_with(Parser::new(end, true), &wire, 5).expect("valid"), expected);
+            assert_eq!(parse_all(end, &wire, 5).expect_err("not agreed on").code, 1002);
+        }
+        // "Hello" of RFC 7692, section 7.2.3.1, in two frames with a ping between them.
+        let wire =
+            [&[0x41, 3, 0xf2, 0x48, 0xcd][..], &[0x89, 0], &[0x80, 4, 0xc9, 0xc9, 0x07, 0x00]].concat();
+        let expected = [Incoming::Ping(vec![]), Incoming::Text("Hello".to_owned())];
+        assert_eq!(parse_with(Parser::new(End::Client, true), &wire, 1).expect("valid"), expected);
+        for wire in [&[0xc9, 0][..], &[0x01, 0, 0xc0, 0], &[0xa1, 0], &[0xc1, 2, 0xff, 0xff]] {
+            assert!(parse_with(Parser::new(End::Client, true), wire, wire.len()).is_err(), "{wire:02x?}");
+        }
     }
 
     #[test]

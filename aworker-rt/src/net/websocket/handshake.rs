@@ -6,6 +6,7 @@ use sha1::{Digest, Sha1};
 
 use super::super::error::NetError;
 use super::super::limits::MAX_RESPONSE_HEADERS;
+use super::deflate;
 
 /// Appended to the key before it is hashed.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -30,13 +31,24 @@ pub fn new_key() -> String {
     STANDARD.encode(bytes)
 }
 
-/// A client's request.
-pub fn request(target: &str, host: &str, key: &str, protocols: &[String], user_agent: &str) -> Vec<u8> {
+/// A client's request, with what it proves itself with, if anything.
+pub fn request(
+    target: &str,
+    host: &str,
+    key: &str,
+    protocols: &[String],
+    authorization: Option<&str>,
+    user_agent: &str,
+) -> Vec<u8> {
     let mut text = format!(
         "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nUser-Agent: {user_agent}\r\n\
-         Pragma: no-cache\r\nCache-Control: no-cache\r\n"
+         Sec-WebSocket-Extensions: {}\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n",
+        deflate::AGREED
     );
+    if let Some(authorization) = authorization {
+        text.push_str(&format!("Authorization: {authorization}\r\n"));
+    }
     if !protocols.is_empty() {
         text.push_str(&format!("Sec-WebSocket-Protocol: {}\r\n", protocols.join(", ")));
     }
@@ -53,6 +65,8 @@ pub enum Reply {
     Agreed {
         /// One of the protocols that were offered.
         protocol: String,
+        /// Messages may be compressed.
+        deflates: bool,
         /// Frames follow.
         head_bytes: usize,
     },
@@ -95,8 +109,11 @@ pub fn reply(bytes: &[u8], key: &str, offered: &[String]) -> Result<Reply, NetEr
     if accepts.len() != 1 || accepts[0].trim_ascii() != accept_value(key.as_bytes()).as_bytes() {
         return refused("the server has not understood the handshake".to_owned());
     }
-    if values("sec-websocket-extensions").any(|value| !value.trim_ascii().is_empty()) {
-        return refused("the server uses an extension that nobody has offered".to_owned());
+    let extensions: Vec<&[u8]> =
+        values("sec-websocket-extensions").filter(|value| !value.trim_ascii().is_empty()).collect();
+    let deflates = !extensions.is_empty();
+    if deflates && !matches!(extensions[..], [one] if deflate::agrees(&String::from_utf8_lossy(one))) {
+        return refused("the server uses an extension otherwise than it was offered".to_owned());
     }
     let chosen: Vec<&[u8]> = values("sec-websocket-protocol").collect();
     let protocol = match chosen[..] {
@@ -107,7 +124,7 @@ pub fn reply(bytes: &[u8], key: &str, offered: &[String]) -> Result<Reply, NetEr
     if !chosen.is_empty() && !offered.contains(&protocol) {
         return refused(format!("the server chooses the protocol '{protocol}', which nobody has offered"));
     }
-    Ok(Reply::Agreed { protocol, head_bytes })
+    Ok(Reply::Agreed { protocol, deflates, head_bytes })
 }
 
 #[cfg(test)]
@@ -125,9 +142,11 @@ mod tests {
         assert!(is_key(KEY.as_bytes()) && is_key(new_key().as_bytes()) && !is_key(b"dGhl") && !is_key(b"!"));
         assert_ne!(new_key(), new_key());
         let offered = ["chat".to_owned()];
-        for (more, protocol) in [("", ""), ("Sec-WebSocket-Protocol: chat\r\n", "chat")] {
+        let deflate = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n";
+        for (more, protocol) in [("", ""), ("Sec-WebSocket-Protocol: chat\r\n", "chat"), (deflate, "")] {
             let text = format!("{GOOD}{more}\r\n");
-            let expected = Reply::Agreed { protocol: protocol.to_owned(), head_bytes: text.len() };
+            let deflates = more == deflate;
+            let expected = Reply::Agreed { protocol: protocol.to_owned(), deflates, head_bytes: text.len() };
             assert_eq!(reply(format!("{text}frames").as_bytes(), KEY, &offered), Ok(expected));
             for cut in 0..text.len() {
                 assert_eq!(reply(&text.as_bytes()[..cut], KEY, &offered), Ok(Reply::Partial));

@@ -6,6 +6,7 @@
 //!         \--refused, failed--> Closed (1006)   any failure or violation --------------> Closed (1006)
 //! ```
 
+pub mod deflate;
 pub mod frame;
 pub mod handshake;
 pub(crate) mod ops;
@@ -18,17 +19,17 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::connect::connect_host;
 use super::error::NetError;
 use super::executor::{Sleep, Source, TaskId, sleep, timeout};
 use super::limits::{
-    CLOSE_TIMEOUT, CONNECT_TIMEOUT, MAX_BUFFERED_BYTES, MAX_RESPONSE_HEAD_BYTES, MAX_UNDELIVERED_MESSAGES,
-    MAX_UNSENT_PONGS, READ_BUFFER_BYTES,
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, MAX_BUFFERED_BYTES, MAX_RESPONSE_HEAD_BYTES, MAX_UNDELIVERED_BYTES,
+    MAX_UNDELIVERED_MESSAGES, MAX_UNSENT_PONGS, READ_BUFFER_BYTES,
 };
+use super::proxy::{Way, reach};
 use super::stream::Stream;
 use super::tls::Offer;
 use super::{Event, Kind, Net};
-use frame::{End, Incoming, Opcode, Parser, Violation, encode, encode_close};
+use frame::{End, Incoming, Opcode, Parser, Violation, encode, encode_close, encode_deflated};
 use handshake::Reply;
 
 /// What a client asks for.
@@ -45,6 +46,8 @@ pub struct Plan {
     pub protocols: Vec<String>,
     /// What the `Host` field says.
     pub authority: String,
+    /// What the `Authorization` field says, if the URL has a name or a password.
+    pub authorization: Option<String>,
 }
 
 /// A connection that the HTTP server hands over.
@@ -53,6 +56,8 @@ pub struct Handover {
     pub fd: OwnedFd,
     /// The head of the response, to be sent first.
     pub head: Vec<u8>,
+    /// The head agrees on permessage-deflate.
+    pub deflates: bool,
     /// What the client has sent after its request.
     pub leftover: Vec<u8>,
 }
@@ -63,6 +68,15 @@ pub enum Message {
     Text(String),
     /// Bytes.
     Binary(Vec<u8>),
+}
+
+impl Message {
+    fn len(&self) -> usize {
+        match self {
+            Message::Text(text) => text.len(),
+            Message::Binary(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// How a connection ended.
@@ -90,7 +104,11 @@ struct State {
     payloads: VecDeque<usize>,
     unsent_pongs: usize,
     messages: VecDeque<Message>,
+    /// Bytes of `messages`.
+    undelivered: usize,
     protocol: String,
+    /// permessage-deflate has been agreed on.
+    deflates: bool,
     /// Our closing frame is in `out` or sent.
     has_sent_close: bool,
     /// The peer's closing frame.
@@ -99,6 +117,13 @@ struct State {
     /// The script wants it to end whatever comes.
     is_overfull: bool,
     waker: Option<Waker>,
+}
+
+impl State {
+    fn deliver(&mut self, message: Message) {
+        self.undelivered += message.len();
+        self.messages.push_back(message);
+    }
 }
 
 /// See the module's documentation.
@@ -133,8 +158,12 @@ impl Socket {
         let socket = Socket::new(net, id, in_request, End::Client);
         let inner = socket.clone();
         socket.start(async move {
-            let (stream, protocol, leftover) = open(&inner.net, &plan).await?;
-            inner.state.borrow_mut().protocol = protocol;
+            let Opened { stream, protocol, deflates, leftover } = open(&inner.net, &plan).await?;
+            {
+                let mut state = inner.state.borrow_mut();
+                state.protocol = protocol;
+                state.deflates = deflates;
+            }
             inner.emit(Kind::SocketOpen);
             inner.converse(stream, leftover).await
         });
@@ -156,6 +185,7 @@ impl Socket {
                 let mut state = inner.state.borrow_mut();
                 state.out.push_front(handover.head);
                 state.payloads.push_front(0);
+                state.deflates = handover.deflates;
             }
             inner.emit(Kind::SocketOpen);
             inner.converse(Stream::Plain(source), handover.leftover).await
@@ -176,6 +206,11 @@ impl Socket {
         self.state.borrow().protocol.clone()
     }
 
+    /// The extensions that were agreed on, as the script sees them.
+    pub fn extensions(&self) -> &'static str {
+        if self.state.borrow().deflates { deflate::AGREED } else { "" }
+    }
+
     /// Queues a message.
     pub fn send(&self, opcode: Opcode, payload: &[u8]) {
         let mut state = self.state.borrow_mut();
@@ -192,8 +227,12 @@ impl Socket {
 
     fn push_frame(&self, state: &mut State, opcode: Opcode, payload: &[u8]) {
         let mut frame = Vec::with_capacity(payload.len() + 14);
-        encode(&mut frame, opcode, payload, self.mask());
-        let counted = if matches!(opcode, Opcode::Text | Opcode::Binary) { payload.len() } else { 0 };
+        let is_message = matches!(opcode, Opcode::Text | Opcode::Binary);
+        match state.deflates && is_message {
+            true => encode_deflated(&mut frame, opcode, payload, self.mask()),
+            false => encode(&mut frame, opcode, payload, self.mask()),
+        }
+        let counted = if is_message { payload.len() } else { 0 };
         state.out.push_back(frame);
         state.payloads.push_back(counted);
         state.buffered += counted;
@@ -216,6 +255,7 @@ impl Socket {
     pub fn next(&self) -> Option<Message> {
         let mut state = self.state.borrow_mut();
         let message = state.messages.pop_front();
+        state.undelivered -= message.as_ref().map_or(0, Message::len);
         state.waker.take().into_iter().for_each(Waker::wake);
         message
     }
@@ -278,7 +318,7 @@ impl Socket {
 
     /// Moves frames both ways until the connection has ended.
     async fn converse(self: &Rc<Self>, mut stream: Stream, leftover: Vec<u8>) -> Result<(), NetError> {
-        let mut parser = Parser::new(self.end);
+        let mut parser = Parser::new(self.end, self.state.borrow().deflates);
         parser.push(&leftover);
         drop(leftover);
         let mut has_ended = false;
@@ -340,7 +380,7 @@ impl Socket {
         // One round's work is bounded; what is left is read in the next.
         for _ in 0..16 {
             loop {
-                if self.state.borrow().messages.len() >= MAX_UNDELIVERED_MESSAGES {
+                if self.has_enough() {
                     return Poll::Pending;
                 }
                 match parser.next() {
@@ -368,6 +408,12 @@ impl Socket {
         Poll::Pending
     }
 
+    /// The script is behind: no more is received until it has taken something.
+    fn has_enough(&self) -> bool {
+        let state = self.state.borrow();
+        state.messages.len() >= MAX_UNDELIVERED_MESSAGES || state.undelivered >= MAX_UNDELIVERED_BYTES
+    }
+
     fn take(&self, incoming: Incoming) -> Result<(), NetError> {
         let mut state = self.state.borrow_mut();
         if state.received_close.is_some() {
@@ -375,8 +421,8 @@ impl Socket {
             return Ok(());
         }
         match incoming {
-            Incoming::Text(text) => state.messages.push_back(Message::Text(text)),
-            Incoming::Binary(bytes) => state.messages.push_back(Message::Binary(bytes)),
+            Incoming::Text(text) => state.deliver(Message::Text(text)),
+            Incoming::Binary(bytes) => state.deliver(Message::Binary(bytes)),
             Incoming::Pong => return Ok(()),
             Incoming::Ping(payload) => {
                 state.unsent_pongs += 1;
@@ -436,17 +482,33 @@ impl Socket {
     }
 }
 
-/// Connects and shakes hands; the stream, the protocol, and what has come after the answer.
-async fn open(net: &Rc<Net>, plan: &Plan) -> Result<(Stream, String, Vec<u8>), NetError> {
+/// A connection after its handshake.
+struct Opened {
+    stream: Stream,
+    protocol: String,
+    deflates: bool,
+    /// What has come after the answer.
+    leftover: Vec<u8>,
+}
+
+/// Connects and shakes hands.
+async fn open(net: &Rc<Net>, plan: &Plan) -> Result<Opened, NetError> {
     let opening = async {
-        let socket = connect_host(&net.executor, &net.options.files, &plan.host, plan.port).await?;
+        let socket = reach(net, Way::Tunnelled, plan.is_secure, &plan.host, plan.port).await?;
         let mut stream = match plan.is_secure {
             true => Stream::Secured(Box::new(net.tls()?.secure(socket, &plan.host, Offer::Http1).await?)),
             false => Stream::Plain(socket),
         };
         let key = handshake::new_key();
         let agent = concat!("Aworker/", env!("CARGO_PKG_VERSION"));
-        let request = handshake::request(&plan.target, &plan.authority, &key, &plan.protocols, agent);
+        let request = handshake::request(
+            &plan.target,
+            &plan.authority,
+            &key,
+            &plan.protocols,
+            plan.authorization.as_deref(),
+            agent,
+        );
         let failed = |error| NetError::io("shake hands", &error);
         stream.write_all(&request).await.map_err(failed)?;
         let mut bytes = Vec::new();
@@ -457,9 +519,10 @@ async fn open(net: &Rc<Net>, plan: &Plan) -> Result<(Stream, String, Vec<u8>), N
                 return Err(NetError::new("ECONNRESET", "the server has closed instead of an answer"));
             }
             bytes.extend_from_slice(&room[..count]);
-            if let Reply::Agreed { protocol, head_bytes } = handshake::reply(&bytes, &key, &plan.protocols)? {
+            let reply = handshake::reply(&bytes, &key, &plan.protocols)?;
+            if let Reply::Agreed { protocol, deflates, head_bytes } = reply {
                 bytes.drain(..head_bytes);
-                return Ok((stream, protocol, bytes));
+                return Ok(Opened { stream, protocol, deflates, leftover: bytes });
             }
             if bytes.len() > MAX_RESPONSE_HEAD_BYTES {
                 return Err(NetError::new("ERR_WEBSOCKET", "the server's answer is too long"));

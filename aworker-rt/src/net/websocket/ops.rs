@@ -6,6 +6,7 @@ use super::super::driver;
 use super::super::error::NetError;
 use super::super::limits::MAX_WEB_SOCKETS;
 use super::super::ops::{failure, id_of, latin1};
+use super::super::proxy::credentials;
 use super::frame::Opcode;
 use super::{Closed, Handover, Message, Plan, Socket};
 use crate::engine::conversions::{string, throw_type_error};
@@ -57,7 +58,8 @@ fn plan(url: &[u8], protocols: &[u8]) -> Option<Plan> {
     };
     let protocols = String::from_utf8_lossy(protocols);
     let protocols = protocols.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    Some(Plan { is_secure, host, port, target, protocols, authority })
+    let authorization = credentials(&url);
+    Some(Plan { is_secure, host, port, target, protocols, authority, authorization })
 }
 
 /// The number of a socket that waits for [`adopt`]; `None` if there are too many.
@@ -96,6 +98,16 @@ pub(crate) fn socket_protocol(
 ) {
     let protocol = socket(scope, arguments.get(0)).map(|socket| socket.protocol()).unwrap_or_default();
     result.set(string(scope, &protocol).into());
+}
+
+/// `ops.socket_extensions(id)`: the extensions that were agreed on.
+pub(crate) fn socket_extensions(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let extensions = socket(scope, arguments.get(0)).map_or("", |socket| socket.extensions());
+    result.set(string(scope, extensions).into());
 }
 
 /// `ops.socket_send(id, data)`: queues a string or the bytes of a view.
