@@ -23,6 +23,20 @@ pub(super) fn write_file(path: &Path, value: &str) -> Result<()> {
     file.write_all(value.as_bytes()).operation(|| format!("write {value:?} to {}", path.display()))
 }
 
+/// Writes lines to files of a group in their order, each by a call of its own; a file is opened once for those that
+/// follow each other.
+pub(super) fn write_lines(directory: &Path, lines: &[(impl AsRef<Path>, String)]) -> Result<()> {
+    for lines in lines.chunk_by(|(a, _), (b, _)| a.as_ref() == b.as_ref()) {
+        let path = directory.join(&lines[0].0);
+        let mut file = fs::File::from(open_for_writing(&path)?);
+        for (_, line) in lines {
+            let written = file.write_all(line.as_bytes());
+            written.operation(|| format!("write {line:?} to {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn read_file(path: &Path) -> Result<String> {
     let mut text = String::new();
     let file = fs::File::open(path).operation(|| format!("open {}", path.display()))?;

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Operation, Result};
 use crate::limits;
 use crate::sys::bpf;
-use files::{is_gone, open_for_writing, read_file, remove_tree, write_file, write_settings};
+use files::{is_gone, open_for_writing, read_file, remove_tree, write_file, write_lines, write_settings};
 use layout::{CgroupPath, Layout};
 use resources::Setting;
 
@@ -530,9 +530,9 @@ fn is_restricted_user() -> bool {
 fn restrict_devices(group: &Group, devices: &DeviceRules) -> Result<()> {
     let restricted = match group.version {
         _ if devices.rules.is_empty() => Ok(()),
-        Version::V1 if group.has("devices") => devices::lines_v1(&devices.rules)?
-            .into_iter()
-            .try_for_each(|(file, line)| write_file(&group.directory.join(file), &line)),
+        Version::V1 if group.has("devices") => {
+            write_lines(&group.directory, &devices::lines_v1(&devices.rules)?)
+        }
         Version::V1 => Ok(()),
         Version::V2 => attach_devices(&group.directory, &devices.rules),
     };

@@ -4,18 +4,29 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::symlinkat;
 
 use super::copy_up::copy_up;
-use super::steps::{Sandbox, is_directory, path_fd, propagation_bits};
+use super::steps::{Sandbox, is_directory, propagation_bits};
 use crate::sandbox::enter::{At, c_string};
 use crate::sandbox::mounts::is_common_flag;
 use crate::sandbox::step::{MountAttributes, MountSource, MountStep, Parameter, StepError};
 use crate::sys::mount::{
-    Depth, MountAttr, fs_context_message, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen,
-    mount_setattr, move_mount, open_tree_clone,
+    Depth, MOUNT_ATTR_ATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY, MountAttr, fs_context_message, fsconfig_create, fsconfig_flag, fsconfig_string,
+    fsmount, fsopen, mount_setattr, move_mount, open_tree_clone,
 };
+
+/// What fsmount(2) takes since Linux 5.2.
+const FSMOUNT_ATTRIBUTES: u64 = MOUNT_ATTR_RDONLY
+    | MOUNT_ATTR_NOSUID
+    | MOUNT_ATTR_NODEV
+    | MOUNT_ATTR_NOEXEC
+    | MOUNT_ATTR_ATIME
+    | MOUNT_ATTR_NODIRATIME;
 
 /// Longest value that fsconfig(2) takes, in bytes.
 const PARAMETER_BYTES: usize = 255;
@@ -81,10 +92,19 @@ impl Sandbox<'_> {
             true => self.root.directory(&step.target),
             false => self.root.file(&step.target),
         };
-        let target = target.at(|| name)?;
-        self.refuse_proc(target.as_fd(), step, name)?;
-        move_mount(tree.as_fd(), target.as_fd()).at(|| name)?;
-        Ok(Some(tree))
+        self.attach(tree, target.at(|| name)?.as_fd(), step, name).map(Some)
+    }
+
+    fn attach(
+        &self,
+        tree: OwnedFd,
+        target: BorrowedFd<'_>,
+        step: &MountStep,
+        name: &str,
+    ) -> Result<OwnedFd, StepError> {
+        self.refuse_proc(target, step, name)?;
+        move_mount(tree.as_fd(), target).at(|| name)?;
+        Ok(tree)
     }
 
     fn mount_filesystem(
@@ -95,11 +115,12 @@ impl Sandbox<'_> {
         parameters: &[Parameter],
         name: &str,
     ) -> Result<Option<OwnedFd>, StepError> {
-        let existing = self.root.resolve(&step.target).ok();
-        let target = self.root.directory(&step.target).at(|| name)?;
+        let is_tmpfs = kind == "tmpfs" && !parameters.iter().any(|parameter| parameter.key == "mode");
+        let existing = if is_tmpfs || step.copy_up { self.root.resolve(&step.target).ok() } else { None };
+        let mut target = self.root.directory(&step.target).at(|| name)?;
         if matches!(kind, "proc" | "sysfs") {
             // A link on the way could make the runtime write into another file system (CVE-2019-19921).
-            self.root.resolve_plain(&step.target).at(|| format!("{name}: resolve without links"))?;
+            target = self.root.resolve_plain(&step.target).at(|| format!("{name}: resolve without links"))?;
         }
         if parameters
             .iter()
@@ -111,22 +132,23 @@ impl Sandbox<'_> {
             return self.mount_with_long_parameters(step, kind, source, parameters, name);
         }
         let mut parameters = parameters.to_vec();
-        if kind == "tmpfs"
-            && !parameters.iter().any(|parameter| parameter.key == "mode")
-            && let Some(existing) = &existing
-        {
+        if is_tmpfs && let Some(existing) = &existing {
             // A tmpfs keeps the permissions of the directory it covers, as runc does.
             let mode = fstat(existing).at(|| name)?.st_mode & 0o7777;
             parameters.push(Parameter { key: "mode".to_owned(), value: Some(format!("{mode:o}")) });
         }
-        drop(target);
-        let tree = new_filesystem(name, kind, source, &parameters, 0)?;
+        // A new mount has no attributes to clear; one that is filled first gets them afterwards.
+        let at_once = if step.copy_up { 0 } else { step.attributes.set & FSMOUNT_ATTRIBUTES };
+        let tree = new_filesystem(name, kind, source, &parameters, at_once)?;
         if step.copy_up
             && let Some(existing) = &existing
         {
             copy_up(existing.as_fd(), tree.as_fd()).at(|| format!("{name}: copy what it covers"))?;
         }
-        self.dress_and_attach(tree, step, name)
+        if step.attributes.set != at_once || step.recursive_attributes != MountAttributes::default() {
+            dress(tree.as_fd(), step, name)?;
+        }
+        self.attach(tree, target.as_fd(), step, name).map(Some)
     }
 
     /// mount(2) takes a page of parameters, fsconfig(2) 255 bytes for each: layers of an overlay need more.
@@ -167,27 +189,30 @@ impl Sandbox<'_> {
 
     /// Binds each of this process's control groups into a small tmpfs, or the one of version 2 at once.
     fn mount_cgroups(&self, step: &MountStep, name: &str) -> Result<(), StepError> {
-        let bind = |path: &Path, target: &Path| -> Result<(), StepError> {
-            let source = path_fd(path).at(|| format!("{name}: open {}", path.display()))?;
-            let tree = open_tree_clone(source.as_fd(), c"", Depth::One).at(|| name)?;
-            let step = MountStep { target: target.to_owned(), ..step.clone() };
-            self.dress_and_attach(tree, &step, name).map(drop)
+        let clone = |path: &Path| -> Result<OwnedFd, StepError> {
+            let source = c_string(name, &path.to_string_lossy())?;
+            let tree = open_tree_clone(nix::fcntl::AT_FDCWD, &source, Depth::One)
+                .at(|| format!("{name}: open {}", path.display()))?;
+            dress(tree.as_fd(), step, name).map(|()| tree)
         };
+        let target = self.root.directory(&step.target).at(|| name)?;
         if let [(group, path)] = self.cgroups.as_slice()
             && group.is_empty()
         {
-            return bind(path, &step.target);
+            return self.attach(clone(path)?, target.as_fd(), step, name).map(drop);
         }
         let mode = Parameter { key: "mode".to_owned(), value: Some("755".to_owned()) };
-        let top = new_filesystem(name, "tmpfs", "tmpfs", &[mode], 0)?;
-        let target = self.root.directory(&step.target).at(|| name)?;
-        self.refuse_proc(target.as_fd(), step, name)?;
-        move_mount(top.as_fd(), target.as_fd()).at(|| name)?;
+        let top =
+            self.attach(new_filesystem(name, "tmpfs", "tmpfs", &[mode], 0)?, target.as_fd(), step, name)?;
         for (group, path) in self.cgroups.iter().filter(|(group, _)| !group.is_empty()) {
-            bind(path, &step.target.join(group))?;
+            // The tmpfs is new and nobody else's: there is no link in it to follow.
+            mkdirat(&top, group.as_str(), Mode::from_bits_truncate(0o755)).at(|| name)?;
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let place = openat(&top, group.as_str(), flags, Mode::empty()).at(|| name)?;
+            move_mount(clone(path)?.as_fd(), place.as_fd()).at(|| name)?;
             // Controllers that are mounted together are found by each of their names.
             for alias in group.split(',').filter(|alias| group.contains(',') && !alias.is_empty()) {
-                self.symlink(Path::new(group), &step.target.join(alias))?;
+                symlinkat(group.as_str(), &top, alias).at(|| name)?;
             }
         }
         let attributes = step.attributes;

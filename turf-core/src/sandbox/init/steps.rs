@@ -28,6 +28,9 @@ use crate::sys::mount::{
 };
 use crate::sys::{namespace, terminal};
 
+/// The bits of a mode that chmod(2) sets.
+const PERMISSIONS: u32 = 0o7777;
+
 /// Init while it builds its sandbox.
 pub(super) struct Sandbox<'a> {
     plan: &'a Plan,
@@ -183,18 +186,23 @@ impl<'a> Sandbox<'a> {
         };
         let mode = Mode::from_bits_truncate(device.mode);
         match mknodat(&parent, name, kind, mode, number) {
-            Err(Errno::EEXIST) => {
-                let found = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-                let found_kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
-                if found_kind != kind || found.st_rdev != number {
-                    return Err(Errno::EEXIST.into());
-                }
-            }
-            result => result?,
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno.into()),
         }
-        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-        fchownat(&parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        // mknod was given the mode without a mask; only a node that was there before may differ.
+        let found = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let found_kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+        if found_kind != kind || found.st_rdev != number {
+            return Err(Errno::EEXIST.into());
+        }
+        // A new node is right already unless its directory has something to say on groups or permissions.
+        let is_owned = (found.st_uid, found.st_gid) == (device.uid, device.gid);
+        if is_owned && found.st_mode & PERMISSIONS == mode.bits() {
+            return Ok(());
+        }
+        if !is_owned {
+            let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+            fchownat(&parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        }
         match fchmodat(&parent, name, mode, FchmodatFlags::NoFollowSymlink) {
             Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
             Err(errno) => Err(errno.into()),
