@@ -7,6 +7,7 @@ mod packages;
 mod shell;
 mod test;
 mod tidy;
+mod touched;
 mod v8;
 mod v8_build;
 mod vm;
@@ -18,6 +19,7 @@ const USAGE: &str = "usage: cargo xtask VERB
   demo    set up the machine, build, and run a worker from a bundle, with timings
   test    set up the machine, build, and run every check and test
   tidy    check the rules of docs/architecture.md that a program can check
+  touched write the list of the functions that short verbs call, which the linker lays beside each other
   v8      find or make V8's archive; the last line is what to export for plain cargo
   vm      run the tests of control groups on cgroup v2, without and with systemd, in a virtual machine";
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(),
         Some("test") => test::run(),
         Some("tidy") => tidy::run(),
+        Some("touched") => touched::run(&arguments[1..]),
         Some("v8") => v8::print_export(),
         Some("vm") => vm::run(&arguments[1..]),
         // The compiler wrapper of the source build: see v8_build.

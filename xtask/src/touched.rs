@@ -1,0 +1,232 @@
+//! `cargo xtask touched`: writes `turf-cli/touched.txt`, the functions that short verbs of `turf` call.
+//!
+//! Each verb is run step by step (ptrace(2), `PTRACE_SINGLESTEP`), init until it becomes another program included, and every
+//! address is looked up in the symbols. turf-cli's build script lays the functions beside each other. The list may be
+//! older than the program: it only gets less good.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::shell::{command, execute, output, step, workspace};
+use crate::test::program;
+
+/// The list, from the workspace on.
+const LIST: &str = "turf-cli/touched.txt";
+
+/// Libraries whose objects have no section for each function: they are named by member.
+const LIBRARIES: [&str; 3] = ["libc.a", "libgcc_eh.a", "libseccomp.a"];
+
+const HEADER: &str = "\
+# The functions that short verbs call, for build.rs: first those that most verbs call.
+# Written by `cargo xtask touched`; `*` stands for what differs from build to build.
+";
+
+/// `cargo xtask touched [TURF]`: takes the program of the last release build unless another is named, which stands beside its
+/// `turf-seed`. Needs root and nm(1).
+pub fn run(arguments: &[String]) -> Result<()> {
+    let turf = arguments.first().map_or_else(|| program("turf"), PathBuf::from);
+    let turf = turf.canonicalize().with_context(|| format!("find {}", turf.display()))?;
+    let symbols = Symbols::read(&turf)?;
+    let directory = std::env::temp_dir().join(format!("turf-touched-{}", std::process::id()));
+    fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+    let touched = walk(&turf, &directory, &symbols);
+    fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
+    let mut lines: Vec<(usize, String)> = touched?.into_iter().map(|(name, verbs)| (verbs, name)).collect();
+    lines.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let text: String = lines.iter().map(|(_, name)| format!("{name}\n")).collect();
+    fs::write(workspace().join(LIST), format!("{HEADER}{text}")).with_context(|| format!("write {LIST}"))?;
+    println!("{} functions in {LIST}", lines.len());
+    Ok(())
+}
+
+/// Runs every verb; returns how many of them called each function.
+fn walk(turf: &Path, directory: &Path, symbols: &Symbols) -> Result<BTreeMap<String, usize>> {
+    let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
+    let (root, bundle, worker) = (path("root"), path("bundle"), path("worker"));
+    fs::create_dir_all(format!("{bundle}/rootfs/bin"))?;
+    fs::create_dir_all(&worker)?;
+    fs::copy("/bin/busybox", format!("{bundle}/rootfs/bin/true")).context("copy /bin/busybox")?;
+    execute(command(turf).args(["spec", "--bundle", &bundle]))?;
+    let config = fs::read_to_string(format!("{bundle}/config.json"))?;
+    let config =
+        config.replace("\"terminal\": true", "\"terminal\": false").replace("[\"sh\"]", "[\"true\"]");
+    fs::write(format!("{bundle}/config.json"), config)?;
+    execute(command(turf).args(["spec", "--worker", "--bundle", &worker]))?;
+    fs::write(format!("{worker}/worker.js"), "addEventListener('fetch', () => {});\n")?;
+    let verbs: &[&[&str]] = &[
+        &["run", "--bundle", &bundle, "a"],
+        &["create", "--bundle", &bundle, "b"],
+        &["state", "b"],
+        &["start", "b"],
+        &["delete", "--force", "b"],
+        &["create", "--bundle", &worker, "c"],
+        &["start", "c"],
+        &["state", "c"],
+        &["kill", "c", "KILL"],
+        &["delete", "--force", "c"],
+    ];
+    let mut touched = BTreeMap::new();
+    for verb in verbs {
+        step(&format!("turf {}", verb.join(" ")));
+        let mut functions = BTreeSet::new();
+        let mut count = 0;
+        for address in addresses(turf, &[&["--root", root.as_str()], *verb].concat(), symbols)? {
+            functions.extend(symbols.name_at(address));
+            count += 1;
+        }
+        println!("    {count} addresses in {} functions", functions.len());
+        functions.into_iter().for_each(|name| *touched.entry(name).or_insert(0) += 1);
+    }
+    execute(command(turf).args(["--root", &root, "seed", "stop", "default"]))?;
+    Ok(touched)
+}
+
+/// The addresses in the program that a command comes to, its forks included.
+fn addresses(turf: &Path, arguments: &[&str], symbols: &Symbols) -> Result<HashSet<u64>> {
+    // The shell waits until it is traced; the program begins with execve(2).
+    let mut shell = Command::new("sh")
+        .args(["-c", "read begin; exec \"$0\" \"$@\" </dev/null"])
+        .arg(turf)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("run sh")?;
+    let pid = Pid::from_raw(shell.id().cast_signed());
+    use ptrace::Options;
+    let options = Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACECLONE;
+    ptrace::seize(pid, options).context("trace the command")?;
+    shell.stdin.take().context("the shell has no input")?.write_all(b"begin\n")?;
+    let (mut seen, mut status) = (HashSet::new(), None);
+    while status.is_none() {
+        match waitpid(None, Some(WaitPidFlag::__WALL)).context("wait for the command")? {
+            WaitStatus::PtraceEvent(process, _, event)
+                if event == ptrace::Event::PTRACE_EVENT_EXEC as i32 =>
+            {
+                // Before it is the program it is the shell; its children become something else.
+                let is_turf = fs::read_link(format!("/proc/{process}/exe"))? == turf;
+                match (process == pid, is_turf) {
+                    (true, true) => ptrace::step(process, None)?,
+                    (true, false) => ptrace::cont(process, None)?,
+                    (false, _) => ptrace::detach(process, None)?,
+                }
+            }
+            WaitStatus::PtraceEvent(process, ..) | WaitStatus::Stopped(process, Signal::SIGTRAP) => {
+                let address = ptrace::getregs(process)?.rip;
+                if symbols.covers(address) {
+                    seen.insert(address);
+                }
+                ptrace::step(process, None)?;
+            }
+            WaitStatus::Stopped(process, signal) => ptrace::step(process, signal)?,
+            WaitStatus::Exited(process, code) if process == pid => status = Some(code),
+            WaitStatus::Signaled(process, signal, _) if process == pid => bail!("killed by {signal}"),
+            _ => {}
+        }
+    }
+    ensure!(status == Some(0), "turf {} ended with {status:?}", arguments.join(" "));
+    Ok(seen)
+}
+
+/// The functions of a program that is linked at a fixed address.
+struct Symbols {
+    /// Begin, end and name in the list, sorted.
+    functions: Vec<(u64, u64, String)>,
+}
+
+impl Symbols {
+    fn read(program: &Path) -> Result<Symbols> {
+        let members = members()?;
+        let text = output(command("nm").args(["--print-size", "--defined-only"]).arg(program))?;
+        let mut functions = Vec::new();
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [begin, size, "t" | "T" | "w" | "W" | "i", name] = fields[..] else { continue };
+            let (begin, size) = (u64::from_str_radix(begin, 16)?, u64::from_str_radix(size, 16)?);
+            let name = pattern(name).or_else(|| members.get(name).cloned());
+            functions.extend(name.map(|name| (begin, begin + size, name)));
+        }
+        functions.sort();
+        Ok(Symbols { functions })
+    }
+
+    fn covers(&self, address: u64) -> bool {
+        self.name_at(address).is_some()
+    }
+
+    fn name_at(&self, address: u64) -> Option<String> {
+        let after = self.functions.partition_point(|(begin, ..)| *begin <= address);
+        let (_, end, name) = self.functions[..after].last()?;
+        (address < *end).then(|| name.clone())
+    }
+}
+
+/// A name of the compiler's, without what differs from build to build: the hash at the end of one kind of names, those
+/// of the crates in the other.
+fn pattern(name: &str) -> Option<String> {
+    if name.starts_with("_ZN") {
+        let at = name.rfind("17h").filter(|at| name.len() >= at + 19)?;
+        return Some(format!("{}17h*", &name[..at]));
+    }
+    if !name.starts_with("_R") {
+        return (name == "main").then(|| name.to_owned());
+    }
+    let mut parts = name.split("Cs");
+    let mut pattern = parts.next()?.to_owned();
+    for part in parts {
+        match part.split_once('_') {
+            Some((hash, rest)) if hash.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                pattern.push_str("Cs*_");
+                pattern.push_str(rest);
+            }
+            Some(_) | None => pattern.push_str(&format!("Cs{part}")),
+        }
+    }
+    Some(pattern)
+}
+
+/// Where the functions of the C libraries are: `library:member`.
+fn members() -> Result<BTreeMap<String, String>> {
+    let mut members = BTreeMap::new();
+    for library in LIBRARIES {
+        let path = output(command("cc").arg(format!("-print-file-name={library}")))?;
+        let text = output(command("nm").args(["-A", "--quiet", "--defined-only"]).arg(path.trim()))?;
+        for line in text.lines() {
+            // /usr/lib/libc.a:malloc.o:0000000000000010 T malloc
+            let Some((place, name)) = line.rsplit_once(' ') else { continue };
+            let Some(member) = place.split(':').nth(1) else { continue };
+            members.entry(name.to_owned()).or_insert_with(|| format!("{library}:{member}"));
+        }
+    }
+    Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_what_differs_from_build_to_build() {
+        for (name, wanted) in [
+            ("_ZN4turf4main17h27811f855cb68d10E", Some("_ZN4turf4main17h*")),
+            ("_ZN4turf4main17h27811f855cb68d10E.llvm.123", Some("_ZN4turf4main17h*")),
+            ("_RNvNtCs1a2B_4core3fmt5writeCs9_5alloc", Some("_RNvNtCs*_4core3fmt5writeCs*_5alloc")),
+            ("main", Some("main")),
+            ("malloc", None),
+        ] {
+            assert_eq!(pattern(name).as_deref(), wanted, "{name}");
+        }
+    }
+}
