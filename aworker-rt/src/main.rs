@@ -71,7 +71,7 @@ fn write_snapshot(file: &Path, output: &Path, options: RunOptions) -> Result<Exi
         Some(0) => Ok(ExitCode::SUCCESS),
         Some(_) => Ok(ExitCode::FAILURE),
         None => Err(ScriptError::new(format!(
-            "{}: V8 could not write the heap ({status}); what it says above names the kind of object",
+            "{}: the program ended before its heap was written ({status}); what is said above is why",
             file.display()
         ))),
     }
@@ -141,6 +141,8 @@ fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> 
     let mut server = ServerOptions::default();
     server.max_body_bytes = options.max_body_bytes.unwrap_or(server.max_body_bytes);
     server.request_timeout_ms = options.request_timeout_ms.unwrap_or(server.request_timeout_ms);
+    server.idle_timeout_ms = options.idle_timeout_ms.unwrap_or(server.idle_timeout_ms);
+    server.stall_timeout_ms = options.stall_timeout_ms.unwrap_or(server.stall_timeout_ms);
     runtime.become_worker(WorkerOptions {
         arguments: options.arguments,
         environment: environment(),

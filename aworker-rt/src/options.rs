@@ -35,6 +35,9 @@ Serving (run):
   --max-body-bytes N  longest request body; longer ones get 413 (100 MiB)
   --request-timeout-ms N
                       time for a handler to respond; then 504 (60000)
+  --idle-timeout-ms N time an idle connection is kept (75000)
+  --stall-timeout-ms N
+                      time in which a body may make no progress (30000)
 
 Environment (run, eval):
   --location URL      what self.location is, and where relative URLs begin
@@ -93,6 +96,8 @@ pub struct RunOptions {
     pub max_heap_mb: Option<u32>,
     pub max_body_bytes: Option<u64>,
     pub request_timeout_ms: Option<u64>,
+    pub idle_timeout_ms: Option<u64>,
+    pub stall_timeout_ms: Option<u64>,
     pub allow_file_fetch: bool,
     pub resolv_conf: Option<PathBuf>,
     pub v8_flags: Vec<String>,
@@ -135,6 +140,8 @@ const OPTIONS: &[(&str, &[Verb], Takes)] = &[
     ("--max-heap-mb", ALL, Takes::Value),
     ("--max-body-bytes", RUN, Takes::Value),
     ("--request-timeout-ms", RUN, Takes::Value),
+    ("--idle-timeout-ms", RUN, Takes::Value),
+    ("--stall-timeout-ms", RUN, Takes::Value),
     ("--allow-file-fetch", &[Verb::Run, Verb::Eval], Takes::Nothing),
     ("--resolv-conf", ALL, Takes::Value),
     ("--v8-flag", ALL, Takes::Value),
@@ -158,6 +165,8 @@ fn apply(options: &mut RunOptions, name: &str, value: &str) -> Result<(), String
         "--max-heap-mb" => options.max_heap_mb = Some(megabytes(value)?),
         "--max-body-bytes" => options.max_body_bytes = Some(number(name, value)?),
         "--request-timeout-ms" => options.request_timeout_ms = Some(number(name, value)?),
+        "--idle-timeout-ms" => options.idle_timeout_ms = Some(number(name, value)?),
+        "--stall-timeout-ms" => options.stall_timeout_ms = Some(number(name, value)?),
         "--allow-file-fetch" => options.allow_file_fetch = true,
         "--resolv-conf" => options.resolv_conf = Some(value.into()),
         "--v8-flag" => options.v8_flags.push(value.to_owned()),

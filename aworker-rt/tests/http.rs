@@ -4,9 +4,11 @@ mod http_support;
 
 use std::io::{BufRead, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use http_support::{Client, ECHO, GET, PATIENCE, Server};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -162,6 +164,76 @@ fn slow_parties_get_408_and_504() {
     assert_eq!(client.exchange("GET / HTTP/1.1\r\nHost: a\r\n").status, 408);
     client.assert_closed();
     assert!(server.stop().contains("aborted"));
+}
+
+/// Timers of the server: a connection that says nothing, a body that stops coming, a response that nobody takes, a
+/// close that nobody answers.
+#[test]
+fn idle_stalled_and_lingering_connections_end_in_time() {
+    let options = [
+        "--listen",
+        "127.0.0.1:0",
+        "--idle-timeout-ms",
+        "300",
+        "--stall-timeout-ms",
+        "400",
+        "--max-body-bytes",
+        "1000",
+    ];
+    let server = Server::start_with(
+        "timers",
+        "addEventListener('fetch', (event) => {
+           event.request.signal.addEventListener('abort', () => console.error('aborted'));
+           if (event.request.url.endsWith('/big')) {
+             const body = new ReadableStream({ pull(c) { c.enqueue(new Uint8Array(65536)); }, cancel() { console.error('cancelled'); } });
+             return event.respondWith(new Response(body));
+           }
+           event.respondWith(event.request.text().then((text) => new Response(text), (error) => { console.error(error.name); throw error; }));
+         });",
+        &options,
+    );
+    let millis = |since: std::time::Instant| since.elapsed().as_millis();
+    // One that never says anything, and one that is silent after its request.
+    let (mut silent, begun) = (server.connect(), std::time::Instant::now());
+    silent.assert_closed();
+    assert!(millis(begun) >= 290, "{}", millis(begun));
+    let mut kept = server.connect();
+    assert_eq!(kept.exchange(GET).status, 200);
+    let begun = std::time::Instant::now();
+    kept.assert_closed();
+    assert!(millis(begun) >= 290, "{}", millis(begun));
+    // Half a body.
+    let (mut half, begun) = (server.connect(), std::time::Instant::now());
+    let reply = half.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    assert_eq!(reply.status, 408);
+    half.assert_closed();
+    assert!(millis(begun) >= 390, "{}", millis(begun));
+    // A response that nobody takes: its source is cancelled, the connection reset.
+    let mut deaf = server.connect();
+    deaf.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut server = server;
+    let mut lines = String::new();
+    while !lines.contains("cancelled") {
+        assert!(std::io::BufRead::read_line(&mut server.stderr, &mut lines).expect("a line") > 0, "{lines}");
+    }
+    // An answer before the request's end: the server says its part is over, waits for the client, and then leaves.
+    let mut rude = server.connect();
+    let reply = rude.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    assert_eq!(reply.status, 413);
+    let begun = std::time::Instant::now();
+    rude.assert_closed();
+    loop {
+        let sent = rude.socket.write(b"m");
+        let mut fds = [PollFd::new(rude.socket.as_fd(), PollFlags::empty())];
+        // A reset ends the wait.
+        poll(&mut fds, 20_u16).expect("waits");
+        if sent.is_err() {
+            break;
+        }
+        assert!(millis(begun) < 20_000, "the server lingers for ever");
+    }
+    assert!(millis(begun) >= 390, "it has waited: {}", millis(begun));
+    server.stop();
 }
 
 #[test]

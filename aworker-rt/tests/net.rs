@@ -389,7 +389,7 @@ fn local_schemes_need_no_network() {
     run_with(
         "local-allowed",
         &url,
-        "same(await (await fetch(base)).text(), 'from a file'); await fails(fetch(base + '.missing'), /No such file/);
+        "same(await (await fetch(base)).text(), 'from a file'); await fails(fetch(base + '.missing'), /no such file/);
          await fails(fetch(new URL('.', base)), /regular/);",
         &["--allow-file-fetch"],
         &[],

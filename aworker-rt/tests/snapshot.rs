@@ -177,7 +177,17 @@ fn what_cannot_be_in_a_snapshot_is_refused_by_name_and_place() {
     refused(
         "fetch",
         &format!("globalThis.f = fetch('http://{address}/');"),
-        &["a fetch or a WebSocket under way"],
+        &[&format!("a fetch of http://{address} under way")],
+    );
+    refused(
+        "socket",
+        &format!("globalThis.s = new WebSocket('ws://{address}/x');"),
+        &[&format!("a WebSocket to {address}")],
+    );
+    refused(
+        "frozen",
+        "Object.freeze(globalThis);",
+        &["an object whose 'ArrayBuffer' cannot be changed any more cannot be in a snapshot"],
     );
     refused(
         "compression",
@@ -185,9 +195,9 @@ fn what_cannot_be_in_a_snapshot_is_refused_by_name_and_place() {
         &["a CompressionStream or DecompressionStream that has not ended"],
     );
     refused(
-        "abort",
-        "globalThis.s = new Intl.Segmenter('en').segment('a b');",
-        &["main.js: V8 could not write the heap"],
+        "segments",
+        "globalThis.s = new Intl.Segmenter('en').segment('a b');\nglobalThis.i = s[Symbol.iterator]();",
+        &["an Intl.Segments, made at", "main.js:1:", "an iterator of Intl.Segments, made at", "main.js:2:"],
     );
 }
 
@@ -196,7 +206,24 @@ fn a_fetch_in_flight_cannot_be_in_a_snapshot() {
     // Takes connections and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = silent.local_addr().expect("an address");
-    refused("fetch", &format!("fetch('http://{address}/')"), &["a fetch or a WebSocket under way"]);
+    refused(
+        "fetch",
+        &format!("fetch('http://{address}/')"),
+        &[&format!("a fetch of http://{address} under way")],
+    );
+}
+
+#[test]
+fn a_build_whose_process_dies_says_so() {
+    let directory = Directory::new(
+        "dies",
+        &[("main.js", "const all = []; for (;;) all.push(new Array(10000).fill(1));")],
+    );
+    let ended = directory.run(&["snapshot", "build", "--max-heap-mb", "32", "main.js", "-o", "app.snap"]);
+    assert_eq!(ended.status, Some(1), "{}", ended.stderr);
+    for text in ["reached its limit of 32 MB", "main.js: the program ended before its heap was written"] {
+        assert!(ended.stderr.contains(text), "{}", ended.stderr);
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ macro_rules! for_each_op {
             net_head => crate::net::ops::net_head,
             net_pull => crate::net::ops::net_pull,
             net_push => crate::net::ops::net_push,
-            net_read_file => crate::net::ops::net_read_file,
+            net_file_path => crate::net::ops::net_file_path,
             socket_abandon => crate::net::websocket::ops::socket_abandon,
             socket_buffered => crate::net::websocket::ops::socket_buffered,
             socket_close => crate::net::websocket::ops::socket_close,

@@ -52,16 +52,16 @@ pub const MAX_CONNECTIONS: usize = 16 * 1024;
 /// alive, or to let a client read an early answer before the close.
 pub const MAX_DISCARD_BYTES: u64 = 256 * 1024;
 
-/// An idle keep-alive connection is closed after this time.
-pub const IDLE_TIMEOUT_MS: u64 = 75_000;
+/// An idle keep-alive connection is closed after this time, unless configured otherwise: what nginx takes.
+pub const DEFAULT_IDLE_TIMEOUT_MS: u64 = 75_000;
 
 /// From the first byte of a head to its last: 408 afterwards.
 pub const HEAD_TIMEOUT_MS: u64 = 10_000;
 
-/// Without any progress of a body that is wanted, in either direction.
-pub const STALL_TIMEOUT_MS: u64 = 30_000;
+/// Without any progress of a body that is wanted, in either direction, unless configured otherwise.
+pub const DEFAULT_STALL_TIMEOUT_MS: u64 = 30_000;
 
-/// Progress that renews [`STALL_TIMEOUT_MS`]: a trickle below it does not.
+/// Progress that renews [`DEFAULT_STALL_TIMEOUT_MS`]: a trickle below it does not.
 pub const MIN_PROGRESS_BYTES: u64 = 1024;
 
 /// From the dispatch of a request to the head of its response, unless

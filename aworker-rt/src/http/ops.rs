@@ -7,7 +7,7 @@
 
 use super::connection::Fate;
 use super::head::{self, BodyFraming, Head, HeaderSpans, Parsed, Span};
-use super::limits::{STALL_TIMEOUT_MS, WRITE_HIGH_WATER_BYTES};
+use super::limits::WRITE_HIGH_WATER_BYTES;
 use super::response::{BodySize, DefaultType, FieldBlock, Framing, ResponseHead};
 use super::server::{self, BodyKind, Demand, RequestId};
 use super::target::{self, OriginCache};
@@ -463,13 +463,13 @@ pub(crate) fn http_write(
     if client.unsent() >= WRITE_HIGH_WATER_BYTES {
         server.flush(id.place);
     }
-    let now = server.now();
+    let stalled = server.now().saturating_add(server.options.stall_timeout_ms);
     let Some(client) = server.client(id.place) else { return };
     if client.broken {
         server.kick(id.place);
     } else if client.unsent() >= WRITE_HIGH_WATER_BYTES {
         client.source_waits = true;
-        client.deadline_ms = client.deadline_ms.min(now + STALL_TIMEOUT_MS);
+        client.deadline_ms = client.deadline_ms.min(stalled);
         result.set_uint32(WAIT);
         server.kick(id.place);
     } else {
@@ -525,7 +525,7 @@ const BODY_GONE: u32 = 2;
 /// Asks for the request's body.
 fn want(scope: Scope<'_, '_, '_>, id: RequestId, demand: Demand) -> u32 {
     let server = server::get(scope);
-    let now = server.now();
+    let stalled = server.now().saturating_add(server.options.stall_timeout_ms);
     server.out(id.place);
     let Some(client) = server.exchange(id) else { return BODY_GONE };
     if !client.machine.want_body(&mut client.out) {
@@ -533,7 +533,7 @@ fn want(scope: Scope<'_, '_, '_>, id: RequestId, demand: Demand) -> u32 {
     }
     client.demand = demand;
     client.progress = 0;
-    client.deadline_ms = now + STALL_TIMEOUT_MS;
+    client.deadline_ms = stalled;
     server.kick(id.place);
     BODY_COMES
 }

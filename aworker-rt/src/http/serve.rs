@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use super::connection::{Advance, Event};
 use super::head::Head;
 use super::limits::{
-    ACCEPT_BACKOFF_MS, ACCEPT_BATCH, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS, MAX_CONNECTIONS,
-    MAX_PIPELINED_PER_TURN,
+    ACCEPT_BACKOFF_MS, ACCEPT_BATCH, HEAD_TIMEOUT_MS, MAX_CONNECTIONS, MAX_PIPELINED_PER_TURN,
 };
 use super::server::{
     self, BodyKind, Callbacks, Client, Current, Demand, Gate, RequestId, ServerOptions, Transport,
@@ -167,7 +166,7 @@ pub(super) fn admit(scope: &mut v8::PinScope<'_, '_>, fd: OwnedFd) -> io::Result
             return Err(error);
         }
     };
-    let deadline = server.now_ms + IDLE_TIMEOUT_MS;
+    let deadline = server.now_ms.saturating_add(server.options.idle_timeout_ms);
     server.places[place].client = Some(Client::new(Some(Transport { fd, token }), deadline));
     arm_sweep(scope, deadline);
     Ok(())

@@ -12,8 +12,9 @@ use super::connection::{Connection, Fate};
 use super::date::DateCache;
 use super::head::{Head, HeaderSpans};
 use super::limits::{
-    DEFAULT_MAX_BODY_BYTES, DEFAULT_REQUEST_TIMEOUT_MS, IDLE_TIMEOUT_MS, LINGER_TIMEOUT_MS, MAX_CONNECTIONS,
-    MAX_HEAD_BYTES, MAX_LEFTOVER_BYTES, MIN_PROGRESS_BYTES, STALL_TIMEOUT_MS, WRITE_HIGH_WATER_BYTES,
+    DEFAULT_IDLE_TIMEOUT_MS, DEFAULT_MAX_BODY_BYTES, DEFAULT_REQUEST_TIMEOUT_MS, DEFAULT_STALL_TIMEOUT_MS,
+    LINGER_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_LEFTOVER_BYTES, MIN_PROGRESS_BYTES,
+    WRITE_HIGH_WATER_BYTES,
 };
 use super::supervised::Supervised;
 use super::target::OriginCache;
@@ -29,6 +30,10 @@ pub struct ServerOptions {
     /// Time a handler has for the head of its response, in milliseconds; then
     /// 504. Also bounds the time a client has for the head of its request.
     pub request_timeout_ms: u64,
+    /// Time an idle connection is kept, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Time in which a body that is wanted may make no progress, in either direction, in milliseconds.
+    pub stall_timeout_ms: u64,
     /// Most requests in flight at one time; 0 for no limit. At the limit the
     /// listeners rest, and the next request of a kept connection waits.
     pub max_in_flight: usize,
@@ -41,6 +46,8 @@ impl Default for ServerOptions {
         ServerOptions {
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             request_timeout_ms: DEFAULT_REQUEST_TIMEOUT_MS,
+            idle_timeout_ms: DEFAULT_IDLE_TIMEOUT_MS,
+            stall_timeout_ms: DEFAULT_STALL_TIMEOUT_MS,
             max_in_flight: 0,
             max_requests: 0,
         }
@@ -409,7 +416,7 @@ impl Server {
 
     /// Sends what there is to send. `true` if output was pending and is gone.
     pub fn flush(&mut self, place: usize) -> bool {
-        let now = self.now_ms;
+        let (now, stall_timeout_ms) = (self.now_ms, self.options.stall_timeout_ms);
         let Some(client) = self.places.get_mut(place).and_then(|place| place.client.as_mut()) else {
             return false;
         };
@@ -441,7 +448,7 @@ impl Server {
         if done && client.fate == Fate::Linger && !client.lingering && !client.broken {
             client.lingering = true;
             client.leftover = Vec::new();
-            client.deadline_ms = now + LINGER_TIMEOUT_MS;
+            client.deadline_ms = now.saturating_add(LINGER_TIMEOUT_MS.min(stall_timeout_ms));
             if let Some(transport) = &client.transport {
                 // ENOTCONN: the client has closed already, which is what we wait for.
                 let _ = shutdown(transport.fd.as_raw_fd(), Shutdown::Write);
@@ -461,7 +468,7 @@ impl Server {
 
     /// Sets the deadline that fits what the client is waited for now.
     pub fn choose_deadline(&mut self, place: usize) {
-        let now = self.now_ms;
+        let (now, options) = (self.now_ms, self.options);
         let Some(client) = self.client(place) else { return };
         if client.lingering {
             return;
@@ -472,12 +479,12 @@ impl Server {
             // Progress counts when it is more than a trickle.
             if client.progress >= MIN_PROGRESS_BYTES || client.deadline_ms == u64::MAX {
                 client.progress = 0;
-                client.deadline_ms = now + STALL_TIMEOUT_MS;
+                client.deadline_ms = now.saturating_add(options.stall_timeout_ms);
             }
         } else if client.machine.is_responding() {
             client.deadline_ms = u64::MAX;
         } else if client.machine.is_idle() && client.leftover.is_empty() {
-            client.deadline_ms = now + IDLE_TIMEOUT_MS;
+            client.deadline_ms = now.saturating_add(options.idle_timeout_ms);
         }
     }
 

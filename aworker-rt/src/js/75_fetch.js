@@ -238,11 +238,24 @@ class Fetch {
     if (scheme === 'blob:') return this.#localBlob(href);
     if (scheme === 'file:') {
       if (this.#method !== 'GET') return this.#fail(networkError('', 'fetch: files can only be read'));
-      const read = ops.net_read_file(href);
-      if (!ArrayBufferIsView(read)) return this.#fail(networkError(read[0], `fetch ${href}: ${read[1]}`));
-      return this.#answer(200, 'OK', [], read);
+      const path = ops.net_file_path(href);
+      if (typeof path !== 'string') return this.#fail(networkError(path[0], `fetch ${href}: ${path[1]}`));
+      primordials.setPromiseHandled(this.#localFile(path));
+      return undefined;
     }
     return this.#fail(networkError('', `fetch: URLs of the scheme '${scheme}' cannot be fetched`));
+  }
+
+  /** Reads a file as `Aworker.files` does: without waiting for a device in place. */
+  async #localFile(path) {
+    let bytes;
+    try {
+      bytes = await ops.file_bytes(path);
+    } catch (error) {
+      this.#fail(networkError(error.code, `fetch ${this.#url.href}: ${error.message}`));
+      return;
+    }
+    this.#answer(200, 'OK', [], bytes);
   }
 
   /** https://fetch.spec.whatwg.org/#scheme-fetch, "blob" */

@@ -10,15 +10,18 @@ const {
   Error,
   ObjectDefineProperty,
   ObjectGetOwnPropertyDescriptor,
+  ObjectGetPrototypeOf,
   PromiseReject,
   Proxy,
   ReflectApply,
   ReflectConstruct,
   ReflectOwnKeys,
   SafeWeakRef,
+  String,
   StringPrototypeIncludes,
   StringPrototypeSplit,
   StringPrototypeTrim,
+  SymbolIterator,
   TypeError,
   WeakRefPrototypeDeref,
 } = primordials;
@@ -68,7 +71,11 @@ function replace(owner, key, value) {
   ObjectDefineProperty(owner, key, { __proto__: null, value, writable: true, enumerable: false, configurable: true });
   ArrayPrototypePush(undo, () => {
     // What a program has put in its place stays.
-    if (ObjectGetOwnPropertyDescriptor(owner, key)?.value !== value) return;
+    const now = ObjectGetOwnPropertyDescriptor(owner, key);
+    if (now?.value !== value) return;
+    if (!now.configurable) {
+      throw new TypeError(`an object whose '${String(key)}' cannot be changed any more cannot be in a snapshot: freeze it in a listener of 'deserialize'`);
+    }
     if (before === undefined) delete owner[key];
     else ObjectDefineProperty(owner, key, before);
   });
@@ -90,6 +97,19 @@ function watch(owner, key, named) {
   });
   replace(owner, key, proxy);
   replace(constructor.prototype, 'constructor', proxy);
+}
+
+/** Watches what a method gives. */
+function watchResults(owner, key, name) {
+  const method = owner[key];
+  const watched = {
+    method(...args) {
+      const object = ReflectApply(method, this, args);
+      record(object, name);
+      return object;
+    },
+  }.method;
+  replace(owner, key, watched);
 }
 
 function standIn(name) {
@@ -125,6 +145,9 @@ internals.callbacks.beginSnapshot = () => {
     if (typeof Intl[key] !== 'function' || Intl[key].prototype === undefined) continue;
     watch(Intl, key, () => `an Intl.${key}`);
   }
+  const segments = new Intl.Segmenter('en').segment('');
+  watchResults(Intl.Segmenter.prototype, 'segment', 'an Intl.Segments');
+  watchResults(ObjectGetPrototypeOf(segments), SymbolIterator, 'an iterator of Intl.Segments');
   watch(globalThis, 'ArrayBuffer', (buffer) => (buffer.resizable ? 'a resizable ArrayBuffer' : undefined));
 };
 

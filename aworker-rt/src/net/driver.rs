@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
 
+use super::exchange::place;
 use super::limits::CROWDED_COLLECTION_INTERVAL;
 use super::{Event, Kind, Net, NetOptions};
 use crate::engine;
@@ -23,6 +24,8 @@ struct Driver {
     callback: Option<v8::Global<v8::Function>>,
     /// What a seed had in flight: each worker hears that it failed.
     lost: Vec<Event>,
+    /// The same for messages.
+    lost_names: Vec<String>,
     next_id: u64,
     /// When garbage was looked for because requests waited.
     collected_at: Option<Instant>,
@@ -181,6 +184,15 @@ pub(crate) fn freeze(scope: &mut v8::PinScope<'_, '_>) {
         id: exchange.id,
         in_request: exchange.in_request,
     }));
+    let mut lost_names = std::mem::take(&mut driver(scope).lost_names);
+    let exchanges = net.exchanges.borrow();
+    lost_names.extend(
+        exchanges.values().map(|exchange| format!("a fetch of {} under way", place(&exchange.origin))),
+    );
+    drop(exchanges);
+    let sockets = net.sockets.borrow();
+    lost_names.extend(sockets.values().map(|socket| format!("a WebSocket to {}", socket.peer)));
+    drop(sockets);
     lost.extend(net.sockets.borrow().keys().map(|id| Event {
         kind: Kind::SocketClosed,
         id: *id,
@@ -191,6 +203,7 @@ pub(crate) fn freeze(scope: &mut v8::PinScope<'_, '_>) {
     arm(scope, None);
     let driver = driver(scope);
     driver.lost = lost;
+    driver.lost_names = lost_names;
     driver.next_id = net.next_id.get();
     driver.net = None;
     let registered = driver.registered.take();
@@ -202,9 +215,8 @@ pub(crate) fn freeze(scope: &mut v8::PinScope<'_, '_>) {
 }
 
 /// What a snapshot could not keep, after [`freeze`].
-pub(crate) fn held(isolate: &mut v8::Isolate) -> Option<&'static str> {
-    let driver = isolate.get_slot::<Driver>()?;
-    (!driver.lost.is_empty()).then_some("a fetch or a WebSocket under way")
+pub(crate) fn held(isolate: &mut v8::Isolate) -> Option<String> {
+    isolate.get_slot::<Driver>()?.lost_names.first().cloned()
 }
 
 /// Drops everything, for a snapshot.
@@ -227,6 +239,7 @@ pub(crate) fn thaw(scope: &mut v8::PinScope<'_, '_>, options: NetOptions) {
     driver_options(scope, options);
     let Some(true) = scope.get_slot::<Driver>().map(|driver| !driver.lost.is_empty()) else { return };
     let lost = std::mem::take(&mut driver(scope).lost);
+    driver(scope).lost_names = Vec::new();
     let net = get(scope);
     lost.into_iter().for_each(|event| net.emit(event));
     wake(scope);

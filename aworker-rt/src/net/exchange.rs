@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 use super::decode::Decoders;
 use super::error::{NetError, of_hyper};
 use super::executor::{TaskId, timeout};
-use super::limits::{BODY_BUFFER_BYTES, BODY_TIMEOUT, HEAD_TIMEOUT, UPLOAD_BUFFER_BYTES};
+use super::limits::{BODY_BUFFER_BYTES, UPLOAD_BUFFER_BYTES};
 use super::pool::{Lease, Origin};
 use super::upload::Upload;
 use super::{Event, Kind, Net};
@@ -108,6 +108,8 @@ pub struct Exchange {
     pub id: u64,
     /// A served request has begun it.
     pub in_request: bool,
+    /// Where it goes.
+    pub origin: Origin,
     net: Rc<Net>,
     task: Cell<Option<TaskId>>,
     /// The loop must not end before something happens here.
@@ -121,6 +123,7 @@ impl Exchange {
         let exchange = Rc::new(Exchange {
             id,
             in_request,
+            origin: plan.origin.clone(),
             net: net.clone(),
             task: Cell::new(None),
             is_waited_for: Cell::new(false),
@@ -381,7 +384,7 @@ async fn receive_body(
     loop {
         exchange.room().await?;
         let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
-        let frame = timeout(&exchange.net.executor, BODY_TIMEOUT, frame).await;
+        let frame = timeout(&exchange.net.executor, exchange.net.options.timeouts.body, frame).await;
         let stalled = |_| NetError::new("ETIMEDOUT", "no byte of the response's body came in time");
         let Some(frame) = frame.map_err(stalled)? else { break };
         let frame = frame.map_err(|error| of_hyper(&error).during("receive the response's body"))?;
@@ -408,19 +411,20 @@ const MAX_ATTEMPTS: u32 = 4;
 async fn send(exchange: &Rc<Exchange>, plan: Plan) -> Result<Answer, NetError> {
     let net = &exchange.net;
     let where_to = format!("fetch {}{}:{}", scheme(&plan.origin), plan.origin.host, plan.origin.port);
+    let limit = net.options.timeouts.head;
     let mut upload = Some(match &plan.body {
         PlannedBody::None => Upload::None,
         PlannedBody::Whole(bytes) => Upload::Whole(bytes.clone()),
         PlannedBody::Stream => Upload::Stream(exchange.clone()),
     });
     for attempt in 1.. {
-        let lease = timeout(&net.executor, HEAD_TIMEOUT, net.pool.acquire(net, &plan.origin)).await;
+        let lease = timeout(&net.executor, limit, net.pool.acquire(net, &plan.origin)).await;
         let lease = lease.map_err(|_| too_late()).flatten().map_err(|error| error.during(&where_to))?;
         let body = upload.take().expect("a request is sent again only with its body");
         let (is_reused, error, unsent) = match lease {
             Lease::Http1 { mut sender, is_reused } => {
                 let request = request(net, &plan, body, Version::HTTP_11)?;
-                match timeout(&net.executor, HEAD_TIMEOUT, sender.try_send_request(request)).await {
+                match timeout(&net.executor, limit, sender.try_send_request(request)).await {
                     Err(_) => return Err(too_late().during(&where_to)),
                     Ok(Ok(response)) => {
                         return Ok(Answer { response, lease: Lease::Http1 { sender, is_reused } });
@@ -433,7 +437,7 @@ async fn send(exchange: &Rc<Exchange>, plan: Plan) -> Result<Answer, NetError> {
             }
             Lease::Http2 { mut sender, user } => {
                 let request = request(net, &plan, body, Version::HTTP_2)?;
-                match timeout(&net.executor, HEAD_TIMEOUT, sender.try_send_request(request)).await {
+                match timeout(&net.executor, limit, sender.try_send_request(request)).await {
                     Err(_) => return Err(too_late().during(&where_to)),
                     Ok(Ok(response)) => return Ok(Answer { response, lease: Lease::Http2 { sender, user } }),
                     Ok(Err(mut error)) => {
@@ -479,6 +483,11 @@ fn was_closed(error: &hyper::Error) -> bool {
 
 fn too_late() -> NetError {
     NetError::new("ETIMEDOUT", "no response came in time")
+}
+
+/// `https://HOST:PORT`, for messages.
+pub fn place(origin: &Origin) -> String {
+    format!("{}{}", scheme(origin), authority(origin))
 }
 
 fn scheme(origin: &Origin) -> &'static str {

@@ -48,9 +48,6 @@ pub const MAX_RESPONSE_HEADERS: usize = 512;
 /// Header fields of a request: what our own server takes, twice.
 pub const MAX_REQUEST_HEADERS: usize = 256;
 
-/// Bytes of a file that `fetch` reads: it is in memory as a whole.
-pub const MAX_FETCHED_FILE_BYTES: u64 = 256 * 1024 * 1024;
-
 /// Bytes of one receive.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 

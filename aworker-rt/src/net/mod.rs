@@ -29,6 +29,8 @@ pub(crate) mod ops;
 mod pool;
 mod proxy;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod upload;
 pub(crate) mod websocket;
@@ -36,6 +38,7 @@ pub(crate) mod websocket;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 pub use dns::Files as NetFiles;
 pub(crate) use driver::{drain, forget, freeze, held, next_id, set_next_id, thaw};
@@ -43,6 +46,7 @@ pub(crate) use driver::{drain, forget, freeze, held, next_id, set_next_id, thaw}
 use error::NetError;
 use exchange::Exchange;
 use executor::Executor;
+use limits::{BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_CONNECTION_TIMEOUT};
 use proxy::Proxies;
 use websocket::Socket;
 
@@ -57,6 +61,21 @@ pub struct NetOptions {
     certificates: Vec<(String, String)>,
     /// Who stands between.
     proxies: Proxies,
+    timeouts: Timeouts,
+}
+
+/// How long is waited; the limits' values but in tests.
+#[derive(Clone, Copy, Debug)]
+struct Timeouts {
+    idle_connection: Duration,
+    head: Duration,
+    body: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts { idle_connection: IDLE_CONNECTION_TIMEOUT, head: HEAD_TIMEOUT, body: BODY_TIMEOUT }
+    }
 }
 
 impl NetOptions {
@@ -73,6 +92,7 @@ impl NetOptions {
                 let found = options.environment.iter().rev().find(|(name, _)| name == wanted);
                 found.map(|(_, value)| value.clone())
             }),
+            timeouts: Timeouts::default(),
         }
     }
 }

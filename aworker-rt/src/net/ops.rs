@@ -8,8 +8,7 @@ use url::Url;
 
 use super::error::NetError;
 use super::exchange::{Exchange, Plan, PlannedBody, Pulled};
-use super::files::read_bounded;
-use super::limits::{MAX_EXCHANGES, MAX_FETCHED_FILE_BYTES, MAX_REQUEST_HEADERS};
+use super::limits::{MAX_EXCHANGES, MAX_REQUEST_HEADERS};
 use super::pool::Origin;
 use super::{FileUrls, data_url, driver};
 use crate::engine::conversions::{string, throw_type_error};
@@ -261,26 +260,26 @@ pub(crate) fn net_data_url(
     result.set(v8::Array::new_with_elements(scope, &[kind, bytes]).into());
 }
 
-/// `ops.net_read_file(url)`: the bytes of what a `file:` URL names, or `[code, text]`. Refused unless
-/// the worker may.
-pub(crate) fn net_read_file(
+/// `ops.net_file_path(url)`: the path that a `file:` URL means, or `[code, text]`. Refused unless the
+/// worker may read files so.
+pub(crate) fn net_file_path(
     scope: Scope<'_, '_, '_>,
     arguments: v8::FunctionCallbackArguments,
     mut result: v8::ReturnValue,
 ) {
     let url = latin1(scope, arguments.get(0));
     let path = std::str::from_utf8(&url).ok().and_then(|url| Url::parse(url).ok()?.to_file_path().ok());
-    let read = match (driver::get(scope).options.file_urls, path) {
+    let allowed = driver::get(scope).options.file_urls;
+    let path = match (allowed, path.as_ref().and_then(|path| path.to_str())) {
         (FileUrls::Refused, _) => Err(NetError::new(
             "EACCES",
             "file: URLs are not allowed (aworker --allow-file-fetch allows them)",
         )),
         (FileUrls::Allowed, None) => Err(NetError::new("ERR_INVALID_URL", "the URL names no file")),
-        (FileUrls::Allowed, Some(path)) => read_bounded(&path, MAX_FETCHED_FILE_BYTES)
-            .map_err(|error| NetError::io(format_args!("read {}", path.display()), &error)),
+        (FileUrls::Allowed, Some(path)) => Ok(path),
     };
-    match read {
-        Ok(bytes) => result.set(crate::web::bytes::uint8_array(scope, bytes).into()),
+    match path {
+        Ok(path) => result.set(string(scope, path).into()),
         Err(error) => {
             let value = failure(scope, &error);
             result.set(value);

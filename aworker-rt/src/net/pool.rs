@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
 
@@ -18,8 +18,8 @@ use super::error::{NetError, of_hyper};
 use super::executor::{Executor, sleep, timeout, yield_now};
 use super::limits::{
     CONNECT_TIMEOUT, CROWDED_COLLECTION_INTERVAL, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW,
-    IDLE_CONNECTION_TIMEOUT, MAX_CONNECTIONS_PER_ORIGIN, MAX_IDLE_CONNECTIONS, MAX_RESPONSE_HEAD_BYTES,
-    MAX_RESPONSE_HEADERS, REUSE_TIMEOUT,
+    MAX_CONNECTIONS_PER_ORIGIN, MAX_IDLE_CONNECTIONS, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS,
+    REUSE_TIMEOUT,
 };
 use super::proxy::{Way, reach};
 use super::stream::Stream;
@@ -282,22 +282,23 @@ impl Pool {
             return;
         }
         let (pool, executor) = (self.clone(), net.executor.clone());
+        let limit = net.options.timeouts.idle_connection;
         net.executor.spawn(async move {
-            while pool.close_idle() {
-                sleep(&executor, IDLE_CONNECTION_TIMEOUT / 4).await;
+            while pool.close_idle(limit) {
+                sleep(&executor, limit / 4).await;
             }
             pool.has_caretaker.set(false);
         });
     }
 
-    /// Closes what was idle for too long; whether anything is left to look after.
-    fn close_idle(&self) -> bool {
+    /// Closes what was idle for longer than the limit; whether anything is left to look after.
+    fn close_idle(&self, limit: Duration) -> bool {
         let now = Instant::now();
         let mut closed_idle = Vec::new();
         let mut closed_shared = Vec::new();
         let mut is_needed = false;
         for connections in self.origins.borrow_mut().values_mut() {
-            let is_old = |since: Instant| now.duration_since(since) >= IDLE_CONNECTION_TIMEOUT;
+            let is_old = |since: Instant| now.duration_since(since) >= limit;
             let (old, young): (Vec<_>, Vec<_>) = std::mem::take(&mut connections.idle)
                 .into_iter()
                 .partition(|(sender, since)| is_old(*since) || sender.is_closed());

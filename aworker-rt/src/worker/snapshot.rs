@@ -13,7 +13,7 @@ use super::{Runtime, lifecycle};
 /// with handles that JavaScript has, is one of [`ROOMS`].
 struct Room {
     /// What it holds that cannot be in a snapshot, by name.
-    held: fn(&mut v8::Isolate) -> Option<&'static str>,
+    held: fn(&mut v8::Isolate) -> Option<String>,
     /// Drops its slot: V8 writes no heap that anything outside refers to.
     forget: fn(&mut v8::Isolate),
 }
@@ -22,9 +22,9 @@ const ROOMS: &[Room] = &[
     Room { held: |_| None, forget: |isolate| drop(isolate.remove_slot::<event_loop::EventLoop>()) },
     Room { held: |_| None, forget: http::detach },
     Room { held: net::held, forget: net::forget },
-    Room { held: files::held, forget: files::forget },
-    Room { held: web::encoding::held, forget: |_| () },
-    Room { held: web::compression::held, forget: |_| () },
+    Room { held: |isolate| files::held(isolate).map(str::to_owned), forget: files::forget },
+    Room { held: |isolate| web::encoding::held(isolate).map(str::to_owned), forget: |_| () },
+    Room { held: |isolate| web::compression::held(isolate).map(str::to_owned), forget: |_| () },
 ];
 
 /// Longest list of objects in one message.
@@ -62,8 +62,8 @@ fn run(runtime: &mut Runtime, script: &Script) -> Result<(), ScriptError> {
     collect_garbage(runtime)?;
     runtime.engine.with_scope(|scope| {
         let held = ROOMS.iter().find_map(|room| (room.held)(scope));
-        match held.or_else(|| event_loop::get(scope).native_work()) {
-            Some(what) => Err(refusal(&[what.to_owned()])),
+        match held.or_else(|| event_loop::get(scope).native_work().map(str::to_owned)) {
+            Some(what) => Err(refusal(&[what])),
             None => Ok(()),
         }
     })?;

@@ -131,6 +131,8 @@ pub struct Socket {
     /// The script's number for it.
     pub id: u64,
     in_request: bool,
+    /// Whom a client talks to, for messages.
+    pub peer: String,
     net: Rc<Net>,
     end: End,
     task: Cell<Option<TaskId>>,
@@ -139,10 +141,11 @@ pub struct Socket {
 }
 
 impl Socket {
-    fn new(net: &Rc<Net>, id: u64, in_request: bool, end: End) -> Rc<Socket> {
+    fn new(net: &Rc<Net>, id: u64, in_request: bool, end: End, peer: String) -> Rc<Socket> {
         let socket = Rc::new(Socket {
             id,
             in_request,
+            peer,
             net: net.clone(),
             end,
             task: Cell::new(None),
@@ -155,7 +158,8 @@ impl Socket {
 
     /// Begins to connect.
     pub fn connect(net: &Rc<Net>, id: u64, in_request: bool, plan: Plan) -> Rc<Socket> {
-        let socket = Socket::new(net, id, in_request, End::Client);
+        let peer = plan.authority.clone();
+        let socket = Socket::new(net, id, in_request, End::Client, peer);
         let inner = socket.clone();
         socket.start(async move {
             let Opened { stream, protocol, deflates, leftover } = open(&inner.net, &plan).await?;
@@ -172,7 +176,7 @@ impl Socket {
 
     /// Goes to wait for [`Self::adopt`].
     pub fn expect(net: &Rc<Net>, id: u64, in_request: bool) -> Rc<Socket> {
-        Socket::new(net, id, in_request, End::Server)
+        Socket::new(net, id, in_request, End::Server, "a client".to_owned())
     }
 
     /// Takes the connection of a served request.
