@@ -70,10 +70,9 @@ impl Log {
     }
 
     fn write(&self, level: Level, message: &str) {
-        let prefix = if level == Level::Error { "" } else { level.word() };
-        let separator = if prefix.is_empty() { "" } else { ": " };
+        let level_word = level.word();
         // stderr may be closed; then nobody wants to hear.
-        drop(writeln!(std::io::stderr(), "turf: {prefix}{separator}{message}"));
+        drop(writeln!(std::io::stderr(), "turf: {level_word}: {message}"));
         let Some(path) = &self.file else { return };
         let line = format_line(self.format, level, message, &turf_core::time::rfc3339(SystemTime::now()));
         let opened = OpenOptions::new().append(true).create(true).open(path);

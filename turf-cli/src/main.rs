@@ -1,7 +1,7 @@
 //! `turf`: the command line. One verb is one file in `verb`; what it does is turf-core's.
 //!
-//! This is where exit codes and the words of errors are chosen: 0, or 1 after an error, whose last log
-//! line says what it was; `turf run` in the foreground exits with the container's status.
+//! This is where exit codes and the words of errors are chosen: 0, or 1 after an error (255 where `exec` fails), whose
+//! last log line says what it was; `turf run` and `exec` in the foreground exit with the status of what they ran.
 //!
 //! The program is single-threaded, because init is forked from it, and reads nothing that its verb
 //! does not need.
@@ -11,6 +11,8 @@ mod log;
 mod verb;
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::IntoRawFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -30,11 +32,13 @@ fn main() -> ExitCode {
     let globals = arguments.globals;
     let log = Log::new(globals.log.clone(), globals.log_format, globals.debug);
     log.debug(|| format!("{:?}", arguments.command));
+    let failure =
+        if matches!(arguments.command, Command::Exec(_)) { EXEC_FAILURE.into() } else { ExitCode::FAILURE };
     match close_inherited(&arguments.command).and_then(|()| verb::run(&globals, arguments.command, &log)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             log.error(&words(&error));
-            ExitCode::FAILURE
+            failure
         }
     }
 }
@@ -45,10 +49,15 @@ fn parse(given: &[OsString]) -> Result<Arguments, ExitCode> {
     Arguments::try_parse_from(given).map_err(|error| refuse(given, &error))
 }
 
+/// What `exec` ends with when the process could not be run, so that it is told from a process that ended with 1; runc
+/// has the same.
+const EXEC_FAILURE: u8 = 255;
+
 /// Closes what the caller left open from 3 up, except what the container is to inherit. containerd's
 /// shim, for one, leaks its listening socket, and init would keep it.
 ///
-/// What is to be inherited must be open: else a descriptor of our own would take its number and its place.
+/// What is to be inherited and is not open stays closed for the workload, as with crun; but its number is taken until then, so that
+/// no descriptor of our own comes to have it.
 fn close_inherited(command: &Command) -> Result<()> {
     let kept = match command {
         Command::Create(create) => create.inherited().count,
@@ -73,10 +82,14 @@ fn close_inherited(command: &Command) -> Result<()> {
     };
     fd::close_range_from(3 + kept).context("close inherited descriptors")?;
     for number in 3..3 + kept {
-        ensure!(
-            i32::try_from(number).is_ok_and(fd::is_open),
-            "--preserve-fds: descriptor {number} is not open"
-        );
+        if !i32::try_from(number).is_ok_and(fd::is_open) {
+            // The lowest free number is this one, and it is closed on execution.
+            let taken = File::open("/dev/null").with_context(|| format!("take the number {number}"))?;
+            ensure!(
+                i64::from(taken.into_raw_fd()) == i64::from(number),
+                "descriptor {number} cannot be taken"
+            );
+        }
     }
     Ok(())
 }

@@ -71,15 +71,6 @@ fn a_bad_bundle_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_descriptor_to_preserve_must_be_open() {
-    let Some(scratch) = Scratch::new("closed") else { return };
-    let script = format!("exec 4</dev/null; exec {} create --preserve-fds 2 a", env!("CARGO_BIN_EXE_turf"));
-    let mut command = Command::new("bash");
-    command.args(["-c", &script]);
-    scratch.end(command).refused(&["--preserve-fds", "3 is not open"]);
-}
-
-#[test]
 fn spec_writes_a_config_once() {
     let Some(scratch) = Scratch::new("spec") else { return };
     for (directory, flags) in [("program", &[][..]), ("worker", &["--worker"][..])] {

@@ -46,6 +46,13 @@ pub const FREEZE: Duration = Duration::from_secs(2);
 /// through its hooks, so this is longer than [`INIT_READY`].
 pub const CONTAINER_LOCK: Duration = Duration::from_secs(120);
 
+/// How long a hook that helps to begin a container may go on when the container is ended by force: one that works is done
+/// sooner, one that hangs shall not keep anybody for much longer.
+pub const HOOK_OF_AN_ENDED_CONTAINER: Duration = Duration::from_millis(500);
+
+/// The same for a `poststop` hook: it gives back what the others took, which may need a network.
+pub const POSTSTOP_HOOK_OF_AN_ENDED_CONTAINER: Duration = Duration::from_secs(10);
+
 /// Largest file of a control group that is read, in bytes: `cgroup.procs` of a group with
 /// half a million processes.
 pub const CGROUP_FILE_BYTES: u64 = 4 << 20;

@@ -156,7 +156,7 @@ impl ContainerDir {
         }
         loop {
             create_private_dir_all(&self.path)?;
-            let lock = match self.lock_with(OpenOptions::new().create(true)) {
+            let lock = match self.lock_with(OpenOptions::new().create(true), || Ok(())) {
                 // A `delete` removed the directory in between.
                 Err(Error::NoSuchContainer(_)) => continue,
                 Err(error) => return Err(error.and_clean_up(self.remove_if_empty().map(drop))),
@@ -172,7 +172,12 @@ impl ContainerDir {
 
     /// Locks the container against other verbs; waits for at most [`limits::CONTAINER_LOCK`].
     pub fn lock(&self) -> Result<Lock> {
-        self.lock_with(&mut OpenOptions::new())
+        self.lock_with(&mut OpenOptions::new(), || Ok(()))
+    }
+
+    /// The same; `meanwhile` is called each time that another verb is found to have it locked.
+    pub fn lock_meanwhile(&self, meanwhile: impl FnMut() -> Result<()>) -> Result<Lock> {
+        self.lock_with(&mut OpenOptions::new(), meanwhile)
     }
 
     /// Locks the container if no other verb has it locked.
@@ -180,19 +185,24 @@ impl ContainerDir {
         self.try_lock_with(&mut OpenOptions::new())
     }
 
-    fn lock_with(&self, options: &mut OpenOptions) -> Result<Lock> {
-        self.wait_for_lock(|| self.try_lock_with(options))
+    fn lock_with(&self, options: &mut OpenOptions, meanwhile: impl FnMut() -> Result<()>) -> Result<Lock> {
+        self.wait_for_lock(|| self.try_lock_with(options), meanwhile)
     }
 
     /// Locks the container that was locked before, and no other one that has come to have its id since.
     pub fn lock_again(&self, released: &Released) -> Result<Lock> {
-        self.wait_for_lock(|| {
+        let attempt = || {
             let file = released.file.try_clone().operation(|| format!("lock container {}", self.id))?;
             self.lock_file(file, &self.file(LOCK_FILE))
-        })
+        };
+        self.wait_for_lock(attempt, || Ok(()))
     }
 
-    fn wait_for_lock(&self, mut attempt: impl FnMut() -> Result<Option<Lock>>) -> Result<Lock> {
+    fn wait_for_lock(
+        &self,
+        mut attempt: impl FnMut() -> Result<Option<Lock>>,
+        mut meanwhile: impl FnMut() -> Result<()>,
+    ) -> Result<Lock> {
         let deadline = Instant::now() + limits::CONTAINER_LOCK;
         let mut pause = Duration::from_millis(1);
         loop {
@@ -203,6 +213,7 @@ impl ContainerDir {
                 let limit_ms = limits::CONTAINER_LOCK.as_millis() as u64;
                 return Err(Error::TimedOut { operation: format!("lock container {}", self.id), limit_ms });
             }
+            meanwhile()?;
             // flock(2) has no time limit of its own, so the wait is made of short ones.
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));

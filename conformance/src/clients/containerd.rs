@@ -22,6 +22,7 @@ tests! { Containerd, "containerd":
     a_detached_task_is_listed_paused_killed_and_removed,
     a_running_task_is_removed_by_force,
     metrics_are_of_the_container_alone,
+    events_tell_of_a_life_and_of_a_lack_of_memory,
     a_worker_image_answers,
     a_throw_at_load_is_exit_code_1,
     a_missing_script_fails_with_the_path,
@@ -255,6 +256,36 @@ fn metrics_are_of_the_container_alone(containerd: &mut Containerd) -> Result<()>
     small_memory(containerd, &id)?;
     containerd.ctr.ok(&["task", "rm", "--force", &id])?;
     containerd.ctr.ok(&["container", "rm", &id]).map(drop)
+}
+
+/// Takes memory until it is killed.
+const HOG: [&str; 2] = ["tail", "/dev/zero"];
+
+fn events_tell_of_a_life_and_of_a_lack_of_memory(containerd: &mut Containerd) -> Result<()> {
+    let events = containerd.ctr.begin(&["events"], None)?;
+    let (file, _) = events.output_files();
+    let told = |id: &str, topic: &str| -> Result<bool> {
+        let name = format!("\"{id}\"");
+        Ok(fs::read_to_string(&file)?.lines().any(|line| line.contains(topic) && line.contains(&name)))
+    };
+    let end = Instant::now() + wait::STEP;
+    // It does not say when it has begun to listen.
+    let id = loop {
+        let id = containerd.id();
+        drop(containerd.run(&["--rm", "--memory-limit", "16777216"], BUSYBOX, &id, &HOG)?);
+        if told(&id, "/tasks/create")? {
+            break id;
+        }
+        ensure!(Instant::now() < end, "no event in time");
+    };
+    for topic in ["/tasks/start", "/tasks/oom", "/tasks/exit", "/tasks/delete"] {
+        while !told(&id, topic)? {
+            ensure!(Instant::now() < end, "no {topic}: {}", fs::read_to_string(&file)?);
+            std::thread::yield_now();
+        }
+    }
+    kill(Pid::from_raw(events.pid()), Signal::SIGTERM).context("end ctr events")?;
+    events.finish().map(drop)
 }
 
 /// Whether the shim finds a container's memory, and it is not that of the whole machine.

@@ -348,7 +348,7 @@ fn a_throw_at_load_is_exit_code_1_with_the_stack_in_the_log(podman: &mut Podman)
 fn a_missing_script_fails_with_the_path(podman: &mut Podman) -> Result<()> {
     let options = [&BRIEF[..], &["--entrypoint", "[\"aworker\",\"/app/none.js\"]"]].concat();
     let failed = podman.run(&options, WORKER, &[])?;
-    failed.failure(&["open /app/none.js: no such file or directory"]).map(drop)
+    failed.exited(127)?.failure(&["open /app/none.js: no such file or directory"]).map(drop)
 }
 
 fn a_worker_is_paused_restarted_and_killed(podman: &mut Podman) -> Result<()> {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::runtime::{Finished, begin};
+use crate::runtime::{Finished, Running, begin};
 
 /// A client's command line program.
 pub struct Tool {
@@ -34,12 +34,17 @@ impl Tool {
 
     /// One call with a given stdin.
     pub fn call_with(&mut self, arguments: &[&str], stdin: Option<Stdio>) -> Result<Finished> {
+        self.begin(arguments, stdin)?.finish()
+    }
+
+    /// Begins one call.
+    pub fn begin(&mut self, arguments: &[&str], stdin: Option<Stdio>) -> Result<Running> {
         self.calls += 1;
         let mut command = Command::new(self.program);
         command.args(&self.leading).args(arguments).envs(self.environment.iter().map(|(k, v)| (k, v)));
         let files = self.output.join(format!("{}{}", self.program, self.calls));
         let call = format!("{} {}", self.program, arguments.join(" "));
-        begin(command, call, &files, stdin, None)?.finish()
+        begin(command, call, &files, stdin, None)
     }
 
     /// One call that must exit 0; what it printed, trimmed.

@@ -2,7 +2,7 @@
 //! copy of the runtime, from a container with more capabilities than it should be given.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use crate::bundle::{Bundle, DEFAULT_CAPABILITIES};
-use crate::case::Case;
-use crate::runtime::Finished;
-use crate::suite::tests;
+use crate::case::{Case, Container, text};
+use crate::runtime::{Finished, Running};
+use crate::suite::{skip, tests};
 use crate::{http, wait};
 
 tests! { "disguise";
@@ -24,6 +24,9 @@ tests! { "disguise";
         a_script_for_the_runtime_itself_gets_no_file_of_the_host,
         inits_program_cannot_be_written_after_the_start,
         an_exec_in_progress_shows_no_file_of_the_host,
+        where_no_memfd_may_be_executed_the_same_holds,
+        a_container_that_joins_a_pid_namespace_shows_no_file_of_the_host,
+        a_container_that_joins_a_pid_namespace_cannot_be_looked_into,
         a_workers_program_cannot_be_written;
 }
 
@@ -206,6 +209,102 @@ fn an_exec_in_progress_shows_no_file_of_the_host(case: &mut Case) -> Result<()> 
     ensure!(outcome == "refused", "{outcome}");
     target.check()?;
     case.remove(&container)
+}
+
+/// `vm.memfd_noexec` is a setting of the pid namespace.
+const FORBID_MEMFDS: [&str; 7] = [
+    "unshare",
+    "--pid",
+    "--fork",
+    "--mount-proc",
+    "/bin/sh",
+    "-c",
+    "echo 2 > /proc/sys/vm/memfd_noexec && exec \"$0\" \"$@\"",
+];
+
+fn where_no_memfd_may_be_executed_the_same_holds(case: &mut Case) -> Result<()> {
+    if !Path::new("/proc/sys/vm/memfd_noexec").exists() {
+        return Err(skip("this kernel has no vm.memfd_noexec"));
+    }
+    let target = use_a_copy(case)?;
+    let mut bundle = hostile(case, "echo ran; exit 7")?;
+    bring_libraries(&bundle)?;
+    case.runtime.run_through(&FORBID_MEMFDS);
+    let ran = case.run(&bundle)?.exited(7)?;
+    ensure!(ran.lines() == ["ran"], "{ran}");
+    bundle.set("/process/args", json!(["/proc/self/exe", "--version"]));
+    let attacked = case.run(&bundle)?;
+    case.runtime.run_through(&[]);
+    did_not_run(&attacked, &target)
+}
+
+/// A container that joins the pid namespace of another one, and stands still while its sandbox is built.
+fn joining(case: &mut Case, other: &Container) -> Result<(Running, String, File)> {
+    let mut bundle = case.shell("exec sleep 1000")?;
+    let begun = bundle.inside("/begun");
+    let fifo = case.fifo(&begun)?;
+    bundle.without_namespace("pid");
+    let namespace = format!("/proc/{}/ns/pid", other.pid);
+    bundle.push("/linux/namespaces", json!({"type": "pid", "path": namespace}));
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo > {}; exec sleep 1000", begun.display())]});
+    bundle.set("/hooks", json!({"createRuntime": [hook]}));
+    bundle.write()?;
+    let id = case.id("joins");
+    let create = case.runtime.spawn(&["create", "--bundle", text(&bundle.path)?, &id], None)?;
+    Ok((create, id, fifo))
+}
+
+/// Looks at the first newcomer's program and root, then holds the program until it is told to write.
+const LOOK_AT_A_NEWCOMER: &str = "\
+echo ready
+read go < /go
+for process in /proc/[0-9]*; do
+  case $process in /proc/1|/proc/$$) continue;; esac
+  if readlink $process/exe > /dev/null 2>&1; then echo seen; else echo hidden; continue; fi
+  exec 3<$process/exe
+  stat -L -c %d:%i /proc/self/fd/3
+  read go < /go
+  if echo overwritten > /proc/self/fd/3; then echo written; else echo refused; fi
+done
+exec sleep 1000
+";
+
+fn a_container_that_joins_a_pid_namespace_shows_no_file_of_the_host(case: &mut Case) -> Result<()> {
+    let target = use_a_copy(case)?;
+    let bundle = hostile(case, LOOK_AT_A_NEWCOMER)?;
+    let mut go = case.fifo(&bundle.inside("/go"))?;
+    let (attacker, mut output) = case.create_piped(&bundle)?;
+    case.runtime.ok(&["start", &attacker.id])?;
+    ensure!(wait::line(&mut output, wait::STEP)? == "ready");
+    let (create, id, mut begun) = joining(case, &attacker)?;
+    wait::line(&mut begun, wait::STEP)?;
+    go.write_all(b"go\n")?;
+    ensure!(wait::line(&mut output, wait::STEP)? == "seen", "the attack did not reach the newcomer");
+    wait::line(&mut output, wait::STEP)?;
+    // From here on nobody executes it.
+    case.runtime.ok(&["delete", "--force", &id])?;
+    create.finish()?.failure(&[])?;
+    go.write_all(b"go\n")?;
+    let outcome = wait::line(&mut output, wait::STEP)?;
+    ensure!(outcome == "refused", "{outcome}");
+    target.check()?;
+    case.remove(&attacker)
+}
+
+fn a_container_that_joins_a_pid_namespace_cannot_be_looked_into(case: &mut Case) -> Result<()> {
+    let bundle = case.shell(LOOK_AT_A_NEWCOMER)?;
+    let mut go = case.fifo(&bundle.inside("/go"))?;
+    let (attacker, mut output) = case.create_piped(&bundle)?;
+    case.runtime.ok(&["start", &attacker.id])?;
+    ensure!(wait::line(&mut output, wait::STEP)? == "ready");
+    let (create, id, mut begun) = joining(case, &attacker)?;
+    wait::line(&mut begun, wait::STEP)?;
+    go.write_all(b"go\n")?;
+    let outcome = wait::line(&mut output, wait::STEP)?;
+    ensure!(outcome == "hidden", "{outcome}");
+    case.runtime.ok(&["delete", "--force", &id])?;
+    create.finish()?.failure(&[])?;
+    case.remove(&attacker)
 }
 
 /// A worker runs its seed's program, which is too large to be copied: it runs it from a mount that is read-only for

@@ -45,7 +45,8 @@ tests! { "exec";
         a_program_runs_in_a_workers_user_namespace,
         a_paused_container_is_refused,
         a_container_at_its_pids_limit_can_be_looked_into,
-        a_process_file_that_makes_no_sense_is_refused;
+        a_process_file_that_makes_no_sense_is_refused,
+        an_exec_that_fails_ends_with_255;
 }
 
 const SLEEPER: &str = "exec sleep 1000";
@@ -311,6 +312,14 @@ fn a_program_without_permission_is_named(case: &mut Case) -> Result<()> {
     let container = case.sleeper()?;
     case.runtime.refused(&["exec", &container.id, "/etc/passwd"], &["permission denied"])?;
     case.end(&container)
+}
+
+fn an_exec_that_fails_ends_with_255(case: &mut Case) -> Result<()> {
+    let container = case.sleeper()?;
+    case.runtime.call(&["exec", &container.id, "no-such-program"])?.exited(255)?;
+    case.runtime.call(&["exec", "nobody", "true"])?.exited(255)?;
+    case.runtime.call(&["exec", &container.id, "/bin/sh", "-c", "exit 1"])?.exited(1)?;
+    case.remove(&container)
 }
 
 fn a_missing_directory_is_refused(case: &mut Case) -> Result<()> {

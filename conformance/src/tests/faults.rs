@@ -107,7 +107,8 @@ impl Case {
         self.arm(point, &format!("errno {number}"))?;
         let finished = self.runtime.call(arguments);
         self.disarm()?;
-        finished?.exited(1)?.failure(&[point, words]).map(drop)
+        let code = if arguments[0] == "exec" { 255 } else { 1 };
+        finished?.exited(code)?.failure(&[point, words]).map(drop)
     }
 
     /// Begins a call and waits until it has stopped itself at a point.
@@ -121,7 +122,7 @@ impl Case {
     }
 
     /// Waits until `state` says one of these, and checks that `list` and the process agree.
-    fn becomes(&mut self, id: &str, wanted: &[&str]) -> Result<String> {
+    pub(super) fn becomes(&mut self, id: &str, wanted: &[&str]) -> Result<String> {
         let end = Instant::now() + wait::STEP;
         let state = loop {
             let state = self.runtime.state(id)?;
@@ -148,7 +149,8 @@ impl Case {
         self.nothing_is_left_of(id)
     }
 
-    fn nothing_is_left_of(&mut self, id: &str) -> Result<()> {
+    /// Checks that nothing is there any more of a container: processes, files, groups, mounts.
+    pub(super) fn nothing_is_left_of(&mut self, id: &str) -> Result<()> {
         self.runtime.refused(&["state", id], &["does not exist"])?;
         let listed = self.runtime.ok(&["list", "--quiet"])?;
         ensure!(!listed.lines().contains(&id), "it is still listed: {listed}");

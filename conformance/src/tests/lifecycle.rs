@@ -27,6 +27,7 @@ tests! { "lifecycle";
         kill_refuses_a_stopped_container,
         delete_refuses_a_running_container,
         delete_force_ends_and_removes_a_running_container,
+        delete_removes_a_created_container,
         delete_removes_a_created_container_by_force,
         delete_force_of_an_unknown_container_succeeds,
         a_deleted_container_is_unknown,
@@ -165,6 +166,16 @@ fn delete_force_ends_and_removes_a_running_container(case: &mut Case) -> Result<
     ensure!(matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _)), "ended with {status:?}");
     case.runtime.refused(&["state", &container.id], &[])?;
     Ok(())
+}
+
+/// Against the letter of the specification, and as runc, crun and youki do.
+fn delete_removes_a_created_container(case: &mut Case) -> Result<()> {
+    let bundle = case.shell("touch /ran")?;
+    let container = case.create(&bundle)?;
+    case.runtime.ok(&["delete", &container.id])?;
+    case.wait(&container)?;
+    ensure!(!bundle.inside("/ran").exists(), "the program ran");
+    case.runtime.refused(&["state", &container.id], &[]).map(drop)
 }
 
 fn delete_removes_a_created_container_by_force(case: &mut Case) -> Result<()> {

@@ -22,6 +22,7 @@ mod rootless;
 mod schema;
 mod seccomp;
 mod seed;
+mod stuck;
 mod systemd;
 mod update;
 mod verbs;
@@ -57,6 +58,7 @@ pub fn all() -> Vec<Test> {
         disguise::TESTS,
         failure::TESTS,
         faults::TESTS,
+        stuck::TESTS,
         rootless::TESTS,
         seed::TESTS,
         replace::TESTS,

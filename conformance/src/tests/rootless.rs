@@ -29,7 +29,8 @@ tests! { "rootless";
         ids_of_others_are_refused,
         what_a_user_cannot_have_is_refused_with_a_sentence,
         a_users_worker_answers,
-        a_users_containers_are_nobody_elses;
+        a_users_containers_are_nobody_elses,
+        a_user_has_the_limits_of_the_controllers_that_are_delegated;
 }
 
 const UID: u32 = 54_321;
@@ -170,6 +171,55 @@ fn a_users_state_is_in_the_runtime_directory(case: &mut Case) -> Result<()> {
     ensure!(wait::no_children(wait::STEP), "init lives on");
     // Without the variable, and without a session's directory, the place has to be given.
     turf(None, &["list"])?.exited(1)?.failure(&["--root"]).map(drop)
+}
+
+/// A group of the version 1 controller `pids` that belongs to the user, removed at the end.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new(name: &str) -> Result<Delegated> {
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let Some(own) =
+            own.lines().find_map(|line| line.split_once(":pids:/").map(|(_, own)| own.to_owned()))
+        else {
+            return Err(skip("there is no version 1 hierarchy of pids"));
+        };
+        let group = Delegated(Path::new("/sys/fs/cgroup/pids").join(own).join(name));
+        fs::create_dir(&group.0).with_context(|| format!("make {}", group.0.display()))?;
+        for path in [group.0.clone(), group.0.join("tasks"), group.0.join("cgroup.procs")] {
+            chown(&path, Some(UID), Some(UID))?;
+        }
+        Ok(group)
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("conformance: remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+fn a_user_has_the_limits_of_the_controllers_that_are_delegated(case: &mut Case) -> Result<()> {
+    let group = Delegated::new(&case.id("delegated"))?;
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", group.0.display());
+    let wrapper = [&["/bin/sh", "-c", &enter][..], &AS_USER[..]].concat();
+    case.become_user(&wrapper)?;
+    let mut bundle = case.rootless("exec sleep 1000")?;
+    bundle.set("/linux/resources", json!({"pids": {"limit": 17}}));
+    let container = case.start(&bundle)?;
+    let file = host::cgroup_file(container.pid, "pids", "pids.max", "pids.max")?;
+    ensure!(file.starts_with(&group.0), "it is in {}", file.display());
+    ensure!(fs::read_to_string(&file)?.trim() == "17", "the limit is not in force");
+    // The freezer is not the user's.
+    case.runtime.refused(&["pause", &container.id], &[])?;
+    case.remove(&container)?;
+    bundle.set("/linux/resources", json!({"pids": {"limit": 17}, "memory": {"limit": 1 << 26}}));
+    bundle.write()?;
+    let id = case.id("more");
+    let create = ["create", "--bundle", text(&bundle.path)?, &id];
+    case.runtime.refused(&create, &["memory.limit_in_bytes", "may not be written by this user"]).map(drop)
 }
 
 /// Changes the bundle to map root to the user and 1 to 1000 to the subordinate ids.

@@ -21,6 +21,8 @@ tests! { "systemd";
     Turf:
         a_scope_has_the_limits_as_properties,
         an_update_reaches_the_properties,
+        annotations_are_properties_of_the_unit,
+        annotations_that_are_no_properties_are_refused,
         without_a_path_the_scope_has_the_containers_name,
         a_unit_needs_the_flag,
         other_paths_than_units_are_refused,
@@ -121,6 +123,37 @@ fn an_update_reaches_the_properties(case: &mut Case) -> Result<()> {
     expect(&unit, &[("TasksMax", "33".into()), ("MemoryMax", "100663296".into())])?;
     ensure!(host::cgroup_value(container.pid, "pids", "pids.max", "pids.max")? == "33");
     remove(case, &container)
+}
+
+fn annotations_are_properties_of_the_unit(case: &mut Case) -> Result<()> {
+    let (mut bundle, unit) = sleeper(case, "annotated")?;
+    let annotations = json!({
+        "org.systemd.property.CollectMode": "'inactive-or-failed'",
+        "org.systemd.property.TimeoutStopSec": "uint64 123",
+        "org.systemd.property.TasksMax": "uint64 44",
+    });
+    bundle.set("/annotations", annotations);
+    let container = start(case, &bundle, "c")?;
+    expect(
+        &unit,
+        &[
+            ("CollectMode", "inactive-or-failed".into()),
+            ("TimeoutStopUSec", "2min 3s".into()),
+            // Instead of the bundle's limit of 50.
+            ("TasksMax", "44".into()),
+        ],
+    )?;
+    remove(case, &container)
+}
+
+fn annotations_that_are_no_properties_are_refused(case: &mut Case) -> Result<()> {
+    let mut bundle = case.shell("exit 0")?;
+    for (name, value) in [("CollectMode", "inactive"), ("No-Name", "1"), ("TimeoutStopSec", "'soon'")] {
+        let name = format!("org.systemd.property.{name}");
+        bundle.set("/annotations", json!({&name: value}));
+        refused(case, &bundle, &[], &["$.annotations", &name])?;
+    }
+    Ok(())
 }
 
 fn a_stopped_container_leaves_no_unit(case: &mut Case) -> Result<()> {

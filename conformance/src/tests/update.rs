@@ -21,6 +21,7 @@ tests! { "update";
         memory_and_swap_together_keep_their_limit,
         a_limit_below_what_is_used_is_refused_if_asked_for,
         a_stopped_container_is_refused,
+        an_update_of_nothing_is_no_error,
         resources_that_make_no_sense_are_refused,
         a_worker_is_updated_too;
 }
@@ -49,6 +50,16 @@ fn flags_change_the_limits_in_force(case: &mut Case) -> Result<()> {
     ensure!(
         host::cgroup_value(pid, "memory", "memory.limit_in_bytes", "memory.max")? == (64 * MB).to_string()
     );
+    case.remove(&container)
+}
+
+fn an_update_of_nothing_is_no_error(case: &mut Case) -> Result<()> {
+    let container = limited(case)?;
+    case.runtime.ok(&["update", &container.id])?;
+    ensure!(host::cgroup_value(container.pid, "pids", "pids.max", "pids.max")? == "50");
+    // Without linux.intelRdt there is no class that could change.
+    let schema = ["update", "--l3-cache-schema", "L3:0=f", &container.id];
+    case.runtime.refused(&schema, &["linux.intelRdt"])?;
     case.remove(&container)
 }
 

@@ -25,6 +25,7 @@ tests! { "verbs";
         a_refused_flag_is_named_in_the_log,
         the_options_of_ps_are_passed_on,
         signal_zero_only_asks,
+        a_closed_descriptor_stays_closed_for_the_program,
         a_container_without_control_groups_has_none,
         limits_without_control_groups_are_refused,
         a_descriptor_of_init_is_sent,
@@ -80,6 +81,18 @@ fn checkpoint_and_restore_are_refused_with_their_reason(case: &mut Case) -> Resu
     case.runtime.ok(&["checkpoint", "--help"])?;
     ensure!(case.runtime.status(id)? == "running");
     case.remove(&container)
+}
+
+fn a_closed_descriptor_stays_closed_for_the_program(case: &mut Case) -> Result<()> {
+    let script = "for fd in 3 4 5; do [ -e /proc/self/fd/$fd ] && echo $fd; done; exit 0";
+    let bundle = case.shell(script)?;
+    bundle.write()?;
+    let id = case.id("closed");
+    case.runtime.run_through(&["/bin/sh", "-c", "exec 3<&- 4</dev/null 5<&-; exec \"$0\" \"$@\""]);
+    let run = case.runtime.call(&["run", "--preserve-fds", "3", "--bundle", text(&bundle.path)?, &id])?;
+    case.runtime.run_through(&[]);
+    ensure!(run.success()?.lines() == ["4"], "other descriptors are open");
+    Ok(())
 }
 
 fn a_refused_flag_is_named_in_the_log(case: &mut Case) -> Result<()> {

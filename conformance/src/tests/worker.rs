@@ -41,7 +41,8 @@ tests! { "worker";
         a_worker_without_a_pid_namespace_has_its_status_collected,
         the_environment_reaches_a_module,
         console_output_goes_to_the_containers_stdio,
-        a_missing_script_fails_the_start,
+        a_missing_script_fails_the_create,
+        a_script_that_has_gone_fails_the_start,
         a_syntax_error_names_file_and_line,
         a_throw_at_load_prints_the_stack,
         a_worker_that_never_yields_can_be_killed,
@@ -423,11 +424,32 @@ fn console_output_goes_to_the_containers_stdio(case: &mut Case) -> Result<()> {
     Ok(())
 }
 
-fn a_missing_script_fails_the_start(case: &mut Case) -> Result<()> {
+fn a_missing_script_fails_the_create(case: &mut Case) -> Result<()> {
     let mut bundle = case.worker(HELLO)?;
-    bundle.set("/process/args", json!(["aworker", "/app/absent.js"]));
+    for script in ["/app/absent.js", "absent.js"] {
+        bundle.set("/process/args", json!(["aworker", script]));
+        bundle.write()?;
+        let id = case.id("absent");
+        let words = format!("open {script}: no such file or directory");
+        case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, &id], &[&words])?;
+        case.runtime.refused(&["state", &id], &["does not exist"])?;
+    }
+    Ok(())
+}
+
+fn a_script_that_has_gone_fails_the_start(case: &mut Case) -> Result<()> {
+    let mut bundle = case.worker(HELLO)?;
+    let directory = bundle.path.join("scripts");
+    fs::create_dir(&directory)?;
+    fs::write(directory.join("leaving.js"), HELLO)?;
+    bundle.push(
+        "/mounts",
+        json!({"destination": "/scripts", "type": "bind", "source": directory, "options": ["bind"]}),
+    );
+    bundle.set("/process/args", json!(["aworker", "/scripts/leaving.js"]));
     let container = case.create(&bundle)?;
-    case.runtime.refused(&["start", &container.id], &["/app/absent.js", "no such file or directory"])?;
+    fs::remove_file(directory.join("leaving.js"))?;
+    case.runtime.refused(&["start", &container.id], &["/scripts/leaving.js", "no such file or directory"])?;
     let status = case.wait(&container)?;
     ensure!(matches!(status, WaitStatus::Exited(_, 1)), "ended with {status:?}");
     ensure!(case.runtime.status(&container.id)? == "stopped");

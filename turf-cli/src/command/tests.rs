@@ -60,7 +60,6 @@ fn engines_command_lines_are_understood() {
         "turf fly",
         "turf state",
         "turf exec ID",
-        "turf update ID",
         "turf update -r - --memory 5 ID",
         "turf exec --process /f ID ls",
         "turf --log-format xml state a",

@@ -6,7 +6,7 @@ use clap::Args;
 
 /// `turf update`.
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("limits").required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("limits").multiple(true)))]
 pub struct Update {
     /// File that holds `linux.resources` of a config.json; `-` reads standard input.
     #[arg(long, short, value_name = "FILE", group = "limits", conflicts_with_all = FLAGS_OF_LIMITS)]

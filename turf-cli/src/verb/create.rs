@@ -5,11 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use turf_core::bundle::joins_a_pid_namespace;
 use turf_core::container::{
     self, CgroupOptions, Console, CreateOptions, Fresh, Notifications, Terminal, Unwritable, service_manager,
 };
 use turf_core::root::{ContainerId, StateRoot, is_unprivileged};
 use turf_core::sandbox::compile::{Keyring, RootEntry};
+use turf_core::sandbox::execute_from_read_only_mount;
 
 use crate::command::{Create, Globals, Rootless};
 use crate::log::Log;
@@ -19,9 +21,19 @@ pub fn run(root: &StateRoot, globals: &Globals, create: Create, log: &Log) -> Re
     if create.dry_run {
         dry_run(globals, &create)
     } else {
+        hide_from_neighbours(&create)?;
         let console = console(create.console_socket.as_deref())?;
         create_container(root, globals, &create, console, log).map(drop)
     }
+}
+
+/// Init is a fork of this program until its sandbox stands. In a pid namespace that it joins it is seen meanwhile,
+/// with its program, which must be no file that could be written (CVE-2019-5736); shared with `turf run`.
+pub fn hide_from_neighbours(create: &Create) -> Result<()> {
+    if joins_a_pid_namespace(&create.bundle) {
+        execute_from_read_only_mount()?;
+    }
+    Ok(())
 }
 
 /// Creates the container; shared with `turf run`.

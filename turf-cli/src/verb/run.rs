@@ -4,7 +4,7 @@ use anyhow::Result;
 use turf_core::container::{self, Attended, Force, Foreground};
 use turf_core::root::{ContainerId, StateRoot};
 
-use super::create::{console, create_container, dry_run, foreground_console};
+use super::create::{console, create_container, dry_run, foreground_console, hide_from_neighbours};
 use super::start::start_container;
 use crate::command::{Globals, Run};
 use crate::log::Log;
@@ -15,6 +15,7 @@ pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u
         dry_run(globals, &run.create)?;
         return Ok(0);
     }
+    hide_from_neighbours(&run.create)?;
     let id: ContainerId = run.create.id.parse()?;
     let foreground = if run.detach { None } else { Some(Foreground::block_signals()?) };
     let socket = run.create.console_socket.as_deref();

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use turf_core::container::{self, Limits, RESOURCES_BYTES};
+use turf_core::container::{self, Limits, RESOURCES_BYTES, Schemas};
 use turf_core::root::StateRoot;
 
 use crate::command::Update;
@@ -13,11 +13,13 @@ use crate::command::Update;
 /// Changes the limits of the container.
 pub fn run(root: &StateRoot, update: Update) -> Result<()> {
     let id = update.id.parse()?;
+    let schemas =
+        Schemas { l3_cache: update.l3_cache_schema.clone(), memory_bandwidth: update.mem_bw_schema.clone() };
     let resources = match &update.resources {
         Some(path) => read(path)?,
         None => limits(update)?.to_json(),
     };
-    Ok(container::update(root, &id, &resources)?)
+    Ok(container::update(root, &id, &resources, &schemas)?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -35,11 +37,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 fn limits(update: Update) -> Result<Limits> {
     let bytes = |text: Option<String>, flag: &str| text.map(|text| bytes(&text, flag)).transpose();
-    for (schema, flag) in
-        [(&update.l3_cache_schema, "--l3-cache-schema"), (&update.mem_bw_schema, "--mem-bw-schema")]
-    {
-        ensure!(schema.is_none(), "{flag}: is not supported: turf does not change Intel RDT after create");
-    }
     // Judged, and without effect: see the flags' description.
     bytes(update.kernel_memory, "--kernel-memory")?;
     bytes(update.kernel_memory_tcp, "--kernel-memory-tcp")?;

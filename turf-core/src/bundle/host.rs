@@ -7,6 +7,7 @@ use std::path::Path;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 
 use super::validate::invalid;
+use crate::cgroup::rdt;
 use crate::error::Result;
 
 /// Checks a whole configuration.
@@ -19,12 +20,8 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     if asked(linux.mount_label()) && !has_selinux() {
         return Err(invalid("linux.mountLabel", NO_SELINUX));
     }
-    if linux.intel_rdt().is_some() {
-        let reason = if Path::new("/sys/fs/resctrl/schemata").exists() {
-            "groups of Intel RDT cannot be had from this runtime"
-        } else {
-            "there is no resctrl file system: this machine has no Intel RDT, or it is switched off"
-        };
+    if linux.intel_rdt().is_some() && rdt::mount_point()?.is_none() {
+        let reason = "there is no resctrl file system: this machine has no Intel RDT, or it is switched off";
         return Err(invalid("linux.intelRdt", reason));
     }
     sysctls_of_the_host(linux)

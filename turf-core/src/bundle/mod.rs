@@ -15,6 +15,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Operation, Result};
@@ -75,6 +76,28 @@ fn read_config(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Whether the container of a bundle joins a pid namespace that exists, whose processes can see it being built. Says
+/// no of what is no bundle: loading it says why.
+pub fn joins_a_pid_namespace(directory: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Config {
+        linux: Option<Linux>,
+    }
+    #[derive(Deserialize)]
+    struct Linux {
+        namespaces: Option<Vec<Namespace>>,
+    }
+    #[derive(Deserialize)]
+    struct Namespace {
+        r#type: String,
+        path: Option<String>,
+    }
+    let Ok(text) = read_config(&directory.join(CONFIG_NAME)) else { return false };
+    let Ok(config) = serde_json::from_slice::<Config>(&text) else { return false };
+    let namespaces = config.linux.and_then(|linux| linux.namespaces).unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.r#type == "pid" && namespace.path.is_some())
+}
+
 /// Parses a config.json; errors name the JSON path of what does not fit the types. Returns warnings too.
 ///
 /// Nearly every file fits the types as it is, and a third of the work is saved by trying that first. What does not fit is
@@ -99,6 +122,18 @@ fn parse_with_care(text: &[u8]) -> Result<(Spec, Vec<String>)> {
         Error::invalid(format!("{CONFIG_NAME}: {place}"), error.inner().to_string())
     })?;
     Ok((spec, warnings))
+}
+
+/// For `crate::fuzz`: the plan of a configuration in a bundle that is not there, nothing if it is not even one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn compile_unchecked(text: &[u8]) -> Option<Result<crate::sandbox::Plan>> {
+    use crate::sandbox::compile::{Context, Keyring, RootEntry, compile};
+    let (spec, warnings) = parse(text).ok()?;
+    let workload = validate::validate(&spec).ok()?;
+    let rootfs = spec.root().as_ref().map(|_| "/bundle/rootfs".into());
+    let bundle = Bundle { directory: "/bundle".into(), spec, rootfs, workload, warnings };
+    let context = Context { id: "c1", keyring: Keyring::New, root_entry: RootEntry::Pivot };
+    Some(compile(&bundle, context))
 }
 
 /// Reads and validates a file that holds `process` of a config.json alone (`exec --process`). Errors name

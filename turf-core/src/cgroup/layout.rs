@@ -122,6 +122,13 @@ impl Layout {
     }
 }
 
+/// Where file systems of a type are mounted.
+pub(super) fn mounts_of(mountinfo: &str, wanted: &str) -> Vec<PathBuf> {
+    let lines = mountinfo.lines().filter_map(|line| line.split_once(" - "));
+    let of_type = lines.filter(|(_, file_system)| file_system.split(' ').next() == Some(wanted));
+    of_type.filter_map(|(fields, _)| fields.split(' ').nth(4)).map(|path| unescape(path).into()).collect()
+}
+
 /// Tells a controller (or a named hierarchy) from the other options of a version 1 mount.
 fn is_controller(option: &str) -> bool {
     let other = ["rw", "ro", "none", "xattr", "clone_children", "noprefix", "cpuset_v2_mode", "favordynmods"];

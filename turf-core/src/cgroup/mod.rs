@@ -10,6 +10,7 @@ mod files;
 pub mod layout;
 mod occupants;
 mod oom;
+pub mod rdt;
 pub mod resources;
 mod stats;
 mod sub;
@@ -20,7 +21,10 @@ pub(crate) use occupants::wait_for_exit;
 pub use oom::{OomEvent, OomWatch};
 pub use stats::Stats;
 pub use sub::SubGroup;
+#[cfg(any(test, fuzzing))]
+pub(crate) use systemd::variant::select as select_unit_properties;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -72,6 +76,12 @@ pub struct CgroupPlan {
     /// What the settings were made of, the devices left out: systemd is told by properties.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: LinuxResources,
+    /// The groups of Resource Director Technology, if it asks for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<rdt::RdtPlan>,
+    /// Further properties of the unit, if systemd makes the groups: annotations `org.systemd.property.NAME`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unit_properties: BTreeMap<String, String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -120,6 +130,10 @@ impl CgroupPlan {
     pub fn compile(id: &str, spec: &Spec) -> Result<CgroupPlan> {
         let mut plan = CgroupPlan::compile_linux(id, spec.linux().as_ref())?;
         plan.owner = owner(spec);
+        let annotations = spec.annotations().iter().flatten();
+        plan.unit_properties = systemd::variant::select(
+            &annotations.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        )?;
         Ok(plan)
     }
 
@@ -143,6 +157,8 @@ impl CgroupPlan {
             devices,
             owner: None,
             resources,
+            rdt: rdt::RdtPlan::compile(id, linux)?,
+            unit_properties: BTreeMap::new(),
         })
     }
 }
@@ -203,6 +219,9 @@ pub struct Cgroup {
     /// The unit around them, if systemd makes the groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unit: Option<systemd::Located>,
+    /// The groups of Resource Director Technology.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rdt: Option<rdt::Located>,
 }
 
 impl Cgroup {
@@ -259,7 +278,7 @@ impl Cgroup {
                 let settings = plan.v2.as_ref()?;
                 let group =
                     Group::of_v2(hierarchy, plan, settings.iter().map(|setting| &*setting.controller));
-                Ok(Cgroup { groups: vec![group], unit: None })
+                Ok(Cgroup { groups: vec![group], ..Cgroup::default() })
             }
             Some(_) | None => Cgroup::locate_v1(layout, plan),
         }
@@ -310,7 +329,12 @@ impl Cgroup {
             plan.v2.as_ref()?;
             groups.push(Group::of_v2(hierarchy, plan, elsewhere.into_iter()));
         }
-        Ok(Cgroup { groups, unit: None })
+        Ok(Cgroup { groups, ..Cgroup::default() })
+    }
+
+    /// The same with the groups of Resource Director Technology that the plan asks for.
+    pub fn with_rdt(self, plan: &CgroupPlan) -> Result<Cgroup> {
+        Ok(Cgroup { rdt: plan.rdt.as_ref().map(rdt::Located::locate).transpose()?, ..self })
     }
 
     /// Makes the groups and writes the plan's settings. After an error nothing is left. What is returned keeps a
@@ -349,7 +373,10 @@ impl Cgroup {
                 delegate(&group.directory, owner)?;
             }
         }
-        Ok(())
+        match (&self.rdt, &plan.rdt) {
+            (Some(located), Some(plan)) => located.create(plan),
+            (Some(_) | None, Some(_) | None) => Ok(()),
+        }
     }
 
     /// Opens the files through which a process enters the groups with [`join_self`].
@@ -357,7 +384,14 @@ impl Cgroup {
     /// On version 1 these are the `tasks` files: a thread that writes `0` moves itself without
     /// waiting for an RCU grace period, which writing to `cgroup.procs` does (milliseconds).
     pub fn open_for_join(&self) -> Result<Vec<OwnedFd>> {
-        self.groups.iter().map(|group| open_for_writing(&group.directory.join(group.join_file()))).collect()
+        let groups =
+            self.groups.iter().map(|group| open_for_writing(&group.directory.join(group.join_file())));
+        groups.chain(self.open_rdt_for_join()?.into_iter().map(Ok)).collect()
+    }
+
+    /// Those of Resource Director Technology alone: into a unit of systemd's a process is moved by systemd.
+    pub fn open_rdt_for_join(&self) -> Result<Vec<OwnedFd>> {
+        self.rdt.as_ref().map_or(Ok(Vec::new()), rdt::Located::open_for_join)
     }
 
     /// The unit into which systemd has to move the container's first process, because that may not move itself: one of
@@ -392,7 +426,7 @@ impl Cgroup {
         for group in &self.groups {
             remove_tree(&group.directory, deadline)?;
         }
-        Ok(())
+        self.rdt.as_ref().map_or(Ok(()), rdt::Located::remove)
     }
 }
 

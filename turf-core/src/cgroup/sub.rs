@@ -7,7 +7,7 @@ use std::str::FromStr;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::files::open_for_writing;
-use super::{Cgroup, Group, Version};
+use super::{Cgroup, CgroupPlan, Group, Version};
 use crate::error::{Error, Result};
 
 /// A group below the container's own, `[CONTROLLER[,CONTROLLER]:]PATH`.
@@ -54,7 +54,7 @@ impl Cgroup {
         };
         let open =
             |group: &Group| open_for_writing(&group.directory.join(path(group)).join(group.join_file()));
-        self.groups.iter().map(open).collect()
+        self.groups.iter().map(open).chain(self.open_rdt_for_join()?.into_iter().map(Ok)).collect()
     }
 
     /// Whether the container's memory is counted.
@@ -62,12 +62,36 @@ impl Cgroup {
         self.groups.iter().any(|group| group.version == Version::V2 || group.has("memory"))
     }
 
-    /// Whether the caller has the right to make all of the groups.
-    pub fn may_be_made(&self) -> bool {
-        self.groups.iter().all(|group| {
-            let existing = group.directory.ancestors().find(|directory| directory.exists());
-            existing.is_some_and(|directory| eaccess(directory, AccessFlags::W_OK).is_ok())
-        })
+    /// Leaves out the groups that the caller may not make, unless a limit needs one: that is refused. What is left may be
+    /// none at all. Rules of devices are no limits: who may not make groups may not make device nodes either.
+    pub fn without_unwritable(mut self, plan: &CgroupPlan) -> Result<Cgroup> {
+        let (writable, others): (Vec<Group>, Vec<Group>) =
+            self.groups.into_iter().partition(Group::may_be_made);
+        for group in others {
+            let settings = match group.version {
+                Version::V1 => plan.v1.as_ref()?,
+                Version::V2 => plan.v2.as_ref()?,
+            };
+            if let Some(setting) = settings.iter().find(|setting| group.serves(setting)) {
+                let reason = format!(
+                    "asks for a limit ({} {}), but the control group {} may not be written by this user",
+                    setting.file,
+                    setting.value,
+                    group.directory.display()
+                );
+                return Err(Error::invalid("config.json: $.linux.resources", reason));
+            }
+        }
+        self.groups = writable;
+        Ok(self)
+    }
+}
+
+impl Group {
+    /// Whether the caller has the right to make the directory, or to write to it.
+    fn may_be_made(&self) -> bool {
+        let existing = self.directory.ancestors().find(|directory| directory.exists());
+        existing.is_some_and(|directory| eaccess(directory, AccessFlags::W_OK).is_ok())
     }
 }
 

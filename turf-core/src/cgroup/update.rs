@@ -1,5 +1,6 @@
 //! Changing the settings of control groups in which processes live.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
@@ -10,7 +11,7 @@ use super::layout::{CgroupPath, Layout};
 use super::resources::{Setting, settings_v1, settings_v2};
 use super::{
     Cgroup, CgroupPlan, DeviceRules, Group, Hierarchies, Version, enable_controllers, inherit_cpuset,
-    make_directory, settings,
+    make_directory, rdt, settings,
 };
 use crate::error::{Error, Result};
 
@@ -30,6 +31,8 @@ impl Cgroup {
             devices: DeviceRules::default(),
             owner: None,
             resources: LinuxResources::default(),
+            rdt: None,
+            unit_properties: BTreeMap::new(),
         };
         let located = Cgroup::locate_in(&Layout::read()?, &wanted)?;
         let mut extended = self.clone();
@@ -92,6 +95,19 @@ impl Cgroup {
             return Err(error.and_clean_up(restore(written)));
         }
         if new.is_empty() { Ok(()) } else { self.gather(&new) }
+    }
+
+    /// Gives the container other shares of cache and memory bandwidth.
+    pub fn update_rdt(&self, l3_cache: Option<&str>, memory_bandwidth: Option<&str>) -> Result<()> {
+        let lines = rdt::update_lines(l3_cache, memory_bandwidth)?;
+        match &self.rdt {
+            Some(located) => located.update(&lines),
+            None if lines.is_empty() => Ok(()),
+            None => {
+                let reason = "has no class of Intel RDT: its configuration has no linux.intelRdt";
+                Err(Error::invalid("the container", reason))
+            }
+        }
     }
 
     /// Moves the processes, which meanwhile are frozen so that none forks away.

@@ -37,19 +37,13 @@ pub struct CgroupOptions {
 
 /// Finds out which groups the container gets; changes nothing.
 pub(super) fn locate(plan: &CgroupPlan, id: &str, options: CgroupOptions) -> Result<Cgroup> {
-    match options.manager {
-        CgroupManager::Disabled => without_limits(plan, "the control groups are disabled"),
-        CgroupManager::Systemd => Cgroup::locate_unit(plan, id),
-        CgroupManager::Cgroupfs => {
-            let cgroup = Cgroup::locate(plan)?;
-            match options.unwritable {
-                Unwritable::Skipped if !cgroup.may_be_made() => {
-                    without_limits(plan, "the control groups may not be written by this user")
-                }
-                Unwritable::Skipped | Unwritable::Refused => Ok(cgroup),
-            }
-        }
-    }
+    let cgroup = match (options.manager, options.unwritable) {
+        (CgroupManager::Disabled, _) => without_limits(plan, "the control groups are disabled")?,
+        (CgroupManager::Systemd, _) => Cgroup::locate_unit(plan, id)?,
+        (CgroupManager::Cgroupfs, Unwritable::Refused) => Cgroup::locate(plan)?,
+        (CgroupManager::Cgroupfs, Unwritable::Skipped) => Cgroup::locate(plan)?.without_unwritable(plan)?,
+    };
+    cgroup.with_rdt(plan)
 }
 
 /// No groups, which is refused to who asks for limits. Rules of devices are no limits: who may not make

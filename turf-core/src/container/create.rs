@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::cgroups::{self, CgroupOptions};
 use super::fresh::Fresh;
+use super::hook::{self, Purpose};
 use super::notify;
 use super::process::ProcessId;
 use super::rootless;
@@ -94,7 +95,7 @@ fn load(id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)>
     let bundle = Bundle::load(options.bundle)?;
     let context = Context { id: id.as_str(), keyring: options.keyring, root_entry: options.root_entry };
     let mut plan = compile(&bundle, context)?;
-    rootless::check(&mut plan, nix::unistd::geteuid())?;
+    rootless::check(&mut plan, rootless::Caller::own())?;
     options.console.check(plan.process.terminal.is_some(), "config.json: $.process.terminal")?;
     for step in &mut plan.init.steps {
         if let Step::Terminal(size) = step {
@@ -143,7 +144,10 @@ fn build(
     let building = init::spawn(SpawnOptions {
         plan,
         container_dir: dir.path(),
-        cgroup: &if unit.is_some() { Vec::new() } else { state.cgroup.open_for_join()? },
+        cgroup: &match unit {
+            Some(_) => state.cgroup.open_rdt_for_join()?,
+            None => state.cgroup.open_for_join()?,
+        },
         unit,
         preserve_fds: options.preserve_fds,
         console_socket: options.console.into_socket(plan.process.terminal.is_some()),
@@ -154,8 +158,9 @@ fn build(
     fault::at(Point::CreateInitStored)?;
     let runtime_hooks = || {
         let shown = hooks::state_json(&plan.init.state, "creating", pid);
-        hooks::run("prestart", &plan.hooks.prestart, &shown)?;
-        hooks::run("createRuntime", &plan.hooks.create_runtime, &shown)?;
+        let record = hook::record(dir, Purpose::Begin);
+        hooks::run("prestart", &plan.hooks.prestart, &shown, Some(&record))?;
+        hooks::run("createRuntime", &plan.hooks.create_runtime, &shown, Some(&record))?;
         fault::at(Point::CreateHooksRun)
     };
     // Written down while init still ends with this process: whatever says that the container is created is true
@@ -203,15 +208,16 @@ fn undo(dir: &ContainerDir, lock: &Lock, state: &State, plan: &Plan) -> Result<(
     let emptied = state.cgroup.kill_all().and_then(|()| state.cgroup.remove());
     // A failed hook does not keep the others from clearing up; the first error is the one to report.
     if state.init.is_some() {
-        drop(run_poststop(&plan.hooks.poststop, plan));
+        let record = hook::record(dir, Purpose::ClearUp);
+        drop(run_poststop(&plan.hooks.poststop, plan, Some(&record)));
     }
     emptied.and(dir.remove(lock))
 }
 
 /// Runs every `poststop` hook, whatever becomes of the ones before, and returns what failed.
-pub(super) fn run_poststop(all: &[HookPlan], plan: &Plan) -> Vec<Error> {
+pub(super) fn run_poststop(all: &[HookPlan], plan: &Plan, record: hooks::RecordFile<'_>) -> Vec<Error> {
     let shown = hooks::state_json(&plan.init.state, "stopped", 0);
-    let run = |hook| hooks::run("poststop", std::slice::from_ref(hook), &shown).err();
+    let run = |hook| hooks::run("poststop", std::slice::from_ref(hook), &shown, record).err();
     all.iter().filter_map(run).map(Error::from).collect()
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::create::run_poststop;
+use super::hook;
 use super::process::ProcessId;
 use super::state::{Creator, State, load_plan};
 use super::status::{After, Event};
@@ -46,7 +47,11 @@ fn delete_known(dir: &ContainerDir, force: Force) -> Result<Vec<Error>> {
     {
         kill_processes(&state)?;
     }
-    let lock = dir.lock()?;
+    // The same for a hook that does not notice.
+    let lock = match force {
+        Force::No => dir.lock()?,
+        Force::Yes => dir.lock_meanwhile(|| hook::end(dir))?,
+    };
     fault::at(Point::DeleteLocked)?;
     let state = match State::load(dir) {
         // The files of a `create` or `delete` that was killed: this verb has them locked itself.
@@ -72,6 +77,8 @@ fn delete_known(dir: &ContainerDir, force: Force) -> Result<Vec<Error>> {
 pub(super) fn clear(dir: &ContainerDir, lock: &Lock, state: &State) -> Result<Vec<Error>> {
     // Also of a stopped container: without a pid namespace others may live on.
     kill_processes(state)?;
+    // One whose `create` or `start` was killed.
+    hook::end(dir)?;
     fault::at(Point::DeleteKilled)?;
     remove(dir, lock, state)
 }
@@ -110,5 +117,5 @@ fn remove(dir: &ContainerDir, lock: &Lock, state: &State) -> Result<Vec<Error>> 
     fault::at(Point::DeleteGroupsRemoved)?;
     dir.remove(lock)?;
     fault::at(Point::DeleteRemoved)?;
-    Ok(plan.map(|plan| run_poststop(&plan.hooks.poststop, &plan)).unwrap_or_default())
+    Ok(plan.map(|plan| run_poststop(&plan.hooks.poststop, &plan, None)).unwrap_or_default())
 }

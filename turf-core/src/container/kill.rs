@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::signal::Signal;
 
+use super::hook;
 use super::state::{Creator, State, load_plan};
 use super::status::{Event, Status};
 use crate::error::{Error, Result};
@@ -85,16 +86,18 @@ fn parse_offset(text: &str, sign: char) -> Option<i32> {
     digits.parse().ok()
 }
 
-/// Sends a signal. A frozen container is thawed by SIGKILL, because a frozen process does not die.
+/// Sends a signal. A frozen container is thawed by SIGKILL, because a frozen process does not die; a hook that `start`
+/// waits for is ended too.
 pub fn kill(root: &StateRoot, id: &ContainerId, signal: SignalNumber, target: Target) -> Result<()> {
     let dir = root.container(id);
     let state = State::load(&dir)?;
     let status = state.status(&dir, Creator::MayLive)?;
     match target {
-        Target::All => kill_all(&dir, &state, status, signal),
-        Target::Init if !status.allows(Event::Signalled) => Err(refused(&state, status)),
-        Target::Init => kill_init(&state, signal),
+        Target::All => kill_all(&dir, &state, status, signal)?,
+        Target::Init if !status.allows(Event::Signalled) => return Err(refused(&state, status)),
+        Target::Init => kill_init(&state, signal)?,
     }
+    if signal == SignalNumber::KILL { hook::end(&dir) } else { Ok(()) }
 }
 
 fn kill_init(state: &State, signal: SignalNumber) -> Result<()> {

@@ -29,6 +29,15 @@ impl ProcessId {
         Ok(ProcessId { pid, start_time: stat.start_time })
     }
 
+    /// The process that has this pid, if it started before a moment in nanoseconds after boot.
+    pub fn started_before(pid: i32, moment: u64) -> Result<Option<ProcessId>> {
+        // USER_HZ, the unit of the file, is a part of the kernel's interface.
+        const TICK: u64 = 10_000_000;
+        let stat = read_stat(pid).operation(|| format!("read /proc/{pid}/stat"))?;
+        let stat = stat.filter(|stat| stat.start_time.saturating_mul(TICK) <= moment);
+        Ok(stat.map(|stat| ProcessId { pid, start_time: stat.start_time }))
+    }
+
     /// Whether the process lives; one that has exited and waits for its parent does not.
     pub fn is_alive(&self) -> Result<bool> {
         let stat = read_stat(self.pid).operation(|| format!("read /proc/{}/stat", self.pid))?;

@@ -8,12 +8,29 @@ use std::fs;
 use nix::unistd::Uid;
 
 use crate::error::{Error, Result};
+use crate::root::is_unprivileged;
 use crate::sandbox::plan::{IdMapping, InitPlan, NamespaceKind, Plan, ProcessPlan};
 use crate::sandbox::step::{MountSource, MountStep, Step};
 
-/// Checks the plan, and changes what an unprivileged caller gets otherwise than asked: as in runc, an OOM score below
-/// the caller's own becomes the caller's own.
-pub(super) fn check(plan: &mut Plan, caller: Uid) -> Result<()> {
+/// Who creates a container.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    /// The user.
+    pub(super) uid: Uid,
+    /// Whether it is not the host's root: another user, or the root of a user namespace, as under rootless podman.
+    pub(super) restricted: bool,
+}
+
+impl Caller {
+    /// This process.
+    pub(super) fn own() -> Caller {
+        Caller { uid: nix::unistd::geteuid(), restricted: is_unprivileged() }
+    }
+}
+
+/// Checks the plan, and changes what a restricted caller gets otherwise than asked: as in runc, an OOM score below
+/// the caller's own becomes the caller's own, and devices are bound from the host.
+pub(super) fn check(plan: &mut Plan, Caller { uid: caller, restricted }: Caller) -> Result<()> {
     let user = plan.init.namespace(NamespaceKind::User);
     if user.is_none() && !caller.is_root() {
         return Err(Error::invalid(
@@ -30,7 +47,14 @@ pub(super) fn check(plan: &mut Plan, caller: Uid) -> Result<()> {
             }
         }
     }
-    if !caller.is_root() && plan.process.oom_score_adj.is_some() {
+    if restricted {
+        for step in &mut plan.init.steps {
+            if let Step::Device(device) = step {
+                device.bind = true;
+            }
+        }
+    }
+    if restricted && plan.process.oom_score_adj.is_some() {
         let own =
             fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
         plan.process.oom_score_adj = plan.process.oom_score_adj.max(own);
@@ -99,11 +123,12 @@ mod tests {
     use crate::sandbox::compile::{Context, Keyring, RootEntry, compile};
     use serde_json::{Value, json};
 
-    const SOMEBODY: Uid = Uid::from_raw(1000);
-    const ROOT: Uid = Uid::from_raw(0);
+    const SOMEBODY: Caller = Caller { uid: Uid::from_raw(1000), restricted: true };
+    const ROOT: Caller = Caller { uid: Uid::from_raw(0), restricted: false };
+    const ROOT_OF_A_USER_NAMESPACE: Caller = Caller { restricted: true, ..ROOT };
 
     /// What becomes of the rootless default bundle after a change.
-    fn checked(caller: Uid, change: impl FnOnce(&mut Value)) -> Result<Plan> {
+    fn checked(caller: Caller, change: impl FnOnce(&mut Value)) -> Result<Plan> {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("rootfs")).unwrap();
         let mut json: Value = serde_json::from_str(&default::rootless(default::PROGRAM).unwrap()).unwrap();
@@ -123,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_would_refuse_is_refused_by_its_place() {
-        let refused = |caller: Uid, change: fn(&mut Value), words: &str| {
+        let refused = |caller: Caller, change: fn(&mut Value), words: &str| {
             let error = checked(caller, change).unwrap_err().to_string();
             assert!(error.contains(words), "{error} lacks {words}");
         };
@@ -166,7 +191,26 @@ mod tests {
         let own: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
         let lowest = |json: &mut Value| json["process"]["oomScoreAdj"] = json!(-1000);
         assert_eq!(checked(SOMEBODY, lowest).unwrap().process.oom_score_adj, Some(own));
+        assert_eq!(checked(ROOT_OF_A_USER_NAMESPACE, lowest).unwrap().process.oom_score_adj, Some(own));
         assert_eq!(checked(ROOT, lowest).unwrap().process.oom_score_adj, Some(-1000));
+    }
+
+    #[test]
+    fn devices_are_bound_for_who_may_not_make_them() {
+        let without_user = |json: &mut Value| {
+            json["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "user");
+            json["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
+        };
+        let bound = |caller: Caller| {
+            let plan = checked(caller, without_user).unwrap();
+            let devices = plan.init.steps.into_iter().filter_map(|step| match step {
+                Step::Device(device) => Some(device.bind),
+                _ => None,
+            });
+            devices.collect::<Vec<bool>>()
+        };
+        assert!(bound(ROOT_OF_A_USER_NAMESPACE).iter().all(|bind| *bind));
+        assert!(bound(ROOT).len() > 5 && bound(ROOT).iter().all(|bind| !*bind));
     }
 
     #[test]

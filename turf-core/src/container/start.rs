@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use super::hook::{self, Purpose};
 use super::process::ProcessId;
 use super::state::{Creator, State, load_plan};
 use super::status::{Event, Status};
@@ -75,7 +76,7 @@ pub(super) fn start_created(
             return Err(Error::invalid("config.json: $.process", "must be there: it says what to run"));
         }
         WorkloadPlan::Exec => {
-            run_start_container(plan, state, init)?;
+            run_start_container(dir, plan, state, init)?;
             let started = Gate::connect(dir.path())?.start_program_with_agent(|number| {
                 let pidfd = init.open()?.ok_or_else(|| stopped(state))?;
                 introduce(plan, init.pid, init.pid, pidfd.as_fd(), number)
@@ -90,7 +91,7 @@ pub(super) fn start_created(
             None
         }
         WorkloadPlan::Worker { seed, listen } => {
-            run_start_container(plan, state, init)?;
+            run_start_container(dir, plan, state, init)?;
             let worker = WorkerPlan {
                 process: plan.process.clone(),
                 listen: listen.clone(),
@@ -100,7 +101,7 @@ pub(super) fn start_created(
         }
     };
     fault::at(Point::StartRunning)?;
-    run_poststart(plan, init)?;
+    run_poststart(dir, plan, init)?;
     Ok(timeline)
 }
 
@@ -293,7 +294,7 @@ fn clone_flag(kind: NamespaceKind) -> u32 {
 
 /// Runs the `startContainer` hooks inside the sandbox. If one fails the container is stopped (OCI: runtime.md,
 /// "Lifecycle").
-fn run_start_container(plan: &Plan, state: &State, init: &ProcessId) -> Result<()> {
+fn run_start_container(dir: &ContainerDir, plan: &Plan, state: &State, init: &ProcessId) -> Result<()> {
     if plan.hooks.start_container.is_empty() {
         return Ok(());
     }
@@ -312,22 +313,27 @@ fn run_start_container(plan: &Plan, state: &State, init: &ProcessId) -> Result<(
             stdio: Some(stdio),
         })
     };
-    hooks::run_inside("startContainer", &plan.hooks.start_container, &shown, enter).map_err(|failed| {
-        let stop = || init.open()?.map_or(Ok(()), |pidfd| end(pidfd.as_fd()));
-        Error::from(failed).and_clean_up(stop())
-    })
+    let record = hook::record(dir, Purpose::Begin);
+    hooks::run_inside("startContainer", &plan.hooks.start_container, &shown, Some(&record), enter).map_err(
+        |failed| {
+            let stop = || init.open()?.map_or(Ok(()), |pidfd| end(pidfd.as_fd()));
+            Error::from(failed).and_clean_up(stop())
+        },
+    )
 }
 
 /// Runs the `poststart` hooks. If one fails the container is stopped (OCI: runtime.md, "Lifecycle").
-fn run_poststart(plan: &Plan, init: &ProcessId) -> Result<()> {
+fn run_poststart(dir: &ContainerDir, plan: &Plan, init: &ProcessId) -> Result<()> {
     if plan.hooks.poststart.is_empty() {
         return Ok(());
     }
     let shown = hooks::state_json(&plan.init.state, Status::Running.as_str(), init.pid);
-    hooks::run("poststart", &plan.hooks.poststart, &shown).map_err(|failed| {
-        let kill = || init.open()?.map_or(Ok(()), |pidfd| end(pidfd.as_fd()));
-        Error::from(failed).and_clean_up(kill())
-    })
+    hooks::run("poststart", &plan.hooks.poststart, &shown, Some(&hook::record(dir, Purpose::Begin))).map_err(
+        |failed| {
+            let kill = || init.open()?.map_or(Ok(()), |pidfd| end(pidfd.as_fd()));
+            Error::from(failed).and_clean_up(kill())
+        },
+    )
 }
 
 /// Opens listening sockets in the namespaces of the caller, for [`start`].

@@ -281,7 +281,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
 }
 
 /// The content of a file of ours, or nothing if there is none.
-fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>> {
+pub(super) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>> {
     let file = match fs::File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.operation(|| format!("open {}", path.display()))?,

@@ -8,7 +8,7 @@
 //!     +--------------------+--------------> | Exited             | Exited
 //!                                           v                    |
 //!                        Deleted          stopped <--------------+
-//!              (gone) <----------------------
+//!              (gone) <---------------------- also from created
 //! ```
 //!
 //! The status is never believed from a file alone: [`observe`](super::state) derives it from what
@@ -59,7 +59,9 @@ impl Status {
             (Status::Created, Event::Started) => Is(Status::Running),
             (Status::Running, Event::Froze) => Is(Status::Paused),
             (Status::Paused, Event::Thawed) => Is(Status::Running),
-            (Status::Stopped, Event::Deleted) => Gone,
+            // The specification wants `delete` refused before the container has stopped. runc, crun and youki delete what
+            // has not begun to run, and scripts rely on it.
+            (Status::Created | Status::Stopped, Event::Deleted) => Gone,
 
             // A signal leaves the status alone: it may or may not end in an exit.
             (Status::Created | Status::Running | Status::Paused, Event::Signalled) => Is(self),
@@ -75,9 +77,7 @@ impl Status {
             | (Status::Creating | Status::Running | Status::Paused | Status::Stopped, Event::Started)
             | (Status::Creating | Status::Created | Status::Paused | Status::Stopped, Event::Froze)
             | (Status::Creating | Status::Created | Status::Running | Status::Stopped, Event::Thawed)
-            | (Status::Creating | Status::Created | Status::Running | Status::Paused, Event::Deleted) => {
-                Refused
-            }
+            | (Status::Creating | Status::Running | Status::Paused, Event::Deleted) => Refused,
         }
     }
 
@@ -145,7 +145,7 @@ mod tests {
     const TABLE: [&str; 5] = [
         // Prepared Started Signalled Froze Thawed Exited Deleted
         "created - - - - stopped -",
-        "- running created - - stopped -",
+        "- running created - - stopped x",
         "- - running paused - stopped -",
         "- - paused - running stopped -",
         "- - - - - - x",

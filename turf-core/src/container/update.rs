@@ -70,9 +70,18 @@ impl Limits {
 /// Largest text of resources that is read, in bytes: they are a few hundred.
 pub const RESOURCES_BYTES: u64 = 1 << 20;
 
+/// Schemas of Intel RDT as flags give them; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schemas {
+    /// Of the L3 cache.
+    pub l3_cache: Option<String>,
+    /// Of the memory bandwidth.
+    pub memory_bandwidth: Option<String>,
+}
+
 /// Changes the limits of a container. `resources` is `linux.resources` of a config.json, in which what is left
 /// out stays as it is; its device rules are ignored, as runc ignores them.
-pub fn update(root: &StateRoot, id: &ContainerId, resources: &[u8]) -> Result<()> {
+pub fn update(root: &StateRoot, id: &ContainerId, resources: &[u8], schemas: &Schemas) -> Result<()> {
     let mut deserializer = serde_json::Deserializer::from_slice(resources);
     let resources = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         Error::invalid(format!("resources: $.{}", error.path()), error.inner().to_string())
@@ -94,7 +103,8 @@ pub fn update(root: &StateRoot, id: &ContainerId, resources: &[u8]) -> Result<()
         state.cgroup = extended;
         state.store(&dir, &lock)?;
     }
-    state.cgroup.update(&before, &resources)
+    state.cgroup.update(&before, &resources)?;
+    state.cgroup.update_rdt(schemas.l3_cache.as_deref(), schemas.memory_bandwidth.as_deref())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,11 +38,15 @@ pub fn state_json(state: &HookState, status: &str, pid: i32) -> Vec<u8> {
     state.to_string().into_bytes()
 }
 
+/// A file in which each hook is written down before it begins, as the leader of a process group, and which is removed when
+/// the hook has ended. Whoever ends a container by force finds there what else there is to end.
+pub type RecordFile<'a> = Option<&'a Path>;
+
 /// Runs the hooks of one list in order, and stops at the first that fails: it cannot be executed,
 /// its status is not 0, or its time is over (then it and its process group are killed). `kind`
 /// names the list in errors ("poststart"). A hook without a timeout is waited for for ever.
-pub fn run(kind: &str, hooks: &[HookPlan], state: &[u8]) -> Result<(), StepError> {
-    let run_one = |hook| attend_to_end(spawn(hook)?, hook, state);
+pub fn run(kind: &str, hooks: &[HookPlan], state: &[u8], record: RecordFile<'_>) -> Result<(), StepError> {
+    let run_one = |hook| attend_to_end(spawn(hook, record)?, hook, state, record);
     hooks.iter().try_for_each(|hook| run_one(hook).map_err(|reason| failed(kind, hook, &reason)))
 }
 
@@ -51,6 +56,7 @@ pub fn run_inside(
     kind: &str,
     hooks: &[HookPlan],
     state: &[u8],
+    record: RecordFile<'_>,
     enter: impl Fn(&HookPlan, [BorrowedFd<'_>; 3]) -> Result<Created, Error>,
 ) -> Result<(), StepError> {
     let run_one = |hook| {
@@ -63,7 +69,12 @@ pub fn run_inside(
         let Created { pid, pidfd, warnings: _ } = made.map_err(|error| Failure::Enter(error.to_string()))?;
         drop((input_end, errors_end));
         let running = Running { pid, ended: pidfd, input: Some(input.into()), errors: Some(errors.into()) };
-        attend_to_end(running, hook, state)
+        let recorded = record.map_or(Ok(()), |path| std::fs::write(path, process::record_of(pid)));
+        if let Err(error) = recorded {
+            kill_group(pid);
+            return Err(Failure::Call("write down", error));
+        }
+        attend_to_end(running, hook, state, record)
     };
     hooks.iter().try_for_each(|hook| run_one(hook).map_err(|reason| failed(kind, hook, &reason)))
 }
@@ -84,8 +95,13 @@ struct Running {
     errors: Option<File>,
 }
 
-fn spawn(hook: &HookPlan) -> Result<Running, Failure> {
-    let mut child = command(hook).spawn().map_err(|error| Failure::Call("execute", error))?;
+fn spawn(hook: &HookPlan, record: RecordFile<'_>) -> Result<Running, Failure> {
+    let mut command = command(hook);
+    if let Some(path) = record {
+        let file = File::create(path).map_err(|error| Failure::Call("write down", error))?;
+        process::record_before_exec(&mut command, file.into());
+    }
+    let mut child = command.spawn().map_err(|error| Failure::Call("execute", error))?;
     let watch = |error| Failure::Call("watch", error);
     let pid = i32::try_from(child.id()).map_err(|_| watch(io::ErrorKind::InvalidData.into()))?;
     let ended = pidfd_open(pid).map_err(watch)?;
@@ -94,13 +110,20 @@ fn spawn(hook: &HookPlan) -> Result<Running, Failure> {
     Ok(Running { pid, ended, input, errors })
 }
 
-fn attend_to_end(mut running: Running, hook: &HookPlan, state: &[u8]) -> Result<(), Failure> {
+fn attend_to_end(
+    mut running: Running,
+    hook: &HookPlan,
+    state: &[u8],
+    record: RecordFile<'_>,
+) -> Result<(), Failure> {
     let deadline = hook.timeout_s.map(|s| Instant::now() + Duration::from_secs(u64::from(s)));
     let outcome = attend(&mut running, state, deadline, hook.timeout_s.unwrap_or(0));
     if outcome.is_err() {
         kill_group(running.pid);
     }
+    let forgotten = record.map_or(Ok(()), std::fs::remove_file);
     let (status, output) = outcome?;
+    forgotten.map_err(|error| Failure::Call("forget", error))?;
     if status.success() { Ok(()) } else { Err(Failure::Status(status, output)) }
 }
 
@@ -261,7 +284,7 @@ mod tests {
         let out = dir.path().join("out");
         let script = format!("cat > {0}; echo \" $0 $A ${{HOME-none}}\" >> {0}", out.display());
         let state = vec![b'x'; 300_000];
-        run("poststart", &[shell(&script, None)], &state).unwrap();
+        run("poststart", &[shell(&script, None)], &state, None).unwrap();
         let written = std::fs::read(&out).unwrap();
         assert_eq!(&written[..state.len()], &state[..]);
         assert_eq!(&written[state.len()..], b" hook b none\n");
@@ -269,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_hook_that_does_not_read_its_input_is_no_failure() {
-        run("poststop", &[shell("exec <&-", None)], &vec![b'x'; 300_000]).unwrap();
+        run("poststop", &[shell("exec <&-", None)], &vec![b'x'; 300_000], None).unwrap();
     }
 
     #[test]
@@ -277,7 +300,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         let hooks = [shell("echo oh no >&2; exit 7", None), shell(&format!("> {}", out.display()), None)];
-        let error = run("createRuntime", &hooks, b"{}").unwrap_err();
+        let error = run("createRuntime", &hooks, b"{}", None).unwrap_err();
         assert_eq!(error.to_string(), "createRuntime hook /bin/sh: exited with status 7: oh no");
         assert!(!out.exists());
     }
@@ -285,7 +308,7 @@ mod tests {
     #[test]
     fn a_hook_is_killed_with_its_children_when_its_time_is_over() {
         let started = Instant::now();
-        let error = run("prestart", &[shell("sleep 100 & sleep 100", Some(1))], b"{}").unwrap_err();
+        let error = run("prestart", &[shell("sleep 100 & sleep 100", Some(1))], b"{}", None).unwrap_err();
         assert!(error.text.contains("timeout of 1 s"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(50));
     }
@@ -293,7 +316,7 @@ mod tests {
     #[test]
     fn a_missing_hook_is_named() {
         let hook = HookPlan { path: "/does/not/exist".into(), args: vec![], env: vec![], timeout_s: None };
-        let error = run("poststop", &[hook], b"{}").unwrap_err();
+        let error = run("poststop", &[hook], b"{}", None).unwrap_err();
         assert_eq!(error.to_string(), "execute poststop hook /does/not/exist: no such file or directory");
     }
 

@@ -5,22 +5,27 @@
 //! no file of the host (CVE-2019-5736). Its path and arguments say nothing of the host either.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, SealFlag, fcntl, open};
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, SealFlag, fcntl, open, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::enter::At;
 use super::step::StepError;
 use crate::error::{Operation, Result};
 use crate::sys::credentials;
-use crate::sys::mount::{Depth, MOUNT_ATTR_RDONLY, MountAttr, mount_setattr, open_tree_clone};
+use crate::sys::mount::{
+    Depth, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, fsconfig_create,
+    fsconfig_string, fsmount, fsopen, mount_setattr, open_tree_clone,
+};
 
 /// The program, built by this crate's build script.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/turf-init"));
@@ -38,7 +43,15 @@ impl InitProgram {
     /// Makes a copy. In the process that makes the sandbox: it needs the host's `/proc`.
     pub(crate) fn seal() -> Result<InitProgram> {
         let step = || "make a sealed copy of init's program";
-        let mut file = File::from(executable_memfd().operation(step)?);
+        let mut file = match executable_memfd() {
+            // vm.memfd_noexec is 2.
+            Err(Errno::EACCES) => {
+                let file =
+                    read_only_copy().operation(|| "put a copy of init's program on a read-only mount")?;
+                return Ok(InitProgram { file });
+            }
+            made => File::from(made.operation(step)?),
+        };
         file.write_all(PROGRAM).operation(step)?;
         let seals =
             SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
@@ -72,7 +85,7 @@ impl InitProgram {
         let environment: [&std::ffi::CStr; 0] = [];
         let arguments = [NAME, number.as_c_str()];
         let error = nix::unistd::execveat(&self.file, c"", &arguments, &environment, AtFlags::AT_EMPTY_PATH);
-        error.at(|| "execute init's program (vm.memfd_noexec must not be 2)")
+        error.at(|| "execute init's program")
     }
 }
 
@@ -87,6 +100,35 @@ pub(crate) fn read_only_program(program: &Path) -> std::io::Result<OwnedFd> {
     Ok(mount)
 }
 
+/// Executes the program of the caller again, with the same arguments, from such a mount, if it is not on one: for a
+/// process of which forks will be seen in a sandbox before they are the sealed program. Returns if there is nothing to
+/// do, also for who may not mount: that is not root, and can hardly write the file that root installed. Everything
+/// that is close-on-exec is lost, so this comes first of all.
+pub fn execute_from_read_only_mount() -> Result<()> {
+    let own = Path::new("/proc/self/exe");
+    let program = statvfs(own).operation(|| "look at /proc/self/exe")?;
+    if program.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    let name = std::env::current_exe().operation(|| "read /proc/self/exe")?;
+    let mount = match read_only_program(own) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(()),
+        mount => mount.operation(|| format!("mount {} read-only", name.display()))?,
+    };
+    let text = |text: OsString| CString::new(text.into_vec()).ok();
+    // Its name tells where its companions are, which its mount does not.
+    let arguments: Vec<CString> =
+        std::iter::once(name.into_os_string()).chain(std::env::args_os().skip(1)).filter_map(text).collect();
+    let entry = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        name
+    };
+    let environment: Vec<CString> = std::env::vars_os().map(entry).filter_map(text).collect();
+    let error = nix::unistd::execveat(&mount, c"", &arguments, &environment, AtFlags::AT_EMPTY_PATH);
+    error.operation(|| "execute the runtime from a read-only mount").map(drop)
+}
+
 /// A memfd that may be executed, also where that must be asked for (Linux 6.3, `vm.memfd_noexec`).
 fn executable_memfd() -> nix::Result<OwnedFd> {
     const MFD_EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
@@ -95,6 +137,22 @@ fn executable_memfd() -> nix::Result<OwnedFd> {
         Err(Errno::EINVAL) => memfd_create(NAME, flags),
         made => made,
     }
+}
+
+/// The program where no memfd may be executed: in a file system of its own, whose only mount is attached nowhere and is
+/// read-only before anybody else can see the file.
+fn read_only_copy() -> std::io::Result<OwnedFd> {
+    let context = fsopen(c"tmpfs")?;
+    fsconfig_string(context.as_fd(), c"size", c"64k")?;
+    fsconfig_create(context.as_fd())?;
+    let mount = fsmount(context.as_fd(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    // Whoever init is in its user namespace executes it as one of the others.
+    let mode = Mode::from_bits_truncate(0o755);
+    File::from(openat(&mount, NAME, flags, mode)?).write_all(PROGRAM)?;
+    let attributes = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    mount_setattr(mount.as_fd(), Depth::One, &attributes)?;
+    Ok(openat(&mount, NAME, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// execve(2) takes the capabilities of whoever is not root, as the creator of a user namespace without a root user
@@ -125,8 +183,15 @@ mod tests {
     }
 
     #[test]
-    fn the_copy_can_never_be_written() {
-        let program = InitProgram::seal().unwrap();
+    fn a_copy_can_never_be_written() {
+        cannot_be_written(InitProgram::seal().unwrap());
+        match read_only_copy() {
+            Ok(file) => cannot_be_written(InitProgram { file }),
+            Err(error) => eprintln!("skipped: no mount can be made: {error}"),
+        }
+    }
+
+    fn cannot_be_written(program: InitProgram) {
         let path = format!("/proc/self/fd/{}", program.number());
         // Even for root, who may open anything.
         let writable = std::fs::OpenOptions::new().write(true).open(&path);

@@ -28,6 +28,7 @@ pub mod seccomp;
 pub mod seccomp_agent;
 pub mod step;
 
+pub use launch::execute_from_read_only_mount;
 pub use plan::{CgroupPlan, InitPlan, Plan, ProcessPlan};
 pub use process::capability_names;
 pub use step::{Step, StepError};

@@ -40,8 +40,8 @@ pub const MAX_INLINE_PLAN: usize = 32 * 1024;
 pub const MAX_PLAN: usize = 4 * 1024 * 1024;
 /// Longest container id in bytes (runc's limit is 1024).
 pub const MAX_CONTAINER_ID: usize = 1024;
-/// Most cgroup files to join: cgroup v1 has fewer than 16 controllers.
-pub const MAX_CGROUPS: usize = 16;
+/// Most cgroup files to join: cgroup v1 has fewer than 16 controllers, Resource Director Technology two groups.
+pub const MAX_CGROUPS: usize = 18;
 /// Most listeners that one worker inherits.
 pub const MAX_LISTENERS: usize = 32;
 /// Most descriptors in one packet; the kernel's own limit is 253.

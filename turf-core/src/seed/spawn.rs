@@ -81,6 +81,10 @@ impl Spawner {
             return Ok(program.clone());
         }
         let own = std::env::current_exe().operation(|| "read /proc/self/exe")?;
+        // On a mount of its own (`execute_from_read_only_mount`) it has no directory but the one in its name.
+        let alone = own.parent().is_none_or(|directory| directory == Path::new("/"));
+        let name = std::env::args_os().next().map(PathBuf::from).filter(|name| alone && name.is_absolute());
+        let own = name.unwrap_or(own);
         let beside = own.parent().map(|directory| directory.join(PROGRAM));
         let installed = PROGRAM_DIRECTORIES.iter().map(|directory| Path::new(directory).join(PROGRAM));
         let places: Vec<PathBuf> = beside.into_iter().chain(installed).collect();

@@ -1,7 +1,9 @@
 //! Processes: their end, their descriptors, the program they execute, the memory they give back.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Ends the process at once, without handlers or destructors (_exit(2)).
 pub fn exit_now(status: i32) -> ! {
@@ -46,6 +48,42 @@ pub fn default_signal_actions() {
 pub fn ignore_broken_pipes() {
     // SAFETY: SIG_IGN is a valid action for SIGPIPE.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// How a process is written down: its number, and a moment after its start, in nanoseconds after boot.
+pub const RECORD_BYTES: usize = 12;
+
+/// The record of a process that runs.
+pub fn record_of(pid: i32) -> [u8; RECORD_BYTES] {
+    let mut record = [0; RECORD_BYTES];
+    record[..4].copy_from_slice(&pid.to_le_bytes());
+    record[4..].copy_from_slice(&nanoseconds_after_boot().to_le_bytes());
+    record
+}
+
+/// What a record says: the number and the moment.
+pub fn parse_record(record: &[u8]) -> Option<(i32, u64)> {
+    let record: [u8; RECORD_BYTES] = record.try_into().ok()?;
+    let (pid, moment) = record.split_at(4);
+    Some((i32::from_le_bytes(pid.try_into().ok()?), u64::from_le_bytes(moment.try_into().ok()?)))
+}
+
+fn nanoseconds_after_boot() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time lives through the call; this clock exists since Linux 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// Lets the program write its record to a file before it begins: whatever happens to the caller, it is known.
+pub fn record_before_exec(command: &mut Command, file: OwnedFd) {
+    let write_record = move || {
+        // SAFETY: getpid has no arguments and cannot fail.
+        let record = record_of(unsafe { libc::getpid() });
+        nix::unistd::write(&file, &record).map(drop).map_err(io::Error::from)
+    };
+    // SAFETY: between fork(2) and execve(2) only system calls are made, no memory is allocated and no lock is taken.
+    unsafe { command.pre_exec(write_record) };
 }
 
 /// Waits for one child to end (wait4(2)): its wait status.

@@ -278,7 +278,7 @@ pub fn a_failing_hook_leaves_nothing() {
         let state = hooks::state_json(&plan.init.state, "creating", 1);
         let mut list = plan.hooks.create_runtime.clone();
         list[0].args[2] = "exit 9".into();
-        hooks::run("createRuntime", &list, &state).map_err(Error::from)
+        hooks::run("createRuntime", &list, &state, None).map_err(Error::from)
     };
     assert_eq!(error_of(case.create_with(failing)), "createRuntime hook /bin/sh: exited with status 9");
 }

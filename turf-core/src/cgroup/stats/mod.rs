@@ -15,6 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::files::{is_gone, read_file, with_children};
+use super::rdt::RdtStats;
 use super::{Cgroup, Version};
 use crate::error::Result;
 
@@ -37,8 +38,8 @@ pub struct Stats {
     /// RDMA devices by their name; left out if the container has no such group.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rdma: BTreeMap<String, Rdma>,
-    /// Intel RDT: always empty, as in runc for a container without `linux.intelRdt`.
-    pub intel_rdt: BTreeMap<String, u64>,
+    /// Intel RDT: empty for a container without `linux.intelRdt`.
+    pub intel_rdt: RdtStats,
     /// The interfaces that the runtime made: always none, because engines make them.
     pub network_interfaces: Option<Vec<()>>,
 }
@@ -265,6 +266,9 @@ impl Cgroup {
         }
         if !self.groups.iter().any(|group| group.version == Version::V2 || group.has("pids")) {
             stats.pids.current = self.count_tasks()?;
+        }
+        if let Some(rdt) = &self.rdt {
+            stats.intel_rdt = rdt.stats();
         }
         Ok(stats)
     }

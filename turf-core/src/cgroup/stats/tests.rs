@@ -16,7 +16,7 @@ fn stats_of(version: Version, controllers: &[&str], files: &[(&str, &str)]) -> s
         mount: directory.path().to_owned(),
         directory: directory.path().to_owned(),
     };
-    serde_json::to_value(Cgroup { groups: vec![group], unit: None }.stats().unwrap()).unwrap()
+    serde_json::to_value(Cgroup { groups: vec![group], ..Cgroup::default() }.stats().unwrap()).unwrap()
 }
 
 #[test]

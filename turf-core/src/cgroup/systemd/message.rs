@@ -12,6 +12,31 @@ use crate::limits;
 pub enum Value {
     /// `b`
     Bool(bool),
+    /// `y`
+    Byte(u8),
+    /// `n`
+    I16(i16),
+    /// `q`
+    U16(u16),
+    /// `i`
+    I32(i32),
+    /// `u`
+    U32(u32),
+    /// `x`
+    I64(i64),
+    /// `d`, by its bits.
+    Double(u64),
+    /// `o`
+    Path(String),
+    /// `g`: at most 255 bytes.
+    Signature(String),
+    /// An array whose elements all have this signature.
+    List {
+        /// The elements' signature.
+        of: String,
+        /// The elements.
+        items: Vec<Value>,
+    },
     /// `t`
     U64(u64),
     /// `s`
@@ -31,9 +56,20 @@ pub enum Value {
 }
 
 impl Value {
-    fn signature(&self) -> &'static str {
-        match self {
+    /// Its type, in the letters of D-Bus.
+    pub fn signature(&self) -> String {
+        let letters = match self {
+            Value::List { of, .. } => return format!("a{of}"),
             Value::Bool(_) => "b",
+            Value::Byte(_) => "y",
+            Value::I16(_) => "n",
+            Value::U16(_) => "q",
+            Value::I32(_) => "i",
+            Value::U32(_) => "u",
+            Value::I64(_) => "x",
+            Value::Double(_) => "d",
+            Value::Path(_) => "o",
+            Value::Signature(_) => "g",
             Value::U64(_) => "t",
             Value::Text(_) => "s",
             Value::Bytes(_) => "ay",
@@ -42,7 +78,8 @@ impl Value {
             Value::Pairs(_) => "a(ss)",
             Value::Properties(_) => "a(sv)",
             Value::NoUnits => "a(sa(sv))",
-        }
+        };
+        letters.to_owned()
     }
 }
 
@@ -134,8 +171,13 @@ impl Writer {
     }
 
     fn u32(&mut self, value: u32) {
-        self.align(4);
-        self.bytes.extend(value.to_le_bytes());
+        self.number(value.to_le_bytes());
+    }
+
+    /// Numbers are aligned to their size.
+    fn number<const SIZE: usize>(&mut self, bytes: [u8; SIZE]) {
+        self.align(SIZE);
+        self.bytes.extend(bytes);
     }
 
     fn text(&mut self, text: &str) {
@@ -165,11 +207,24 @@ impl Writer {
     fn value(&mut self, value: &Value) {
         match value {
             Value::Bool(value) => self.u32(u32::from(*value)),
-            Value::U64(value) => {
-                self.align(8);
-                self.bytes.extend(value.to_le_bytes());
+            Value::Byte(value) => self.bytes.push(*value),
+            Value::I16(value) => self.number(value.to_le_bytes()),
+            Value::U16(value) => self.number(value.to_le_bytes()),
+            Value::I32(value) => self.number(value.to_le_bytes()),
+            Value::U32(value) => self.u32(*value),
+            Value::I64(value) => self.number(value.to_le_bytes()),
+            Value::U64(value) | Value::Double(value) => self.number(value.to_le_bytes()),
+            Value::Text(text) | Value::Path(text) => self.text(text),
+            Value::Signature(text) => self.signature(text),
+            Value::List { of, items } => {
+                let alignment = match of.as_bytes().first() {
+                    Some(b'y' | b'g') => 1,
+                    Some(b'n' | b'q') => 2,
+                    Some(b'x' | b't' | b'd') => 8,
+                    Some(_) | None => 4,
+                };
+                self.array(alignment, |array| items.iter().for_each(|item| array.value(item)));
             }
-            Value::Text(text) => self.text(text),
             Value::Bytes(bytes) => self.array(1, |array| array.bytes.extend(bytes)),
             Value::Texts(texts) => self.array(4, |array| texts.iter().for_each(|text| array.text(text))),
             Value::Numbers(numbers) => {
@@ -186,7 +241,7 @@ impl Writer {
                 for (name, value) in properties {
                     array.align(8);
                     array.text(name);
-                    array.signature(value.signature());
+                    array.signature(&value.signature());
                     array.value(value);
                 }
             }),

@@ -14,6 +14,7 @@
 mod bus;
 mod message;
 mod unit;
+pub(super) mod variant;
 
 use std::path::{Path, PathBuf};
 
@@ -151,6 +152,8 @@ impl Located {
         let mut all = properties(&self.unit, self.manager.usual_slice(), &self.id, pid);
         all.extend(device_properties(&plan.devices));
         all.extend(resource_properties(&plan.resources, version, systemd)?);
+        // Of two values the last one counts, so the bundle's own words stand above ours.
+        all.extend(variant::properties(&plan.unit_properties)?);
         let arguments = [
             Value::Text(self.unit.name.clone()),
             Value::Text("replace".to_owned()),

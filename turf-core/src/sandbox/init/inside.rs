@@ -15,9 +15,10 @@ use super::steps::Sandbox;
 use crate::sandbox::enter::{self, At};
 use crate::sandbox::launch::InitProgram;
 use crate::sandbox::orders::{Builder, Head};
-use crate::sandbox::plan::{IdMapping, InitPlan, NamespaceKind, Plan, WorkloadPlan};
+use crate::sandbox::plan::{IdMapping, InitPlan, NamespaceKind, Plan, ProcessPlan, WorkloadPlan};
 use crate::sandbox::step::StepError;
 use crate::sandbox::{gate, program};
+use crate::seed::registry::DEFAULT_SEED;
 use crate::sys::{credentials, process};
 
 /// The status init exits with when it fails by itself.
@@ -71,8 +72,13 @@ fn build(inherited: &mut Inherited<'_>) -> Result<Infallible, StepError> {
     drop(sandbox);
     close_the_rest(inherited, While::Waiting).at(|| "close the descriptors init does not need any more")?;
     let mut orders = Builder::new();
-    let (task, program, proc) = match inherited.plan.workload {
-        WorkloadPlan::Worker { .. } => (Task::Worker, None, None),
+    let (task, program, proc) = match &inherited.plan.workload {
+        WorkloadPlan::Worker { seed, .. } => {
+            if seed == DEFAULT_SEED {
+                find_script(&inherited.plan.process)?;
+            }
+            (Task::Worker, None, None)
+        }
         WorkloadPlan::Exec => {
             let process = &inherited.plan.process;
             let proc = enter::dress(&mut orders, process)?;
@@ -88,6 +94,13 @@ fn build(inherited: &mut Inherited<'_>) -> Result<Infallible, StepError> {
     let proc = proc.as_ref().map(AsFd::as_fd);
     let keep = [inherited.listener.as_fd(), inherited.setup.as_fd()];
     inherited.program.execute(&orders, &keep.into_iter().chain(proc).collect::<Vec<_>>())
+}
+
+/// A script that is not there fails `create`, as a program does. Whether a seed that has run a script already needs the
+/// worker's own is the seed's business.
+fn find_script(process: &ProcessPlan) -> Result<(), StepError> {
+    let Some(script) = process.args.get(1) else { return Ok(()) };
+    std::fs::metadata(process.cwd.join(script)).at(|| format!("open {script}")).map(drop)
 }
 
 /// Waits for the creator's word. If it has died, init ends here.

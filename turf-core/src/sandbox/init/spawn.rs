@@ -19,7 +19,7 @@ use crate::sandbox::gate;
 use crate::sandbox::plan::{InitPlan, NamespaceKind, NamespacePlan};
 use crate::sandbox::step::StepError;
 use crate::sys::namespace::{Cloned, clone_process};
-use crate::sys::process;
+use crate::sys::{credentials, process};
 
 /// Makes init; returns its pid, in the parent only.
 pub(super) fn clone_init(plan: &InitPlan, inherited: Inherited<'_>) -> Result<i32> {
@@ -83,7 +83,9 @@ fn clone_through(plan: &InitPlan, flags: u64, inherited: Inherited<'_>) -> Resul
 }
 
 fn between(plan: &InitPlan, flags: u64, inherited: Inherited<'_>, writer: &OwnedFd) -> ! {
-    let made = enter_namespaces(plan).and_then(|()| {
+    // Whoever is in a namespace already must not look into who joins it (CVE-2016-9962).
+    let hidden = credentials::set_dumpable(false).at(|| "hide init from the container");
+    let made = hidden.and_then(|()| enter_namespaces(plan)).and_then(|()| {
         clone_process(flags | libc::CLONE_PARENT as u64).at(|| "clone init into its namespaces")
     });
     let answer = match made {

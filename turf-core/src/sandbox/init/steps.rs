@@ -245,7 +245,7 @@ impl<'a> Sandbox<'a> {
 
     fn container_hooks(&self, list: &[HookPlan]) -> Result<(), StepError> {
         let state = hooks::state_json(&self.plan.init.state, "creating", nix::unistd::getpid().as_raw());
-        hooks::run("createContainer", list, &state)
+        hooks::run("createContainer", list, &state, None)
     }
 
     fn mask(&self, path: &Path) -> Result<(), StepError> {
