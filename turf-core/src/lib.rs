@@ -8,6 +8,8 @@ pub mod cgroup;
 pub mod container;
 pub mod error;
 pub mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod limits;
 pub mod pool;
 pub mod root;

@@ -129,14 +129,7 @@ fn mutilate(config: &mut Value, numbers: &mut Numbers) {
 }
 
 fn attempt(config: &Value) {
-    let Ok((spec, warnings)) = parse(config.to_string().as_bytes()) else { return };
-    let Ok(workload) = validate::validate(&spec) else { return };
-    let rootfs = spec.root().as_ref().map(|_| "/bundle/rootfs".into());
-    let bundle = Bundle { directory: "/bundle".into(), spec, rootfs, workload, warnings };
-    let context = Context { id: "c1", keyring: Keyring::New, root_entry: RootEntry::Pivot };
-    if let Err(error) = compile(&bundle, context) {
-        assert!(error.to_string().contains("$."), "no place: {error}");
-    }
+    crate::fuzz::configuration(config.to_string().as_bytes());
 }
 
 #[test]
