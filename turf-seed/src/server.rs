@@ -68,6 +68,8 @@ pub struct Server {
     /// When a client was last told that this seed is to be replaced.
     told_due: Option<Instant>,
     state: State,
+    /// Where requests are received: made once, because a clone of the seed keeps what the seed overwrites after the fork.
+    packet: Vec<u8>,
     /// Held for as long as the seed lives.
     _alive: Alive,
 }
@@ -91,6 +93,7 @@ impl Server {
             refusals: 0,
             told_due: None,
             state: State::Serving,
+            packet: vec![0; MAX_PACKET],
             _alive: alive,
         })
     }
@@ -165,7 +168,7 @@ impl Server {
         next
     }
 
-    fn receive(&self, connection: &OwnedFd) -> Result<(Request, Vec<OwnedFd>), Refusal> {
+    fn receive(&mut self, connection: &OwnedFd) -> Result<(Request, Vec<OwnedFd>), Refusal> {
         let failed = |operation: &str| {
             let operation = operation.to_owned();
             move |error: io::Error| Refusal::from_io("receive", &operation, &error)
@@ -176,16 +179,16 @@ impl Server {
             let text = format!("user {} may not use this seed", peer.uid);
             return Err(Refusal::new("check peer", text));
         }
-        let mut buffer = vec![0; MAX_PACKET];
         let packet =
-            socket::recv_packet(connection.as_fd(), &mut buffer).map_err(failed("receive a request"))?;
+            socket::recv_packet(connection.as_fd(), &mut self.packet).map_err(failed("receive a request"))?;
         if packet.truncated {
             return Err(protocol_refusal(&ProtocolError::TooLong));
         }
         if packet.fds_truncated {
             return Err(protocol_refusal(&ProtocolError::FdsLost));
         }
-        let request = protocol::decode(&buffer[..packet.len]).map_err(|error| protocol_refusal(&error))?;
+        let request =
+            protocol::decode(&self.packet[..packet.len]).map_err(|error| protocol_refusal(&error))?;
         match request {
             Request::Stat | Request::Stop if !packet.fds.is_empty() => {
                 let error = ProtocolError::FdCount { named: 0, carried: packet.fds.len() };

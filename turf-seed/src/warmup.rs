@@ -22,6 +22,6 @@ pub fn warm_runtime(options: &Options) -> Result<Runtime> {
         runtime.load(&script).with_context(|| format!("run {}", path.display()))?;
         runtime.fire_serialize().with_context(|| format!("fire serialize in {}", path.display()))?;
     }
-    runtime.settle();
+    runtime.await_forks().context("rehearse")?;
     Ok(runtime)
 }

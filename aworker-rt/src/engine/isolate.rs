@@ -4,7 +4,10 @@
 use super::exceptions;
 use super::import_map::ImportMap;
 use super::snapshot::{Heap, Saved, Snapshot, SnapshotError};
-use super::{conversions, memory, modules, ops, platform, rejections, snapshot, source_maps, uncaught, wasm};
+use super::{
+    conversions, image, malloc, memory, modules, ops, platform, rejections, snapshot, source_maps, uncaught,
+    wasm,
+};
 
 /// The running JavaScript engine: isolate and context.
 ///
@@ -129,9 +132,27 @@ impl Engine {
         self.isolate.date_time_configuration_change_notification(v8::TimeZoneDetection::Redetect);
     }
 
-    /// Collects garbage and gives memory back, before the process is cloned.
+    /// Collects garbage, before the process is cloned.
     pub fn settle(&mut self) {
         memory::settle(&mut self.isolate);
+    }
+
+    /// Gives the heap of JavaScript, if it is large, and native memory the form in which clones share most of it. The last
+    /// step before the process is cloned: what runs afterwards makes pages private again.
+    ///
+    /// # Errors
+    /// There is no memory for the heap's copy.
+    pub fn freeze(&mut self) -> std::io::Result<()> {
+        let inside = self.with_scope(|scope| {
+            let value = v8::undefined(scope);
+            // SAFETY: a local handle is the address of a slot.
+            let slot: *const usize = unsafe { std::mem::transmute_copy(&value) };
+            // SAFETY: the slot holds a tagged pointer into the heap for as long as the scope lives.
+            unsafe { slot.read() }
+        });
+        image::move_heap(inside)?;
+        malloc::freeze();
+        Ok(())
     }
 
     /// Runs `action` in the context.

@@ -2,8 +2,7 @@
 
 use std::ffi::c_void;
 
-/// Collects all garbage and gives free memory back to the system, so that a
-/// fork copies as few page tables as possible and clones share the rest.
+/// Collects all garbage, so that a fork copies as few page tables as possible and clones share the rest.
 pub(super) fn settle(isolate: &mut v8::Isolate) {
     isolate.clear_kept_objects();
     // The first collection may leave objects that only finalisers of it free.
@@ -12,8 +11,6 @@ pub(super) fn settle(isolate: &mut v8::Isolate) {
     // Counting needs a heap that is swept: without this every clone would sweep, and so copy, the
     // same pages for itself.
     isolate.get_heap_code_and_metadata_statistics();
-    // SAFETY: malloc_trim has no precondition.
-    unsafe { libc::malloc_trim(0) };
 }
 
 /// Ends the process with a message when the heap reaches its limit. V8 would do

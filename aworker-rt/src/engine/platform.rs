@@ -2,7 +2,7 @@
 
 use std::sync::{Once, OnceLock};
 
-use super::snapshot;
+use super::{malloc, snapshot};
 
 /// Settings of V8 that are fixed for the life of the process.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,7 @@ static IN_FORCE: OnceLock<String> = OnceLock::new();
 /// Starts V8 on a platform without threads. Only the first call has an effect.
 pub fn initialize(flags: &V8Flags) {
     STARTED.call_once(|| {
+        malloc::make_forkable();
         v8::V8::set_flags_from_string(snapshot::FLAGS);
         v8::V8::set_flags_from_string(FLAGS);
         if let Some(limit) = flags.max_heap_mb {

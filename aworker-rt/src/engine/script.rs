@@ -115,6 +115,23 @@ fn load_module(
     Ok(Loaded::Module { evaluated, namespace: v8::Global::new(scope, namespace) })
 }
 
+/// Compiles and runs a small script, so that what V8 makes for the first one is there. Tells what failed.
+pub fn warm_up_compiler(scope: &mut v8::PinScope<'_, '_>) -> Result<(), String> {
+    const TEXT: &str = "(function warmUp(one) { return [one].map((each) => `${each}`); })(1);";
+    v8::scope!(let scope, scope);
+    let script = Script::from_text("aworker:warm-up", TEXT);
+    let value = compile_classic(scope, &script).and_then(|compiled| compiled.run(scope));
+    value.map(drop).ok_or_else(|| "the script of the warm-up failed".to_owned())
+}
+
+/// Adds a name to V8's table of names: after a collection of garbage the next name makes it resize the table, in every
+/// worker if not here.
+pub fn warm_up_names(scope: &mut v8::PinScope<'_, '_>) {
+    v8::scope!(let scope, scope);
+    // A short text is always a string.
+    let _ = v8::String::new_from_utf8(scope, b"aworker: one more name", v8::NewStringType::Internalized);
+}
+
 fn compile_classic<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     script: &Script,

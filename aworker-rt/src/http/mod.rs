@@ -61,6 +61,6 @@ mod supervised;
 pub mod target;
 pub(crate) mod upgrade;
 
-pub use serve::{drain, serve, warm_up};
+pub use serve::{WarmUp, drain, serve, warm_up};
 pub use server::{ServerOptions, attach, detach};
 pub use supervised::{adopt, adopt_last, finish, interrupted, listen, poke, retire, shed, unlisten};

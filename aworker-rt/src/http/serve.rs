@@ -637,14 +637,27 @@ pub fn drain(scope: &mut v8::PinScope<'_, '_>) {
     }
 }
 
+/// Which handlers of the built-ins' own answer during a warm-up (`httpWarmUp` in `74_fetch_event.js`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmUp {
+    /// Three modules. A program's listeners are not called.
+    Modules,
+    /// The same, and a listener of `fetch` beside those of the program, of which there must be none.
+    WithListener,
+}
+
 /// Sends requests without a socket through parser, built-ins and serialiser,
 /// so that clones of a seed share what V8 compiles for them.
-pub fn warm_up(scope: &mut v8::PinScope<'_, '_>, rounds: usize) {
+pub fn warm_up(scope: &mut v8::PinScope<'_, '_>, rounds: usize, kinds: WarmUp) {
     const REQUEST: &[u8] = b"GET /warm/up?a=b HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nAccept: */*\r\n\
         User-Agent: warm-up\r\n\r\n";
     let Some(toggle) = engine::callback(scope, "httpWarmUp") else { return };
     set_up(scope);
-    for kind in 0..4 {
+    let kinds = match kinds {
+        WarmUp::Modules => 0..3,
+        WarmUp::WithListener => 0..4,
+    };
+    for kind in kinds {
         call_toggle(scope, &toggle, kind);
         for _ in 0..rounds {
             v8::scope!(let scope, scope);

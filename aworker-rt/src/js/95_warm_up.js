@@ -92,6 +92,16 @@ async function streams(i) {
   while (!(await reader.read()).done);
 }
 
+/** What a worker does before its program, with the values there are already. */
+function life() {
+  const { becomeWorker, dispatchLifecycleEvent, handlesFetch, setLocation } = internals.callbacks;
+  becomeWorker([], { __proto__: null }, undefined);
+  setLocation('about:blank');
+  globalThis.addEventListener('warm-up', (event) => event.waitUntil(1), { once: true });
+  dispatchLifecycleEvent('warm-up');
+  return handlesFetch();
+}
+
 /** Rounds of the slow subjects: enough for bytecode and baseline code, no more. */
 const SLOW_ROUNDS = 200;
 
@@ -108,4 +118,5 @@ internals.callbacks.warmUp = (round) => {
   structuredClone({ round, list: [1, 2] });
   crypto.randomUUID();
   streams(round);
+  life();
 };

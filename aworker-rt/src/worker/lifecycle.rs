@@ -90,7 +90,7 @@ fn live(
 }
 
 /// Whether the script would answer a request.
-fn handles_fetch(scope: &mut v8::PinScope<'_, '_>) -> Result<bool, ScriptError> {
+pub(super) fn handles_fetch(scope: &mut v8::PinScope<'_, '_>) -> Result<bool, ScriptError> {
     let Some(function) = engine::callback(scope, "handlesFetch") else {
         return Ok(false);
     };

@@ -136,14 +136,24 @@ impl Runtime {
         self.engine.with_scope(warm_up::warm_up)
     }
 
-    /// Collects garbage, gives memory back and stops the clock of timers: the
-    /// process is about to wait for forks.
+    /// Collects garbage and stops the clock of timers.
     pub fn settle(&mut self) {
         self.engine.with_scope(|scope| {
             net::freeze(scope);
             event_loop::get(scope).stop_clock();
         });
         self.engine.settle();
+    }
+
+    /// [`Runtime::settle`] for a process that waits for forks: what every worker does first is brought back into
+    /// memory, and native memory is packed no further, so that clones share what they have of it.
+    ///
+    /// # Errors
+    /// A built-in failed: the build is broken. There is no memory for a copy of a large heap.
+    pub fn await_forks(&mut self) -> Result<(), ScriptError> {
+        self.settle();
+        self.engine.with_scope(warm_up::rehearse)?;
+        self.engine.freeze().map_err(|error| ScriptError::new(format!("move the heap into a file: {error}")))
     }
 
     /// Whether the process holds something that must not be shared with a clone.

@@ -21,6 +21,23 @@ pub(super) fn warm_up(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptErro
         lifecycle::call(scope, &function, &[round])?;
         event_loop::checkpoint(scope)?;
     }
-    http::warm_up(scope, ROUNDS as usize);
+    engine::warm_up_compiler(scope).map_err(ScriptError::new)?;
+    http::warm_up(scope, ROUNDS as usize, http::WarmUp::WithListener);
     event_loop::run_until(scope, |_| false)
+}
+
+/// Requests of each kind after the collection of garbage. The first of them allocate what the collection has given back
+/// and every worker would need at once (a page of the young generation, among others); further ones compile what the
+/// warm-up has only marked as hot.
+const REHEARSALS: usize = 64;
+
+/// A little of the warm-up again, in a heap without garbage. The seed may have a program by now, which notices nothing.
+pub(super) fn rehearse(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    let kinds = match lifecycle::handles_fetch(scope)? {
+        true => http::WarmUp::Modules,
+        false => http::WarmUp::WithListener,
+    };
+    http::warm_up(scope, REHEARSALS, kinds);
+    engine::warm_up_names(scope);
+    event_loop::checkpoint(scope)
 }

@@ -50,11 +50,15 @@ tests! { "worker";
         term_lets_the_request_in_flight_finish,
         term_for_all_processes_lets_the_request_in_flight_finish,
         a_worker_that_eats_memory_is_stopped_by_its_cgroup,
+        a_worker_has_little_memory_of_its_own,
         start_refuses_a_running_worker,
         ps_and_list_show_the_worker,
         hooks_run_around_a_worker,
         eight_workers_start_side_by_side;
 }
+
+/// The most that a worker may have changed of what it shares with its seed, after so many requests.
+const PRIVATE_KB: [(usize, u64); 2] = [(1, 600), (100, 1024)];
 
 /// The smallest service-worker script.
 pub const HELLO: &str =
@@ -549,6 +553,27 @@ fn a_worker_that_eats_memory_is_stopped_by_its_cgroup(case: &mut Case) -> Result
     let right = matches!(status, WaitStatus::Exited(_, 137) | WaitStatus::Signaled(_, Signal::SIGKILL, _));
     ensure!(right, "ended with {status:?}");
     Ok(())
+}
+
+fn a_worker_has_little_memory_of_its_own(case: &mut Case) -> Result<()> {
+    let bundle = case.worker(HELLO)?;
+    let (container, address) = case.serve(&bundle)?;
+    // What a single worker has read of a file counts as its own; a second one shows what is shared.
+    let (other, other_address) = case.serve(&bundle)?;
+    let (mut client, mut other_client) =
+        (http::Client::connect(address)?, http::Client::connect(other_address)?);
+    let mut answered = 0;
+    for (requests, limit) in PRIVATE_KB {
+        while answered < requests {
+            client.get("/")?;
+            other_client.get("/")?;
+            answered += 1;
+        }
+        let private = host::kilobytes(worker_of(&container)?, "smaps_rollup", "Private_Dirty")?;
+        ensure!(private <= limit, "{private} kB are private after {requests} requests, {limit} may be");
+    }
+    case.remove(&other)?;
+    case.remove(&container)
 }
 
 fn start_refuses_a_running_worker(case: &mut Case) -> Result<()> {
