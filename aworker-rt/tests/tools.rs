@@ -218,8 +218,16 @@ fn a_serving_worker_is_debugged_between_requests_and_outlives_its_debugger() {
     assert!(get(&address, "/", "h").1.contains("count 1"));
 
     let mut debugger = Debugger::connect(&url);
-    let other = std::panic::catch_unwind(|| Debugger::connect(&url));
-    assert!(other.is_err(), "a second debugger is refused");
+    let (place, path) = url.trim_start_matches("ws://").split_once('/').expect("a path");
+    let mut other = TcpStream::connect(place).expect("connects");
+    other.set_read_timeout(Some(PATIENCE)).expect("set");
+    write!(other, "GET /{path} HTTP/1.1\r\nHost: {place}\r\nSec-WebSocket-Key: a\r\n\r\n").expect("writes");
+    let mut refusal = String::new();
+    other.read_to_string(&mut refusal).expect("reads");
+    assert!(
+        refusal.starts_with("HTTP/1.1 409 ") && refusal.contains("another debugger is connected"),
+        "{refusal}"
+    );
     debugger.call("Debugger.enable", json!({}));
     let result = debugger.call("Runtime.evaluate", json!({ "expression": "1 + 1" }));
     assert_eq!(result["result"]["value"], 2);
@@ -238,6 +246,38 @@ fn a_serving_worker_is_debugged_between_requests_and_outlives_its_debugger() {
     let mut debugger = Debugger::connect(&url);
     let result = debugger.call("Runtime.evaluate", json!({ "expression": "6 * 7" }));
     assert_eq!(result["result"]["value"], 42);
+}
+
+#[test]
+fn a_script_that_never_yields_is_paused_by_a_debugger_that_comes_late() {
+    let source = "let count = 0;\nglobalThis.goesOn = true;\nconsole.log('begun');\nwhile (globalThis.goesOn) {\n  count += 1;\n}\nconsole.log('over');\nsetTimeout(() => console.log('later'), 1);\n";
+    let directory = Directory::new("debug-busy", &[("main.mjs", source)]);
+    let mut running = Running::start(&directory, &["run", "--inspect=0", "main.mjs"]);
+    let url = running.error_line("Debugger listening on ");
+    assert_eq!(running.line(), "begun");
+    let mut debugger = Debugger::connect(&url);
+    debugger.call("Debugger.enable", json!({}));
+    debugger.call("Debugger.pause", json!({}));
+    let paused = debugger.event("Debugger.paused");
+    let line = paused["callFrames"][0]["location"]["lineNumber"].as_u64().expect("a line");
+    assert!((3..=5).contains(&line), "{paused}");
+    let frame = paused["callFrames"][0]["callFrameId"].clone();
+    let evaluate = json!({ "callFrameId": frame, "expression": "count > 0" });
+    assert_eq!(debugger.call("Debugger.evaluateOnCallFrame", evaluate)["result"]["value"], true);
+    debugger.call("Debugger.resume", json!({}));
+    // It runs again; a second pause reaches it, and lets it out of its loop.
+    debugger.call("Debugger.pause", json!({}));
+    let paused = debugger.event("Debugger.paused");
+    let frame = paused["callFrames"][0]["callFrameId"].clone();
+    debugger.call(
+        "Debugger.evaluateOnCallFrame",
+        json!({ "callFrameId": frame, "expression": "globalThis.goesOn = false" }),
+    );
+    debugger.call("Debugger.resume", json!({}));
+    assert_eq!(running.line(), "over");
+    assert_eq!(running.line(), "later");
+    drop(debugger);
+    assert!(running.child.wait().expect("ends").success());
 }
 
 #[test]

@@ -7,18 +7,20 @@
 //! ```
 //!
 //! V8 implements the protocol; here are its transport, and the waiting while JavaScript is paused. A script that never
-//! yields cannot be reached from outside: there is no other thread. CPU profiles are made through the same interface.
+//! yields is interrupted (`interrupt`). CPU profiles are made through the same interface.
 
+mod interrupt;
 mod profile;
 mod server;
 mod websocket;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use v8::inspector::{
     Channel, ChannelImpl, StringBuffer, StringView, V8Inspector, V8InspectorClient, V8InspectorClientImpl,
     V8InspectorClientTrustLevel, V8InspectorSession,
@@ -26,6 +28,7 @@ use v8::inspector::{
 
 use crate::engine::{self, ContextHandle, ScriptError};
 use crate::event_loop::{self, Checkpoint, Interest, Life, Ready, Token};
+use interrupt::Interrupts;
 use server::{Event, Server};
 
 pub(crate) use profile::Profile;
@@ -57,13 +60,17 @@ struct Shared {
     session: RefCell<Option<Rc<V8InspectorSession>>>,
     is_paused: Cell<bool>,
     is_awaited: Cell<bool>,
+    /// Tells the event loop of a debugger that has come or gone while JavaScript ran.
+    changed: EventFd,
+    interrupts: RefCell<Option<Interrupts>>,
 }
 
 /// The isolate's inspector.
 struct Inspector {
     shared: Rc<Shared>,
     inspector: Rc<V8Inspector>,
-    debugger: Option<Token>,
+    /// The debugger's place in the event loop, and a copy of its descriptor that is the loop's.
+    debugger: Option<(Token, OwnedFd)>,
     stops_at_start: bool,
 }
 
@@ -88,8 +95,12 @@ pub(crate) fn start(
         session: RefCell::default(),
         is_paused: Cell::new(false),
         is_awaited: Cell::new(options.begin == Begin::WithDebugger),
+        changed: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| failed(errno.into()))?,
+        interrupts: RefCell::default(),
     });
     let inspector = Rc::new(create(scope, &shared));
+    interrupt_on_arrival(scope, &shared, &inspector).map_err(failed)?;
     if let Some(function) = engine::callback(scope, "inspectConsole") {
         let function = v8::Local::new(scope, function);
         engine::call_or_fail(scope, function, &[]);
@@ -97,6 +108,8 @@ pub(crate) fn start(
     let reactor = event_loop::get(scope).reactor();
     let listener = shared.server.borrow().listener().try_clone_to_owned().map_err(failed)?;
     reactor.register(listener.as_fd(), Interest::READ, Life::Background, on_listener, 0).map_err(failed)?;
+    let changed = shared.changed.as_fd();
+    reactor.register(changed, Interest::READ, Life::Background, on_change, 0).map_err(failed)?;
     scope.set_slot(Inspector {
         shared: Rc::clone(&shared),
         inspector: Rc::clone(&inspector),
@@ -112,6 +125,19 @@ pub(crate) fn start(
     if let Some(found) = self::inspector(scope) {
         found.stops_at_start = options.begin == Begin::WithDebugger;
     }
+    Ok(())
+}
+
+/// Has what arrives at the sockets interrupt the script that runs.
+fn interrupt_on_arrival(
+    scope: &mut v8::PinScope<'_, '_>,
+    shared: &Rc<Shared>,
+    inspector: &Rc<V8Inspector>,
+) -> std::io::Result<()> {
+    let (inner, v8) = (Rc::clone(shared), Rc::clone(inspector));
+    let interrupts = Interrupts::start(scope.thread_safe_handle(), Rc::new(move || inner.look(&v8)))?;
+    interrupts.watch(shared.server.borrow().listener());
+    shared.interrupts.replace(Some(interrupts));
     Ok(())
 }
 
@@ -223,6 +249,7 @@ impl Shared {
         while condition(self) {
             match self.wait_for_event() {
                 Some(Event::Disconnected) => {
+                    let _ = self.changed.write(1);
                     if let Some(session) = &session {
                         session.dispatch_protocol_message(view("{\"id\":0,\"method\":\"Debugger.disable\"}"));
                     }
@@ -234,21 +261,54 @@ impl Shared {
         }
     }
 
+    /// Handles what the sockets have, in the middle of a script that runs.
+    fn look(self: &Rc<Shared>, inspector: &Rc<V8Inspector>) {
+        // A loop of our own that is under way looks itself.
+        while !self.is_paused.get() && !self.is_awaited.get() {
+            // What is read is understood in the next round.
+            let is_quiet = self.is_quiet();
+            match self.next_event(PollTimeout::ZERO) {
+                Some(Event::Connected) => {
+                    self.connect(inspector);
+                    // Only the loop can watch it, and forget it: it hears of it when it turns.
+                    let _ = self.changed.write(1);
+                }
+                Some(Event::Disconnected) => {
+                    self.handle(Event::Disconnected);
+                    let _ = self.changed.write(1);
+                }
+                Some(event) => self.handle(event),
+                None if is_quiet => return,
+                None => {}
+            }
+        }
+    }
+
+    /// Whether no socket has anything to read.
+    fn is_quiet(&self) -> bool {
+        self.poll(PollTimeout::ZERO).is_none_or(|ready| ready == (false, false))
+    }
+
+    /// Whether the listener and the debugger's socket can be read, waiting so long; `None` if a signal came.
+    fn poll(&self, patience: PollTimeout) -> Option<(bool, bool)> {
+        let server = self.server.borrow();
+        let mut polled = vec![PollFd::new(server.listener(), PollFlags::POLLIN)];
+        polled.extend(server.debugger().map(|debugger| PollFd::new(debugger, PollFlags::POLLIN)));
+        poll(&mut polled, patience).ok()?;
+        let is_ready = |polled: &PollFd<'_>| polled.any() == Some(true);
+        Some((is_ready(&polled[0]), polled.get(1).is_some_and(is_ready)))
+    }
+
     fn wait_for_event(&self) -> Option<Event> {
+        self.next_event(PollTimeout::NONE)
+    }
+
+    fn next_event(&self, patience: PollTimeout) -> Option<Event> {
         if let Some(event) = self.server.borrow_mut().receive() {
             return Some(event);
         }
-        let (listens, speaks) = {
-            let server = self.server.borrow();
-            let mut polled = vec![PollFd::new(server.listener(), PollFlags::POLLIN)];
-            polled.extend(server.debugger().map(|debugger| PollFd::new(debugger, PollFlags::POLLIN)));
-            // EINTR: the caller looks at its condition, and comes again.
-            if poll(&mut polled, PollTimeout::NONE).is_err() {
-                return None;
-            }
-            let is_ready = |polled: &PollFd<'_>| polled.any() == Some(true);
-            (is_ready(&polled[0]), polled.get(1).is_some_and(is_ready))
-        };
+        // EINTR: the caller looks at its condition, and comes again.
+        let (listens, speaks) = self.poll(patience)?;
         let mut server = self.server.borrow_mut();
         if speaks {
             return server.read();
@@ -261,6 +321,11 @@ impl Shared {
         let trust = V8InspectorClientTrustLevel::FullyTrusted;
         let session = inspector.connect(GROUP, channel, view("{}"), trust);
         self.session.replace(Some(Rc::new(session)));
+        if let (Some(interrupts), Some(debugger)) =
+            (&*self.interrupts.borrow(), self.server.borrow().debugger())
+        {
+            interrupts.watch(debugger);
+        }
     }
 
     /// A message is V8's; a debugger that has gone takes its breakpoints with it.
@@ -305,24 +370,33 @@ fn on_listener(scope: &mut v8::PinScope<'_, '_>, _: Ready) -> Checkpoint {
     Checkpoint::Due
 }
 
+/// A debugger has come or gone while JavaScript ran.
+fn on_change(scope: &mut v8::PinScope<'_, '_>, _: Ready) -> Checkpoint {
+    let Some(shared) = inspector(scope).map(|found| found.shared.clone()) else {
+        return Checkpoint::Done;
+    };
+    let _ = shared.changed.read();
+    watch_debugger(scope);
+    drain(scope, &shared);
+    Checkpoint::Due
+}
+
 fn on_debugger(scope: &mut v8::PinScope<'_, '_>, _: Ready) -> Checkpoint {
     let Some(shared) = inspector(scope).map(|found| found.shared.clone()) else {
         return Checkpoint::Done;
     };
-    // The descriptor must still be open to be taken out of the loop.
-    let copy = shared.server.borrow().debugger().and_then(|debugger| debugger.try_clone_to_owned().ok());
-    let event = shared.server.borrow_mut().read();
-    if let Some(event) = event {
-        shared.handle(event);
+    // An interrupt may have read what the loop was told of.
+    if shared.poll(PollTimeout::ZERO).is_some_and(|(_, speaks)| speaks) {
+        let event = shared.server.borrow_mut().read();
+        if let Some(event) = event {
+            shared.handle(event);
+        }
     }
     drain(scope, &shared);
     let is_gone = shared.server.borrow().debugger().is_none();
     if is_gone {
         shared.session.take();
-        let token = inspector(scope).and_then(|found| found.debugger.take());
-        if let (Some(token), Some(copy)) = (token, copy) {
-            event_loop::get(scope).reactor().deregister(token, copy.as_fd());
-        }
+        watch_debugger(scope);
     }
     Checkpoint::Due
 }
@@ -338,18 +412,22 @@ fn drain(_: &mut v8::PinScope<'_, '_>, shared: &Rc<Shared>) {
     }
 }
 
-/// Has the loop tell of the debugger's messages.
+/// Has the loop tell of the messages of the debugger that there is, and of no other.
 fn watch_debugger(scope: &mut v8::PinScope<'_, '_>) {
-    let Some(shared) = inspector(scope).map(|found| found.shared.clone()) else {
+    let Some(found) = inspector(scope) else {
         return;
     };
-    let server = shared.server.borrow();
-    let Some(debugger) = server.debugger() else {
+    let (shared, before) = (found.shared.clone(), found.debugger.take());
+    let reactor = event_loop::get(scope).reactor();
+    if let Some((token, socket)) = before {
+        reactor.deregister(token, socket.as_fd());
+    }
+    let socket = shared.server.borrow().debugger().and_then(|debugger| debugger.try_clone_to_owned().ok());
+    let Some(socket) = socket else {
         return;
     };
-    let registered =
-        event_loop::get(scope).reactor().register(debugger, Interest::READ, Life::Background, on_debugger, 0);
+    let registered = reactor.register(socket.as_fd(), Interest::READ, Life::Background, on_debugger, 0);
     if let (Ok(token), Some(found)) = (registered, inspector(scope)) {
-        found.debugger = Some(token);
+        found.debugger = Some((token, socket));
     }
 }

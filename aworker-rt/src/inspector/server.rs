@@ -92,7 +92,8 @@ impl Server {
             return self.answer(&mut stream, request.path).map(|()| None);
         };
         if self.debugger.is_some() {
-            return respond(&mut stream, "409 Conflict", "").map(|()| None);
+            let why = "{\"error\":\"another debugger is connected: it must go first\"}";
+            return respond(&mut stream, "409 Conflict", why).map(|()| None);
         }
         let accept = websocket::accept_key(key);
         write!(
