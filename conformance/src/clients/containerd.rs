@@ -259,7 +259,7 @@ fn metrics_are_of_the_container_alone(containerd: &mut Containerd) -> Result<()>
 }
 
 /// Takes memory until it is killed.
-const HOG: [&str; 2] = ["tail", "/dev/zero"];
+const HOG: [&str; 3] = ["sh", "-c", "x=x; while :; do x=$x$x; done"];
 
 fn events_tell_of_a_life_and_of_a_lack_of_memory(containerd: &mut Containerd) -> Result<()> {
     let events = containerd.ctr.begin(&["events"], None)?;
@@ -276,7 +276,7 @@ fn events_tell_of_a_life_and_of_a_lack_of_memory(containerd: &mut Containerd) ->
         if told(&id, "/tasks/create")? {
             break id;
         }
-        ensure!(Instant::now() < end, "no event in time");
+        ensure!(Instant::now() < end, "no event in time: {}", fs::read_to_string(&file)?);
     };
     for topic in ["/tasks/start", "/tasks/oom", "/tasks/exit", "/tasks/delete"] {
         while !told(&id, topic)? {

@@ -6,6 +6,7 @@
 mod containerd;
 mod image;
 mod podman;
+mod rootless;
 mod tool;
 
 use std::fs;
@@ -39,6 +40,8 @@ pub struct ClientsArgs {
 enum ClientName {
     /// podman with conmon.
     Podman,
+    /// podman of a user who is not root.
+    Rootless,
     /// containerd through containerd-shim-runc-v2, driven by ctr.
     Containerd,
 }
@@ -73,6 +76,12 @@ pub fn run(arguments: &ClientsArgs) -> Result<ExitCode> {
         one_client(&mut tally, podman::TESTS, &runtime, podman::Podman::start, podman::Podman::finish);
     } else {
         filtered += podman::TESTS.len();
+    }
+    if wanted(ClientName::Rootless) {
+        let (start, finish) = (rootless::Rootless::start, rootless::Rootless::finish);
+        one_client(&mut tally, rootless::TESTS, &runtime, start, finish);
+    } else {
+        filtered += rootless::TESTS.len();
     }
     if wanted(ClientName::Containerd) {
         let (start, finish) = (containerd::Containerd::start, containerd::Containerd::finish);

@@ -155,7 +155,7 @@ impl Podman {
 }
 
 /// Limits are set because the defaults are more than a root without CAP_SYS_RESOURCE may ask for.
-fn configuration(runtime: &str, directory: &std::path::Path) -> String {
+pub(super) fn configuration(runtime: &str, directory: &std::path::Path) -> String {
     format!(
         "[containers]\n\
          default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\

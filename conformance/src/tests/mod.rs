@@ -18,7 +18,7 @@ mod pool_messages;
 mod process;
 mod replace;
 mod resources;
-mod rootless;
+pub mod rootless;
 mod schema;
 mod seccomp;
 mod seed;

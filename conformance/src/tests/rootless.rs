@@ -33,8 +33,10 @@ tests! { "rootless";
         a_user_has_the_limits_of_the_controllers_that_are_delegated;
 }
 
-const UID: u32 = 54_321;
-const FIRST_SUBORDINATE: u32 = 300_000;
+/// The user.
+pub const UID: u32 = 54_321;
+/// The first of its subordinate ids.
+pub const FIRST_SUBORDINATE: u32 = 300_000;
 const SUBORDINATES: u32 = 1000;
 
 /// Runs the runtime as the user, without any capability to be had.
@@ -52,11 +54,11 @@ const AS_USER: [&str; 7] = [
 const AS_USER_WITH_HELPERS: [&str; 5] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--"];
 
 /// Covers of files in /etc, taken away at the end.
-struct Account(Vec<&'static str>);
+pub struct Account(Vec<&'static str>);
 
 impl Account {
-    /// Makes the user for the time of a test.
-    fn new(case: &Case) -> Result<Account> {
+    /// Makes the user for the time of a test; the copies are in this directory.
+    pub fn new(directory: &Path) -> Result<Account> {
         let subordinates = format!("conformance:{FIRST_SUBORDINATE}:{SUBORDINATES}");
         let mut account = Account(Vec::new());
         for (path, line) in [
@@ -67,7 +69,7 @@ impl Account {
             if !Path::new(path).exists() {
                 return Err(skip(format!("{path} does not exist")));
             }
-            let cover = case.directory().join(path.trim_start_matches("/etc/"));
+            let cover = directory.join(path.trim_start_matches("/etc/"));
             fs::write(&cover, format!("{}{line}\n", fs::read_to_string(path)?))?;
             mount(Some(&cover), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).context(path)?;
             account.0.push(path);
@@ -87,7 +89,7 @@ impl Drop for Account {
 }
 
 /// Gives a tree to the user.
-fn give(path: &Path) -> Result<()> {
+pub fn give(path: &Path) -> Result<()> {
     std::os::unix::fs::lchown(path, Some(UID), Some(UID))
         .with_context(|| format!("give {}", path.display()))?;
     if path.is_dir() && !path.is_symlink() {
@@ -233,7 +235,7 @@ fn map_many(bundle: &mut Bundle, first: u32) -> Result<()> {
 }
 
 fn a_user_with_many_ids_maps_them(case: &mut Case) -> Result<()> {
-    let _account = Account::new(case)?;
+    let _account = Account::new(case.directory())?;
     case.become_user(&AS_USER_WITH_HELPERS)?;
     let mut bundle = case.rootless("id -u; id -g; id -G; cat /proc/self/setgroups; touch /tmp/made")?;
     bundle.set("/process/user", json!({"uid": 33, "gid": 34, "additionalGids": [35]}));
@@ -246,7 +248,7 @@ fn a_user_with_many_ids_maps_them(case: &mut Case) -> Result<()> {
 }
 
 fn ids_of_others_are_refused(case: &mut Case) -> Result<()> {
-    let _account = Account::new(case)?;
+    let _account = Account::new(case.directory())?;
     case.become_user(&AS_USER_WITH_HELPERS)?;
     let mut bundle = case.rootless("exit 0")?;
     map_many(&mut bundle, FIRST_SUBORDINATE + 1)?;
