@@ -87,6 +87,14 @@ impl Client {
         self.buffer.is_empty() && !wait::readable_within(&self.stream, limit)
     }
 
+    /// Reads so many bytes as they are.
+    pub fn bytes(&mut self, count: usize) -> Result<Vec<u8>> {
+        while self.buffer.len() < count {
+            self.fill()?;
+        }
+        Ok(self.take(count))
+    }
+
     /// Reads one response.
     pub fn receive(&mut self) -> Result<Response> {
         let head_len = loop {
@@ -156,7 +164,13 @@ impl Client {
 
     fn fill(&mut self) -> Result<()> {
         let mut chunk = [0; 16 * 1024];
-        let count = self.stream.read(&mut chunk).context("receive a response")?;
+        let count = loop {
+            match self.stream.read(&mut chunk) {
+                // A read with a time limit is not begun again after a signal, such as that of a child's end (signal(7)).
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                count => break count.context("receive a response")?,
+            }
+        };
         ensure!(count > 0, "the connection ended after {:?}", String::from_utf8_lossy(&self.buffer));
         self.buffer.extend_from_slice(&chunk[..count]);
         Ok(())

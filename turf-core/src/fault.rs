@@ -95,6 +95,10 @@ points! {
     StartReported = "start:reported",
     /// The workload runs; the `poststart` hooks come next.
     StartRunning = "start:running",
+    /// A pool's supervisor has made a sandbox that pool.json does not know.
+    PoolSandboxMade = "pool:sandbox-made",
+    /// A pool's supervisor has a worker that pool.json does not know.
+    PoolWorkerForked = "pool:worker-forked",
     /// `exec` knows its container.
     ExecLoaded = "exec:loaded",
     /// The process runs; its pid is not yet written.

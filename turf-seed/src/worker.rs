@@ -245,6 +245,7 @@ fn worker_options(plan: &WorkerPlan) -> Result<WorkerOptions, Refusal> {
         server.request_timeout_ms = limits.request_timeout_ms;
         server.max_in_flight = limits.concurrency as usize;
         server.max_requests = limits.max_requests;
+        server.slow_ms = limits.slow_ms;
     }
     Ok(WorkerOptions {
         server,

@@ -24,6 +24,7 @@ fn both_ends_of_the_channel_use_the_same_tags() {
         (tag::VACANT, worker_tag::VACANT),
         (tag::GIVEN_BACK, worker_tag::GIVEN_BACK),
         (tag::DRAINS, worker_tag::DRAINS),
+        (tag::SLOW, worker_tag::SLOW),
         (tag::IDENTITY, worker_tag::IDENTITY),
         (tag::MESSAGE, worker_tag::MESSAGE),
     ];
@@ -59,6 +60,7 @@ fn both_readers_of_the_gauges_see_the_same_page() {
         (word::CHANNEL, Gauge::Channel),
         (word::PEER, Gauge::Peer),
         (word::MESSAGES_WAITING, Gauge::MessagesWaiting),
+        (word::WEB_SOCKETS, Gauge::WebSockets),
         (word::PID, Gauge::Pid),
         (word::LISTENERS, Gauge::Listeners),
         (word::FIRST_LISTENER, Gauge::FirstListener),

@@ -59,6 +59,8 @@ pub enum Gauge {
     Peer = 11,
     /// Messages that wait until the supervisor reads.
     MessagesWaiting = 12,
+    /// Open WebSockets of served requests.
+    WebSockets = 13,
     /// The worker's process id in its own pid namespace.
     Pid = 14,
     /// How many of the words that follow name a descriptor of a listener.
@@ -134,6 +136,13 @@ pub fn get(gauge: Gauge) -> u64 {
 pub fn add(gauge: Gauge, value: u64) {
     if let Some(word) = word(gauge as usize) {
         word.fetch_add(value, Ordering::AcqRel);
+    }
+}
+
+/// Takes from a gauge.
+pub fn subtract(gauge: Gauge, value: u64) {
+    if let Some(word) = word(gauge as usize) {
+        word.fetch_sub(value, Ordering::AcqRel);
     }
 }
 

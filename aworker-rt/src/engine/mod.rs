@@ -28,6 +28,7 @@ mod platform;
 pub mod rejections;
 pub(crate) mod request_origin;
 mod ring;
+pub mod running;
 mod script;
 pub mod signals;
 mod snapshot;

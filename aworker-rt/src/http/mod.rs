@@ -57,6 +57,7 @@ pub(crate) mod ops;
 pub mod response;
 mod serve;
 mod server;
+mod slow;
 mod supervised;
 pub mod target;
 pub(crate) mod upgrade;

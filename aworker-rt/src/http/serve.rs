@@ -20,7 +20,7 @@ use super::server::{
     is_exhaustion, set_no_delay,
 };
 use super::upgrade::{self, Upgrade};
-use super::{ops, supervised, target};
+use super::{ops, slow, supervised, target};
 use crate::engine::{self, accept, exceptions, stdio, watchdog};
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready};
 use crate::net::websocket;
@@ -47,6 +47,7 @@ pub fn serve(
         server.gates.push(Gate { number, listener, token: None });
     }
     supervised::watch(scope);
+    slow::start(scope);
     open_gates(scope)
 }
 
@@ -355,6 +356,7 @@ fn dispatch(scope: &mut v8::PinScope<'_, '_>, place: usize, start: usize, head: 
     if watchdog::take_interruption() {
         supervised::interrupted_at(scope, Some(id));
     }
+    slow::after_dispatch(scope, id);
 }
 
 fn call_dispatch(scope: &mut v8::PinScope<'_, '_>, id: RequestId) {

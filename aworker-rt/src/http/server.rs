@@ -16,6 +16,7 @@ use super::limits::{
     LINGER_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_LEFTOVER_BYTES, MIN_PROGRESS_BYTES,
     WRITE_HIGH_WATER_BYTES,
 };
+use super::slow::SlowLog;
 use super::supervised::Supervised;
 use super::target::OriginCache;
 use super::upgrade::Upgrade;
@@ -39,6 +40,8 @@ pub struct ServerOptions {
     pub max_in_flight: usize,
     /// Requests after which the worker retires; 0 for no limit.
     pub max_requests: u64,
+    /// Milliseconds after which a request without an answer is told to the supervisor; 0 for never.
+    pub slow_ms: u64,
 }
 
 impl Default for ServerOptions {
@@ -50,6 +53,7 @@ impl Default for ServerOptions {
             stall_timeout_ms: DEFAULT_STALL_TIMEOUT_MS,
             max_in_flight: 0,
             max_requests: 0,
+            slow_ms: 0,
         }
     }
 }
@@ -244,6 +248,7 @@ pub(super) struct Server {
     pub is_full: bool,
     pub is_set_up: bool,
     pub supervised: Supervised,
+    pub slow: SlowLog,
 }
 
 impl Default for Server {
@@ -271,6 +276,7 @@ impl Default for Server {
             is_full: false,
             is_set_up: false,
             supervised: Supervised::default(),
+            slow: SlowLog::default(),
         }
     }
 }

@@ -24,6 +24,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// gives the loop a chance to notice.
 const HARD_END_SECONDS: u16 = 9;
 
+/// How long WebSockets of a worker that retires may go on before they are closed with 1001: their conversation may
+/// come to an end by itself, and their clients do not all come back in one moment.
+const WEB_SOCKET_GRACE: Duration = Duration::from_secs(5);
+
 /// What the loop knows of the end.
 struct Termination {
     /// Readable once a signal has come.
@@ -58,7 +62,8 @@ pub(super) fn serve(
     http::serve(scope, listeners, options.server).map_err(explain)?;
     if supervised::exists(scope) {
         let limit = Duration::from_millis(options.server.request_timeout_ms);
-        watchdog::start(scope, limit).map_err(explain)?;
+        let slow = Some(Duration::from_millis(options.server.slow_ms)).filter(|slow| !slow.is_zero());
+        watchdog::start(scope, limit, slow).map_err(explain)?;
         supervised::serve(scope).map_err(explain)?;
     }
     if let Some(tell) = options.on_listening {
@@ -114,6 +119,8 @@ pub(crate) fn retire(scope: &mut v8::PinScope<'_, '_>) {
     scope.set_slot(Termination { signal_fd, token, phase: Phase::Draining });
     gauges::set(gauges::Gauge::Phase, gauges::Phase::Draining as u64);
     http::retire(scope);
+    let close = Action { run: |scope, _| net::drain(scope), key: 0 };
+    event_loop::get(scope).timers().arm(WEB_SOCKET_GRACE, close);
 }
 
 /// The first termination signal: no further connections, finish what runs.

@@ -22,6 +22,8 @@
 //!  'v'  worker -> supervisor    it takes connections again
 //!  'c'  worker -> supervisor    a connection between two requests (descriptor): somebody else's from here on
 //!  'd'  worker -> supervisor    it drains by itself: it has served as many requests as it may
+//!  's'  worker -> supervisor    a request is slow (u8: state, u32: milliseconds, u32: how many were not told of, u16 and bytes: its
+//!                               method and target, then the JavaScript stack)
 //! ```
 //!
 //! A connection is given back only between two requests, with nothing of it read: bytes that come meanwhile wait in
@@ -75,6 +77,8 @@ pub mod tag {
     pub const GIVEN_BACK: u8 = b'c';
     /// The worker drains by itself.
     pub const DRAINS: u8 = b'd';
+    /// A request is slow.
+    pub const SLOW: u8 = b's';
 }
 
 /// What a worker gets from its supervisor.
@@ -148,6 +152,29 @@ pub(crate) fn tell(scope: &v8::PinScope<'_, '_>, tag: u8) {
     if let Some(socket) = socket(scope) {
         let _ = channel::send(socket.as_fd(), &[&[tag]], None);
     }
+}
+
+/// Tells of a slow request; whether there was room for it.
+pub(crate) fn tell_slow(
+    scope: &v8::PinScope<'_, '_>,
+    state: u8,
+    elapsed_ms: u64,
+    suppressed: u32,
+    request: &[u8],
+    stack: &str,
+) -> bool {
+    let Some(socket) = socket(scope) else { return false };
+    let elapsed_ms = u32::try_from(elapsed_ms).unwrap_or(u32::MAX).to_le_bytes();
+    let Ok(length) = u16::try_from(request.len()) else { return false };
+    let parts = [
+        &[tag::SLOW, state],
+        &elapsed_ms[..],
+        &suppressed.to_le_bytes(),
+        &length.to_le_bytes(),
+        request,
+        stack.as_bytes(),
+    ];
+    channel::is_writable(socket.as_fd()) && channel::send(socket.as_fd(), &parts, None).is_ok()
 }
 
 /// Gives a connection to the supervisor; whether it took it.

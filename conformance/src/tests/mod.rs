@@ -14,6 +14,7 @@ mod isolation;
 mod lifecycle;
 mod mounts;
 mod pool;
+mod pool_life;
 mod pool_messages;
 mod process;
 mod replace;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Test> {
         seed::TESTS,
         replace::TESTS,
         pool::TESTS,
+        pool_life::TESTS,
         pool_messages::TESTS,
     ]
     .concat()

@@ -94,6 +94,9 @@ pub struct PoolRun {
     /// Requests after which a worker is replaced, up to a tenth fewer by chance; 0 for never [default: 0].
     #[arg(long, value_name = "N")]
     pub max_requests: Option<u64>,
+    /// A request without an answer after this time becomes an event, with the JavaScript stack if the script runs [default: never].
+    #[arg(long, value_name = "TIME")]
+    pub slow: Option<Milliseconds>,
     /// Use each sandbox for one connection or one request only.
     #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, default_missing_value = "request")]
     pub disposable: Option<DisposableFor>,
@@ -164,6 +167,7 @@ impl PoolRun {
             drain_timeout: self.drain_timeout,
             concurrency: self.concurrency,
             max_requests: self.max_requests,
+            slow: self.slow,
             disposable: self.disposable.map(|disposable| match disposable {
                 DisposableFor::Connection => Disposable::Connection,
                 DisposableFor::Request => Disposable::Request,
@@ -276,11 +280,12 @@ mod tests {
     fn a_configuration_file_has_the_names_of_the_flags() {
         let options = parse_config(
             "source = \"app.js\"\nlisten = [\"127.0.0.1:80\"]\nmax = 4\nidle-timeout = \"30s\"\ntimeout = 2.5\n\
-             memory = \"64M\"\ndispatch = \"least\"\ndisposable = \"connection\"\n",
+             slow = \"1s\"\nmemory = \"64M\"\ndispatch = \"least\"\ndisposable = \"connection\"\n",
         )
         .unwrap();
         assert_eq!((options.max, options.idle_timeout), (Some(4), Some(Milliseconds(30_000))));
         assert_eq!((options.timeout, options.memory), (Some(Milliseconds(2500)), Some(Bytes(64 << 20))));
+        assert_eq!(options.slow, Some(Milliseconds(1000)));
         assert_eq!(options.dispatch, Some(Dispatch::Least));
         for bad in ["maximum = 4", "max = -1", "idle-timeout = \"soon\"", "dispatch = \"x\"", "max"] {
             assert!(parse_config(bad).is_err(), "{bad}");

@@ -9,6 +9,7 @@ mod kill;
 mod list;
 mod pause;
 mod pool;
+mod pool_status;
 mod ps;
 mod run;
 mod seed;

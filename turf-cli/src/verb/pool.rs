@@ -15,7 +15,7 @@ use turf_core::root::{ContainerId, StateRoot, create_private_dir_all};
 use turf_core::sys::fd;
 
 use crate::command::{
-    Format, Pool, PoolEvents, PoolList, PoolLogs, PoolRun, PoolScale, PoolSend, PoolStatus, parse_pool_config,
+    Format, Pool, PoolEvents, PoolList, PoolLogs, PoolRun, PoolScale, PoolSend, parse_pool_config,
 };
 
 /// How long a pool in the background may take until it serves: it may have to make a seed.
@@ -30,7 +30,7 @@ pub fn run(root: &StateRoot, pool: Pool) -> Result<u8> {
     match pool {
         Pool::Run(run) => supervise(root, &run, inherited)?,
         Pool::Ls(list) => self::list(root, &list)?,
-        Pool::Status(status) => self::status(root, &status)?,
+        Pool::Status(status) => super::pool_status::run(root, &status)?,
         Pool::Scale(scale) => self::scale(root, &scale)?,
         Pool::Reload(one) => reload(root, &one.name.parse()?)?,
         Pool::Drain(one) => end(root, &one.name.parse()?, "POST /drain")?,
@@ -141,7 +141,7 @@ fn ask(root: &StateRoot, name: &PoolName, request: &str) -> Result<String> {
     Ok(answer.body)
 }
 
-fn ask_status(root: &StateRoot, name: &PoolName) -> Result<Value> {
+pub(super) fn ask_status(root: &StateRoot, name: &PoolName) -> Result<Value> {
     Ok(serde_json::from_str(&ask(root, name, "GET /status")?)?)
 }
 
@@ -172,71 +172,13 @@ fn list(root: &StateRoot, list: &PoolList) -> Result<()> {
 }
 
 /// A JSON value without quotes.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn addresses(pool: &Value) -> String {
+pub(super) fn addresses(pool: &Value) -> String {
     let all = pool["listen"].as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().map(text).collect::<Vec<_>>().join(",")
-}
-
-fn status(root: &StateRoot, status: &PoolStatus) -> Result<()> {
-    let name = status.name.parse()?;
-    loop {
-        let seen = ask_status(root, &name)?;
-        let shown = match status.format {
-            Format::Json => format!("{seen}\n"),
-            Format::Table => show(&seen),
-        };
-        match status.watch {
-            None => return super::print(&shown),
-            Some(_) if status.format == Format::Json => super::print(&shown)?,
-            // Home, the lines, and nothing of what was below them.
-            Some(_) => super::print(&format!("\x1b[H{}\x1b[J", shown.replace('\n', "\x1b[K\n")))?,
-        }
-        let interval = status.watch.map_or(1000, |interval| interval.0.max(50));
-        std::thread::sleep(Duration::from_millis(interval));
-    }
-}
-
-fn show(pool: &Value) -> String {
-    let mut shown = format!(
-        "pool {}: {}, {} of {}..{} workers, {} waiting, {} requests, {} refused, {} failed, generation {}\nlistens on {}\n",
-        text(&pool["name"]),
-        text(&pool["state"]),
-        pool["workers"].as_array().map_or(0, Vec::len),
-        pool["min"],
-        pool["max"],
-        pool["waiting"],
-        pool["requests"],
-        pool["refused"],
-        pool["failed"],
-        pool["generation"],
-        addresses(pool),
-    );
-    if let Some(error) = pool["reload"]["error"].as_str() {
-        shown.push_str(&format!("the last reload failed: {error}\n"));
-    }
-    let heads =
-        ["WORKER", "PID", "STATE", "REQUESTS", "IN FLIGHT", "CONNECTIONS", "CPU", "PRIVATE", "SHARED", "AGE"];
-    let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    for worker in pool["workers"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        let number = |name: &str| worker[name].as_u64().unwrap_or(0);
-        rows.push(vec![
-            text(&worker["id"]),
-            text(&worker["pid"]),
-            text(&worker["phase"]),
-            text(&worker["requests"]),
-            text(&worker["in_flight"]),
-            text(&worker["connections"]),
-            format!("{:.1} %", number("cpu_permille") as f64 / 10.0),
-            format!("{} kB", number("private_kb")),
-            format!("{} kB", number("shared_kb")),
-            format!("{} s", number("age_ms") / 1000),
-        ]);
-    }
-    shown + &super::table(&rows)
 }
 
 fn scale(root: &StateRoot, scale: &PoolScale) -> Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! A supervisor that died left its workers, who serve on, and pool.json. Their channels' other ends and their
 //! listening sockets are found in the workers themselves (pidfd_getfd(2)), at the numbers that their gauges tell.
+//! Containers that it had made and not yet written down are found by their annotation.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -19,6 +20,8 @@ use super::policy::Phase;
 use super::sockets::{self, Listening};
 use super::supervisor::{Parts, Source, Supervisor};
 use super::worker::{Identity, Leaving, Worker};
+use crate::bundle::POOL;
+use crate::container::state::State;
 use crate::container::{self, Force};
 use crate::error::{Error, Operation, Result};
 use crate::root::StateRoot;
@@ -40,12 +43,12 @@ impl Supervisor {
     /// supervisor are taken over.
     pub fn start(root: &StateRoot, config: PoolConfig, inherited: Vec<OwnedFd>) -> Result<Supervisor> {
         let place = Place::claim(root, &config.name)?;
-        let record = place.record()?;
-        let found = record.as_ref().map(|record| find_workers(&place, record)).unwrap_or_default();
-        let sockets = open_sockets(&config, inherited, record.as_ref(), &found)?;
+        let mut former = place.record()?.unwrap_or_default();
+        add_unknown(root, &place, &mut former)?;
+        let found = find_workers(&place, &former);
+        let sockets = open_sockets(&config, inherited, &former, &found)?;
         let admin = Admin::listen(&place.file("control.sock"))?;
         let events = Events::open(&place.file("events.jsonl"))?;
-        let former = record.unwrap_or_default();
         let parts = Parts {
             root: root.clone(),
             config,
@@ -139,6 +142,33 @@ impl Supervisor {
     }
 }
 
+/// Adds the pool's containers that its record does not know, and workers that it takes for sandboxes still: it is
+/// written after they are made.
+fn add_unknown(root: &StateRoot, place: &Place, former: &mut Record) -> Result<()> {
+    for id in root.container_ids()? {
+        let is_known = former.workers.iter().any(|worker| worker.id == id);
+        let Some((generation, number)) = place.name().worker_of(&id).filter(|_| !is_known) else { continue };
+        // One that cannot be read is not known to be ours.
+        let Ok(state) = State::load(&root.container(&id)) else { continue };
+        if state.annotations.get(POOL).map(String::as_str) != Some(place.name().as_str()) {
+            continue;
+        }
+        former.next_number = former.next_number.max(number + 1);
+        let has_worker = Gauges::open(&place.gauges(&id)).and_then(|gauges| gauges.read_words());
+        let init = state.init.filter(|_| has_worker.is_ok_and(|reading| reading.is_known()));
+        former.spares.retain(|spare| *spare != id);
+        match init {
+            Some(init) => {
+                let slot = former.workers.iter().map(|worker| worker.slot + 1).max().unwrap_or(0);
+                let listeners = Vec::new();
+                former.workers.push(WorkerRecord { number, slot, generation, id, init, listeners });
+            }
+            None => former.spares.push(id),
+        }
+    }
+    Ok(())
+}
+
 fn find_workers(place: &Place, record: &Record) -> Vec<Found> {
     record.workers.iter().filter_map(|worker| find(place, worker).ok().flatten()).collect()
 }
@@ -175,7 +205,7 @@ fn find(place: &Place, record: &WorkerRecord) -> Result<Option<Found>> {
 fn open_sockets(
     config: &PoolConfig,
     inherited: Vec<OwnedFd>,
-    former: Option<&Record>,
+    former: &Record,
     found: &[Found],
 ) -> Result<Vec<Listening>> {
     let mut sockets = Vec::new();
@@ -231,9 +261,8 @@ fn unix_path(address: &crate::sandbox::plan::ListenAddress) -> Option<std::path:
 }
 
 /// The sockets of an address that workers of a former supervisor hold, each once.
-fn recover(former: Option<&Record>, found: &[Found], address: &str) -> Vec<OwnedFd> {
-    let known = former.is_some_and(|former| former.sockets.iter().any(|(_, other)| other == address));
-    if !known {
+fn recover(former: &Record, found: &[Found], address: &str) -> Vec<OwnedFd> {
+    if !former.sockets.iter().any(|(_, other)| other == address) {
         return Vec::new();
     }
     let mut sockets: Vec<OwnedFd> = Vec::new();

@@ -47,6 +47,8 @@ pub mod tag {
     pub const GIVEN_BACK: u8 = b'c';
     /// The worker drains by itself.
     pub const DRAINS: u8 = b'd';
+    /// A request is slow.
+    pub const SLOW: u8 = b's';
 }
 
 /// What a worker says.
@@ -67,6 +69,8 @@ pub enum Said {
         /// Its body, if that is long.
         file: Option<OwnedFd>,
     },
+    /// A request is slow: what follows the tag, as `super::slow` reads it.
+    Slow(Vec<u8>),
     /// Something that this version does not know.
     Unknown,
 }
@@ -125,6 +129,7 @@ impl Channel {
             ([tag::ACTIVE | tag::FULL | tag::VACANT], None) => Some(Said::Active),
             ([tag::GIVEN_BACK], Some(connection)) => Some(Said::GivenBack(connection)),
             ([tag::DRAINS], None) => Some(Said::Drains),
+            ([tag::SLOW, rest @ ..], None) => Some(Said::Slow(rest.to_vec())),
             ([tag::MESSAGE, rest @ ..], file) => Some(Said::Message { packet: rest.to_vec(), file }),
             _ => Some(Said::Unknown),
         })

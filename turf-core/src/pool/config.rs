@@ -146,6 +146,7 @@ pub struct PoolOptions {
     pub drain_timeout: Option<Milliseconds>,
     pub concurrency: Option<u32>,
     pub max_requests: Option<u64>,
+    pub slow: Option<Milliseconds>,
     pub disposable: Option<Disposable>,
     pub memory: Option<Bytes>,
     pub cpu: Option<f64>,
@@ -173,6 +174,7 @@ impl PoolOptions {
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             concurrency: self.concurrency.or(other.concurrency),
             max_requests: self.max_requests.or(other.max_requests),
+            slow: self.slow.or(other.slow),
             disposable: self.disposable.or(other.disposable),
             memory: self.memory.or(other.memory),
             cpu: self.cpu.or(other.cpu),
@@ -204,6 +206,8 @@ pub struct PoolConfig {
     pub drain_timeout: Duration,
     /// Requests after which a worker is replaced, 0 for never; a tenth of it is chance.
     pub max_requests: u64,
+    /// Time after which a request without an answer is an event, in milliseconds; 0 for never.
+    pub slow_ms: u64,
     /// What one sandbox is used for.
     pub disposable: Disposable,
     /// Memory limit of one worker, in bytes.
@@ -281,6 +285,7 @@ impl PoolConfig {
             init_timeout: Duration::from_millis(ms(options.init_timeout, 10_000)),
             drain_timeout: Duration::from_millis(ms(options.drain_timeout, 30_000)),
             max_requests: options.max_requests.unwrap_or(0),
+            slow_ms: options.slow.map_or(0, |slow| slow.0.max(1)),
             disposable,
             memory: options.memory.map(|bytes| bytes.0),
             cpu: options.cpu,
@@ -298,6 +303,7 @@ impl PoolConfig {
             request_timeout_ms: self.timeout_ms,
             concurrency: self.bounds.concurrency,
             max_requests: self.max_requests.saturating_sub(spread),
+            slow_ms: self.slow_ms,
         }
     }
 
@@ -323,6 +329,14 @@ impl PoolName {
     /// The id of a worker's container.
     pub fn worker(&self, generation: u32, number: u64) -> Result<ContainerId> {
         format!("{}.{generation}.{number}", self.0).parse()
+    }
+
+    /// Generation and number of a worker of this pool, from its container's id.
+    pub fn worker_of(&self, id: &ContainerId) -> Option<(u32, u64)> {
+        let (generation, number) = id.as_str().strip_prefix(&self.0)?.strip_prefix('.')?.split_once('.')?;
+        let (generation, number) = (generation.parse().ok()?, number.parse().ok()?);
+        // Only what `worker` makes: no signs, no zeroes in front.
+        self.worker(generation, number).is_ok_and(|same| same == *id).then_some((generation, number))
     }
 }
 
@@ -385,6 +399,11 @@ mod tests {
     fn names_become_ids_or_are_refused() {
         let name: PoolName = "api-v1.2".parse().unwrap();
         assert_eq!(name.worker(3, 14).unwrap().as_str(), "api-v1.2.3.14");
+        for (id, expected) in
+            [("api-v1.2.3.14", Some((3, 14))), ("api-v1.2.3", None), ("api-v1.2.03.1", None), ("b.1.1", None)]
+        {
+            assert_eq!(name.worker_of(&id.parse().unwrap()), expected, "{id}");
+        }
         for bad in ["", ".a", "-a", "a/b", "a b", &"x".repeat(101)] {
             assert!(bad.parse::<PoolName>().is_err(), "{bad}");
         }

@@ -51,6 +51,8 @@ pub mod word {
     pub const PEER: usize = 11;
     /// Messages that the worker has not sent yet.
     pub const MESSAGES_WAITING: usize = 12;
+    /// Open WebSockets of served requests.
+    pub const WEB_SOCKETS: usize = 13;
     /// The worker's pid in its own namespace.
     pub const PID: usize = 14;
     /// How many listeners follow.

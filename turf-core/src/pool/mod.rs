@@ -25,6 +25,7 @@ pub mod message;
 mod messages;
 pub mod place;
 pub mod policy;
+mod slow;
 mod sockets;
 mod source;
 mod start;

@@ -70,6 +70,8 @@ pub struct WorkerView {
     pub in_flight: u32,
     /// Open connections.
     pub connections: u32,
+    /// Open WebSockets: requests whose end nobody knows.
+    pub web_sockets: u32,
     /// Milliseconds since its last request, or its start.
     pub idle_ms: u64,
     /// It takes no connections because of `concurrency`.
@@ -170,17 +172,21 @@ fn retire(bounds: &Bounds, view: &View, live: u32, decision: &mut Decision) {
         .iter()
         .filter(|worker| worker.phase == Phase::Serving && worker.in_flight == 0)
         .collect();
-    idle.sort_by_key(|worker| (std::cmp::Reverse(worker.idle_ms), std::cmp::Reverse(worker.slot)));
+    // One that talks over WebSockets goes only if there are too many, and then last.
+    idle.sort_by_key(|worker| {
+        (worker.web_sockets > 0, std::cmp::Reverse(worker.idle_ms), std::cmp::Reverse(worker.slot))
+    });
     let above_max = live.saturating_sub(bounds.max.saturating_add(view.surge));
     let above_min = live.saturating_sub(bounds.min);
     for (nth, worker) in (0..).zip(idle) {
-        let is_old = worker.idle_ms >= bounds.idle_timeout_ms && view.waiting == 0;
+        let is_idle = worker.web_sockets == 0 && view.waiting == 0;
+        let is_old = is_idle && worker.idle_ms >= bounds.idle_timeout_ms;
         if nth >= above_min {
             break;
         }
         if nth < above_max || is_old {
             decision.retire.push(worker.slot);
-        } else if view.waiting == 0 {
+        } else if is_idle {
             let left = bounds.idle_timeout_ms.saturating_sub(worker.idle_ms);
             decision.look_again_ms = Some(decision.look_again_ms.map_or(left, |soonest| soonest.min(left)));
         }
@@ -205,7 +211,16 @@ mod tests {
         Bounds { min: 0, max: 4, max_queue: 8, idle_timeout_ms: 1000, concurrency: 0, disposable: false };
 
     fn worker(slot: u64, phase: Phase) -> WorkerView {
-        WorkerView { slot, phase, in_flight: 0, connections: 0, idle_ms: 0, is_full: false, cpu_permille: 0 }
+        WorkerView {
+            slot,
+            phase,
+            in_flight: 0,
+            connections: 0,
+            web_sockets: 0,
+            idle_ms: 0,
+            is_full: false,
+            cpu_permille: 0,
+        }
     }
 
     fn view(workers: &[WorkerView]) -> View {
@@ -255,6 +270,17 @@ mod tests {
         let keep = Bounds { min: 2, ..BOUNDS };
         let decision = decide(&keep, &view(&[idle(0, 1000), idle(1, 400), idle(2, 5000)]));
         assert_eq!((decision.retire, decision.look_again_ms), (vec![2], None));
+    }
+
+    #[test]
+    fn a_worker_with_a_web_socket_is_not_idle_but_goes_when_there_are_too_many() {
+        let talking = WorkerView { web_sockets: 1, idle_ms: 9000, ..worker(0, Phase::Serving) };
+        let idle = WorkerView { idle_ms: 10, ..worker(1, Phase::Serving) };
+        let decision = decide(&BOUNDS, &view(&[talking, idle]));
+        assert_eq!((decision.retire, decision.look_again_ms), (vec![], Some(990)));
+        let fewer = Bounds { min: 1, max: 1, ..BOUNDS };
+        assert_eq!(decide(&fewer, &view(&[talking, idle])).retire, [1]);
+        assert_eq!(decide(&fewer, &view(&[talking, WorkerView { slot: 2, ..talking }])).retire, [2]);
     }
 
     #[test]
@@ -339,6 +365,7 @@ mod tests {
                 let passed = 1 + random.below(40);
                 for worker in &mut seen.workers {
                     worker.idle_ms = if worker.in_flight == 0 { worker.idle_ms + passed } else { 0 };
+                    worker.web_sockets = u32::from(!is_quiet && random.below(8) == 0);
                     worker.cpu_permille = random.below(1001) as u32 * u32::from(worker.in_flight > 0);
                     match random.below(6) {
                         0 if worker.phase == Phase::Starting => worker.phase = Phase::Serving,

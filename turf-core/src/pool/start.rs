@@ -19,6 +19,7 @@ use crate::container::process::ProcessId;
 use crate::container::state::State;
 use crate::container::{self, CgroupOptions, CreateOptions, Force, Supervised};
 use crate::error::{Operation, Result};
+use crate::fault::{self, Point};
 use crate::root::ContainerId;
 use crate::sandbox::compile::{Keyring, RootEntry};
 use crate::sandbox::init::Created;
@@ -88,6 +89,7 @@ impl Supervisor {
             cgroups: CgroupOptions::default(),
         };
         let created = container::create(&self.root, &id, options)?;
+        fault::at(Point::PoolSandboxMade)?;
         Ok(Spare { number, generation: self.generation, id, created })
     }
 
@@ -166,6 +168,7 @@ impl Supervisor {
             limits: self.config.worker_limits(chance(number)),
         };
         container::start_supervised(&self.root, &id, &listeners, Some(supervised))?;
+        fault::at(Point::PoolWorkerForked)?;
         self.poller.add(&created.pidfd, EpollFlags::EPOLLIN, Source::Init(number))?;
         self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(number))?;
         Ok(Worker::new(Identity {

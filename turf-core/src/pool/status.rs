@@ -86,7 +86,7 @@ impl Supervisor {
         let sum = |index| self.workers.values().map(|worker| worker.gauge(index)).sum::<u64>();
         let waiting = self.sockets.iter().map(super::sockets::Listening::waiting).sum::<u32>()
             + self.connections.waiting();
-        let plain: [(&str, &str, &str, u64); 12] = [
+        let plain: [(&str, &str, &str, u64); 13] = [
             ("turf_pool_requests_total", "counter", "Requests dispatched.", self.requests()),
             (
                 "turf_pool_request_failures_total",
@@ -96,6 +96,7 @@ impl Supervisor {
             ),
             ("turf_pool_requests_in_flight", "gauge", "Requests not answered yet.", sum(word::IN_FLIGHT)),
             ("turf_pool_connections", "gauge", "Open connections of workers.", sum(word::CONNECTIONS)),
+            ("turf_pool_web_sockets", "gauge", "Open WebSockets of served requests.", sum(word::WEB_SOCKETS)),
             (
                 "turf_pool_waiting_connections",
                 "gauge",
@@ -169,6 +170,7 @@ fn worker_status(worker: &mut Worker, now: Instant) -> Value {
         "requests": worker.gauge(word::REQUESTS),
         "in_flight": worker.gauge(word::IN_FLIGHT),
         "connections": worker.gauge(word::CONNECTIONS),
+        "web_sockets": worker.gauge(word::WEB_SOCKETS),
         "failures": worker.gauge(word::FAILURES),
         "interrupted": worker.gauge(word::INTERRUPTED),
         "idle_ms": worker.idle_ms(now, monotonic_ms()),

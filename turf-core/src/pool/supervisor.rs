@@ -31,6 +31,7 @@ use super::gauges::word;
 use super::messages::{MESSAGES_PER_TURN, MessageTotals};
 use super::place::Place;
 use super::policy::{self, Phase, View};
+use super::slow::SlowEvents;
 use super::sockets::Listening;
 use super::start::Spare;
 use super::worker::{Leaving, Worker};
@@ -207,6 +208,7 @@ pub struct Supervisor {
     pub(super) spares: VecDeque<Spare>,
     pub(super) connections: Connections,
     pub(super) messages: MessageTotals,
+    pub(super) slow: SlowEvents,
     pub(super) admin: Admin,
     pub(super) events: Events,
     pub(super) failures: Failures,
@@ -272,6 +274,7 @@ impl Supervisor {
             spares: VecDeque::new(),
             connections: Connections::default(),
             messages: MessageTotals::default(),
+            slow: SlowEvents::default(),
             packet: vec![0; PACKET_BYTES],
             admin: parts.admin,
             events: parts.events,
@@ -437,6 +440,7 @@ impl Supervisor {
                     self.wake();
                 }
                 Ok(Some(Said::Message { packet, file })) => self.relay(number, &packet, file),
+                Ok(Some(Said::Slow(packet))) => self.on_slow(number, &packet),
                 Ok(Some(Said::Unknown)) => {}
                 Ok(None) | Err(_) => return,
             }

@@ -179,6 +179,7 @@ impl Worker {
                 .unwrap_or(u32::MAX)
                 .saturating_add(self.passed),
             connections: connections.saturating_add(self.passed),
+            web_sockets: u32::try_from(self.gauge(word::WEB_SOCKETS)).unwrap_or(u32::MAX),
             idle_ms: self.idle_ms(now, monotonic_ms),
             is_full: self.gauge(word::FULL) != 0,
             cpu_permille: self.cpu.permille,

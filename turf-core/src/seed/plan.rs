@@ -26,6 +26,8 @@ pub struct WorkerLimits {
     pub concurrency: u32,
     /// Requests after which the worker ends; 0 for no limit.
     pub max_requests: u64,
+    /// Milliseconds after which a request without an answer is told of; 0 for never.
+    pub slow_ms: u64,
 }
 
 impl WorkerPlan {

@@ -29,6 +29,7 @@ use super::proxy::{Way, reach};
 use super::stream::Stream;
 use super::tls::Offer;
 use super::{Event, Kind, Net};
+use crate::engine::gauges::{self, Gauge};
 use frame::{End, Incoming, Opcode, Parser, Violation, encode, encode_close, encode_deflated};
 use handshake::Reply;
 
@@ -176,6 +177,7 @@ impl Socket {
 
     /// Goes to wait for [`Self::adopt`].
     pub fn expect(net: &Rc<Net>, id: u64, in_request: bool) -> Rc<Socket> {
+        gauges::add(Gauge::WebSockets, 1);
         Socket::new(net, id, in_request, End::Server, "a client".to_owned())
     }
 
@@ -314,6 +316,9 @@ impl Socket {
         state.closed = Some(Closed { code, reason, was_clean, failure });
         state.out.clear();
         drop(state);
+        if self.end == End::Server {
+            gauges::subtract(Gauge::WebSockets, 1);
+        }
         if self.is_waited_for.replace(false) {
             self.net.count_waiting(false);
         }
