@@ -75,6 +75,19 @@ pub const SEED_LOCK: Duration = Duration::from_secs(90);
 /// How long `turf seed list` waits for one seed, which may be busy forking.
 pub const SEED_STAT: Duration = Duration::from_secs(5);
 
+/// The limits of the control groups of a seed while its user code runs: memory for a large program, and no room for
+/// processes, which a script has no way to make.
+pub const SEED_WARMING: [(&str, u64); 3] =
+    [("memory.limit_in_bytes", 1 << 30), ("memory.max", 1 << 30), ("pids.max", 8)];
+
+/// The limits afterwards: page tables of all its workers (0.4 MB each) are charged to the seed, and those of them that are
+/// just being born, or have a relay, are in its groups.
+pub const SEED_SERVING: [(&str, u64); 3] =
+    [("memory.limit_in_bytes", 4 << 30), ("memory.max", 4 << 30), ("pids.max", 4096)];
+
+/// How long a command waits for the table of tenants, which others hold for some system calls.
+pub const TENANT_LOCK: Duration = Duration::from_secs(10);
+
 /// How long a seed may be stopped (SIGSTOP, a debugger) while a start waits for it, before it is killed: twice this at most.
 pub const SEED_STOPPED: Duration = Duration::from_millis(1000);
 

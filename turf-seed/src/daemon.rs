@@ -9,9 +9,12 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stdout, setsid};
+use turf_core::limits::SEED_WARMING;
 use turf_core::sys::fork::{Fork, fork};
 use turf_core::sys::process::exit_now;
 use turf_core::sys::{fd, process};
+
+use crate::options::Options;
 
 /// The group of all seeds, below the root of each hierarchy of cgroups.
 const CGROUP: &str = "turf-seeds";
@@ -43,29 +46,59 @@ pub fn forget_caller() -> Result<()> {
     Ok(())
 }
 
-/// Moves into a cgroup of its own, so that the end of the caller's does not end the seed and its memory is not
-/// counted there. What the system does not allow is left: the answer is the list of what was left, for the log.
-pub fn leave_cgroups(name: &str) -> Vec<String> {
+/// What became of the seed's control groups.
+#[derive(Debug, Default)]
+pub struct Groups {
+    /// The directories of those it is in that are its own.
+    pub directories: Vec<PathBuf>,
+    /// What the system did not allow, for the log.
+    pub left: Vec<String>,
+}
+
+/// Moves into control groups of its own, so that the end of the caller's does not end the seed and its memory is not
+/// counted there. One with user code also leaves the root groups, and has limits while that runs.
+pub fn enter_cgroups(options: &Options) -> Groups {
+    let mut groups = Groups::default();
     let Ok(own) = fs::read_to_string("/proc/self/cgroup") else {
-        return vec!["read /proc/self/cgroup".to_owned()];
+        groups.left.push("read /proc/self/cgroup".to_owned());
+        return groups;
     };
-    let mut left = Vec::new();
+    let (name, limits) = match options.tenant {
+        None => (options.name.clone(), &[][..]),
+        // Each generation has its own: the one before serves while this one's user code runs.
+        Some(tenant) => {
+            let generation = options.directory.file_name().unwrap_or_default().to_string_lossy();
+            (format!("{}-{tenant}-{generation}", options.name), &SEED_WARMING[..])
+        }
+    };
     for line in own.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        if path == "/" {
+        let is_limited =
+            controllers.is_empty() || controllers.split(',').any(|name| name == "memory" || name == "pids");
+        if path == "/" && (limits.is_empty() || !is_limited) {
             continue;
         }
-        if let Err(error) = enter_own_cgroup(controllers, name) {
-            left.push(format!("leave cgroup {path} of {controllers:?}: {error}"));
+        match enter_own_cgroup(controllers, &name, limits) {
+            Ok(directory) => groups.directories.push(directory),
+            Err(error) => groups.left.push(format!("leave cgroup {path} of {controllers:?}: {error}")),
         }
     }
-    left
+    groups
 }
 
-fn enter_own_cgroup(controllers: &str, name: &str) -> io::Result<()> {
-    let group = hierarchy(controllers)?.join(CGROUP).join(name);
+fn enter_own_cgroup(controllers: &str, name: &str, limits: &[(&str, u64)]) -> io::Result<PathBuf> {
+    let root = hierarchy(controllers)?;
+    let group = root.join(CGROUP).join(name);
     fs::create_dir_all(&group)?;
+    if controllers.is_empty() && !limits.is_empty() {
+        for above in [&root, &root.join(CGROUP)] {
+            for controller in ["+memory", "+pids"] {
+                // Where the controller is not of this hierarchy, its limits are not either.
+                let _ = fs::write(above.join("cgroup.subtree_control"), controller);
+            }
+        }
+    }
     // cpuset of cgroup v1 takes no process before it has processors and memory nodes.
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if group.join(file).exists() {
@@ -75,7 +108,13 @@ fn enter_own_cgroup(controllers: &str, name: &str) -> io::Result<()> {
             }
         }
     }
-    fs::write(group.join("cgroup.procs"), "0")
+    for (file, value) in limits.iter().map(|(file, value)| (group.join(file), value)) {
+        if file.exists() {
+            fs::write(file, value.to_string())?;
+        }
+    }
+    fs::write(group.join("cgroup.procs"), "0")?;
+    Ok(group)
 }
 
 /// The directory where a hierarchy is mounted: the usual places of systemd and of distributions without it.

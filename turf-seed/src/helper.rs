@@ -124,6 +124,10 @@ fn refusal(error: &ForkError) -> Refusal {
                 .to_owned(),
         ),
         Step::CloneHelper => ("clone helper", "make the helper of the fork".to_owned()),
+        Step::EnterNamespaces if error.source.raw_os_error() == Some(Errno::EPERM as i32) => (
+            "enter namespaces",
+            format!("{ENTER} (a seed with user code enters only what was created for it)"),
+        ),
         Step::EnterNamespaces => ("enter namespaces", ENTER.to_owned()),
         Step::EnterCgroup(index) => ("enter cgroup", format!("enter the container's cgroup (file {index})")),
         // init, H and the worker are in the container's cgroup for a moment.

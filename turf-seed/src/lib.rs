@@ -1,7 +1,7 @@
 //! The seam between the sandbox and V8: warm once, fork on request.
 //!
 //! ```text
-//!  options -> daemon -> warmup -> forkable? -> server ----------------------------> end
+//!  options -> daemon -> confine -> warmup -> forkable? -> server ----------------------------> end
 //!                                               | fork request: helper
 //!                                               v
 //!                                             worker: dress, report, run user code
@@ -9,6 +9,7 @@
 //!
 //! One thread, always. The library is what the `turf-seed` program is made of, so that its parts can be tested.
 
+pub mod confine;
 pub mod daemon;
 pub mod forkable;
 pub mod helper;

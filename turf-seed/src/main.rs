@@ -13,7 +13,7 @@ use turf_core::sys::process::exit_now;
 use turf_seed::options::{Options, Place, Task};
 use turf_seed::server::{Outcome, Server};
 use turf_seed::worker::{Beginning, Prepared};
-use turf_seed::{daemon, warmup, worker};
+use turf_seed::{confine, daemon, server, warmup, worker};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -85,15 +85,19 @@ fn start(options: &Options) -> Result<(Server, Runtime, Prepared)> {
         Place::Foreground => {}
     }
     daemon::forget_caller()?;
-    for left in daemon::leave_cgroups(&options.name) {
+    let directory = SeedDir::at(&options.directory);
+    let groups = daemon::enter_cgroups(options);
+    for left in &groups.left {
         eprintln!("turf-seed: {left}");
     }
-    let directory = SeedDir::at(&options.directory);
+    directory.write_groups(&groups.directories)?;
     let alive = directory.claim()?;
     directory
         .write_state(&SeedState { pid: std::process::id() as i32, source: options.recipe.source.clone() })?;
+    let listener = server::listen(&directory.control())?;
+    let own = confine::confine(&options.recipe.source, options.tenant, directory.path())?;
     let runtime = warmup::warm_runtime(options)?;
-    let server = Server::start(options, &directory, alive)?;
+    let server = Server::start(options, listener, own, alive)?;
     let beginning = match options.recipe.source {
         SeedSource::BuiltIns => Beginning::OwnScript,
         SeedSource::Script(_) | SeedSource::Snapshot(_) => Beginning::Deserialize,

@@ -6,7 +6,7 @@ use turf_core::seed::registry::{Recipe, SeedSource};
 
 /// How the program is to be called.
 pub const USAGE: &str = "usage: turf-seed --name NAME --directory DIRECTORY [--script FILE | --snapshot FILE]
-                 [--max-forks NUMBER] [--max-age-ms NUMBER] [--foreground]
+                 [--tenant ID] [--max-forks NUMBER] [--max-age-ms NUMBER] [--foreground]
        turf-seed --replace --name NAME --directory SEEDS";
 
 /// What the program was told.
@@ -20,6 +20,8 @@ pub struct Options {
     pub recipe: Recipe,
     /// Whether to leave a daemon behind or to be the seed.
     pub place: Place,
+    /// The user that user code runs as; without it, it runs as whoever has called.
+    pub tenant: Option<u32>,
     /// What to do.
     pub task: Task,
 }
@@ -48,7 +50,7 @@ impl Options {
         let mut arguments = arguments.into_iter();
         let (mut name, mut directory, mut place) = (None, None, Place::Daemon);
         let mut recipe = Recipe::from(SeedSource::BuiltIns);
-        let mut task = Task::Seed;
+        let (mut task, mut tenant) = (Task::Seed, None);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n{USAGE}"));
             match argument.as_str() {
@@ -58,6 +60,7 @@ impl Options {
                 "--snapshot" => recipe.source = SeedSource::Snapshot(value()?.into()),
                 "--max-forks" => recipe.max_forks = Some(number(&argument, &value()?)?),
                 "--max-age-ms" => recipe.max_age_ms = Some(number(&argument, &value()?)?),
+                "--tenant" => tenant = Some(number(&argument, &value()?)?),
                 "--replace" => task = Task::Replace,
                 "--foreground" => place = Place::Foreground,
                 _ => return Err(format!("unknown argument {argument:?}\n{USAGE}")),
@@ -69,12 +72,13 @@ impl Options {
             directory: directory.ok_or_else(|| missing("--directory"))?,
             recipe,
             place,
+            tenant,
             task,
         })
     }
 }
 
-fn number(flag: &str, text: &str) -> Result<u64, String> {
+fn number<N: std::str::FromStr>(flag: &str, text: &str) -> Result<N, String> {
     text.parse().map_err(|_| format!("{flag} {text:?} is no number\n{USAGE}"))
 }
 
@@ -92,7 +96,9 @@ mod tests {
         assert_eq!((options.name.as_str(), options.recipe.source), ("a", SeedSource::Script("/s.js".into())));
         let options = parse("--name a --directory /r --snapshot /s").unwrap();
         assert_eq!((options.recipe.source, options.task), (SeedSource::Snapshot("/s".into()), Task::Seed));
-        let options = parse("--name a --directory /r --max-forks 7 --max-age-ms 9 --replace").unwrap();
+        let options =
+            parse("--name a --directory /r --max-forks 7 --max-age-ms 9 --tenant 5 --replace").unwrap();
+        assert_eq!(options.tenant, Some(5));
         assert_eq!((options.recipe.max_forks, options.recipe.max_age_ms), (Some(7), Some(9)));
         assert_eq!(options.task, Task::Replace);
         for (line, word) in [

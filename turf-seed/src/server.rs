@@ -15,9 +15,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::time::{ClockId, clock_gettime};
 use turf_core::seed::protocol::{
-    self, ForkRequest, MAX_PACKET, ProtocolError, ReceivedFds, Refusal, Reply, Request, SeedStat, Timeline,
+    self, ForkRequest, MAX_PACKET, Namespaces, ProtocolError, ReceivedFds, Refusal, Reply, Request, SeedStat,
+    Timeline,
 };
-use turf_core::seed::registry::{Alive, Recipe, SeedDir};
+use turf_core::seed::registry::{Alive, Recipe};
 use turf_core::sys::fork::Fork;
 use turf_core::sys::socket;
 
@@ -60,6 +61,8 @@ pub struct Server {
     listener: OwnedFd,
     signals: SignalFd,
     forkable: Forkable,
+    /// The namespaces that are the seed's own: no worker stays in them.
+    own: Namespaces,
     name: String,
     recipe: Recipe,
     since: Instant,
@@ -75,9 +78,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, and proves that this process may be forked.
-    pub fn start(options: &Options, directory: &SeedDir, alive: Alive) -> Result<Server> {
-        let listener = listen(&directory.control())?;
+    /// Serves at `listener`, and proves that this process may be forked.
+    pub fn start(options: &Options, listener: OwnedFd, own: Namespaces, alive: Alive) -> Result<Server> {
         let signals = termination_signals().context("watch for SIGTERM")?;
         let expected =
             [0, 1, 2, listener.as_raw_fd(), signals.as_fd().as_raw_fd(), alive.as_fd().as_raw_fd()];
@@ -86,6 +88,7 @@ impl Server {
             listener,
             signals,
             forkable,
+            own,
             name: options.name.clone(),
             recipe: options.recipe.clone(),
             since: Instant::now(),
@@ -201,13 +204,14 @@ impl Server {
     fn fork(
         &mut self,
         connection: &OwnedFd,
-        request: ForkRequest,
+        mut request: ForkRequest,
         fds: Vec<OwnedFd>,
     ) -> Result<Forked, Refusal> {
         let requested_ns = nanoseconds(ClockId::CLOCK_MONOTONIC);
         let numbers: Vec<RawFd> = fds.iter().chain([connection]).map(AsRawFd::as_raw_fd).collect();
         let fds = request.claim(fds).map_err(|error| protocol_refusal(&error))?;
         self.forkable.check_again(&numbers)?;
+        request.namespaces = request.namespaces.with(self.own);
         refuse_if_gone(connection)?;
         let mut timeline = Timeline {
             requested_ns,
@@ -310,7 +314,8 @@ fn refuse_if_gone(connection: &OwnedFd) -> Result<(), Refusal> {
     }
 }
 
-fn listen(control: &Path) -> Result<OwnedFd> {
+/// Listens at a path, which is another's in the seed's own root.
+pub fn listen(control: &Path) -> Result<OwnedFd> {
     let context = || format!("listen on {}", control.display());
     match std::fs::remove_file(control) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

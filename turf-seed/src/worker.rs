@@ -19,10 +19,10 @@ use nix::sys::signal::SigSet;
 use nix::time::ClockId;
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setresgid, setresuid, setsid};
 use turf_core::sandbox::{StepError, enter, gate};
-use turf_core::seed::client::{send_report, wait_for_agent};
+use turf_core::seed::client::{send_report, wait_for_agent, wait_to_be_moved};
 use turf_core::seed::plan::WorkerPlan;
 use turf_core::seed::protocol::{
-    ForkRequest, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, SupervisionFds, Timeline,
+    ForkRequest, GroupEntry, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, SupervisionFds, Timeline,
 };
 use turf_core::sys::identity::{ProcessLayout, replace_environment};
 
@@ -89,6 +89,11 @@ fn make(
     let fds = helper::finish_entry(request, fds)?;
     let at_gate = |error| Refusal::from_io("gate", "tell the container's init of its worker", &error);
     gate::report_born(fds.gate.as_fd()).map_err(at_gate)?;
+    if request.groups == GroupEntry::Moved {
+        let moved = wait_to_be_moved(report);
+        moved
+            .map_err(|error| Refusal::from_io("enter cgroup", "wait to be moved into the cgroup", &error))?;
+    }
     let plan = read_plan(&request.plan, fds.plan)?;
     if request.namespaces.contains(Namespaces::USER) {
         become_root_of_user_namespace()?;

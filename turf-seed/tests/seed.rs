@@ -32,6 +32,7 @@ fn main() {
         ("a_throw_at_load_comes_after_running", a_throw_at_load_comes_after_running),
         ("a_large_plan_travels_in_a_memfd", a_large_plan_travels_in_a_memfd),
         ("three_hundred_forks_leave_the_seed_as_it_was", many_forks_leave_the_seed_as_it_was),
+        ("clones_share_no_randomness_name_key_or_time_and_leave_no_trace", clones_are_unique),
         ("a_dead_init_is_refused_and_the_seed_lives_on", a_dead_init_is_refused),
         ("packets_that_are_not_understood_are_refused_and_the_seed_lives_on", bad_packets_are_refused),
         ("thousands_of_garbage_packets_leave_the_seed_as_it_was", garbage_leaves_the_seed_as_it_was),
@@ -160,6 +161,61 @@ fn many_forks_leave_the_seed_as_it_was() {
     println!("  JavaScript has run {:?}", median(|t| t.javascript_ns - t.fork_called_ns));
 }
 
+/// Prints everything that must differ between clones, one per line; the time of its beginning first.
+const UNIQUE: &str = "
+const key = async (algorithm) => {
+  const made = await crypto.subtle.generateKey(algorithm, true, ['sign']);
+  return new Uint8Array(await crypto.subtle.exportKey('raw', made)).toHex();
+};
+const form = new FormData();
+form.append('a', 'b');
+(async () => console.log([
+  performance.timeOrigin, Math.random(), Math.random(), crypto.randomUUID(),
+  crypto.getRandomValues(new Uint8Array(16)).toHex(), URL.createObjectURL(new Blob(['x'])),
+  new Response(form).headers.get('content-type'), await key({ name: 'HMAC', hash: 'SHA-256' }),
+].join('\\n')))();
+";
+
+/// As many clones as the environment asks for (`TURF_CLONES`); 10,000 take some minutes.
+fn clones_are_unique() {
+    let count: usize = std::env::var("TURF_CLONES").map_or(300, |text| text.parse().unwrap());
+    let mut world = World::new();
+    let script = world.script("unique.js", UNIQUE);
+    // What is allocated once is allocated by these.
+    for _ in 0..50 {
+        world.run(&["aworker", &script], Reaper::Init);
+        world.sandbox.reaped();
+    }
+    let before = world.seeds.stat();
+    let fds = || std::fs::read_dir(format!("/proc/{}/fd", before.pid)).unwrap().count();
+    let fds_before = fds();
+    let (mut seen, mut last_origin) = (std::collections::HashSet::new(), 0.0);
+    for clone in 0..count {
+        let (report, output) = world.run(&["aworker", &script], Reaper::Init);
+        assert!(matches!(report, Report::Running(_)), "{report:?}");
+        let lines: Vec<&str> = output.trim_end().lines().collect();
+        assert_eq!(lines.len(), 8, "clone {clone}: {output}");
+        for line in &lines {
+            assert!(seen.insert((*line).to_owned()), "clone {clone}: {line} came before");
+        }
+        let origin: f64 = lines[0].parse().unwrap();
+        assert!(
+            origin > last_origin,
+            "clone {clone}: its time begins at {origin}, the last one's at {last_origin}"
+        );
+        last_origin = origin;
+        assert!(world.sandbox.reaped().ends_with("exited 0"));
+    }
+    let after = world.seeds.stat();
+    assert_eq!((after.pid, after.forks, after.refusals), (before.pid, before.forks + count as u64, 0));
+    assert!(fds() <= fds_before + 1, "{} descriptors, then {}", fds_before, fds());
+    let growth = after.rss_bytes.saturating_sub(before.rss_bytes);
+    assert!(growth <= 1 << 20, "{} bytes, then {}", before.rss_bytes, after.rss_bytes);
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", before.pid)).unwrap();
+    assert_eq!(children, "", "the seed has children");
+    println!("{count} clones: {} values, no two alike; the seed grew by {growth} bytes", seen.len());
+}
+
 fn a_dead_init_is_refused() {
     let mut world = World::new();
     let script = world.script("x.js", "1");
@@ -274,7 +330,7 @@ fn a_relay_kills_the_worker_when_init_is_gone() {
 }
 
 fn a_userland_seed_starts_at_deserialize() {
-    let mut world = World::empty();
+    let mut world = World::of_tenant();
     let script = world.script(
         "seed.js",
         "let state = 'loaded';
@@ -282,7 +338,6 @@ fn a_userland_seed_starts_at_deserialize() {
          addEventListener('deserialize', () => { console.log(state + ', deserialized') });",
     );
     world.seeds.start("mine", Some(Path::new(&script))).unwrap();
-    world.seeds.name = "mine".parse().unwrap();
     for _ in 0..3 {
         let (report, output) = world.run(&["aworker", "/ignored.js"], Reaper::Init);
         assert!(matches!(report, Report::Running(_)), "{report:?}");
@@ -307,7 +362,7 @@ fn build_snapshot(world: &World, source: &str) -> PathBuf {
 }
 
 fn a_seed_of_a_snapshot_starts_at_deserialize() {
-    let mut world = World::empty();
+    let mut world = World::of_tenant();
     let snapshot = build_snapshot(
         &world,
         "let state = 'loaded';
@@ -317,7 +372,6 @@ fn a_seed_of_a_snapshot_starts_at_deserialize() {
     );
     let source = SeedSource::Snapshot(snapshot.clone());
     world.seeds.start_from("mine", source).unwrap();
-    world.seeds.name = "mine".parse().unwrap();
     for _ in 0..3 {
         let (report, output) = world.run(&["aworker", "/ignored.js"], Reaper::Init);
         assert!(matches!(report, Report::Running(_)), "{report:?}");

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod config;
+mod confined;
 mod disguise;
 mod events;
 mod exec;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Test> {
         rootless::TESTS,
         seed::TESTS,
         replace::TESTS,
+        confined::TESTS,
         pool::TESTS,
         pool_life::TESTS,
         pool_messages::TESTS,

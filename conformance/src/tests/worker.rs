@@ -363,7 +363,7 @@ fn the_worker_has_the_privileges_of_the_bundle(case: &mut Case) -> Result<()> {
         ("CapAmb", "0000000000000000"),
         ("NoNewPrivs", "1"),
         ("Seccomp", "2"),
-        ("Seccomp_filters", "1"),
+        ("Seccomp_filters", "2"),
         ("Threads", "1"),
     ];
     for (name, value) in expected {

@@ -39,6 +39,9 @@ pub struct SeedStart {
     /// Replace the seed by a fresh one at the first start after this time (`90s`, `10m`, `24h`).
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<Milliseconds>,
+    /// How long the script may take until the seed can be forked; a minute if nothing is said.
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Milliseconds>,
     /// The seed.
     pub name: String,
 }

@@ -19,7 +19,7 @@ use crate::log::Log;
 /// Creates the container, or prints its plan.
 pub fn run(root: &StateRoot, globals: &Globals, create: Create, log: &Log) -> Result<()> {
     if create.dry_run {
-        dry_run(globals, &create)
+        dry_run(root, globals, &create)
     } else {
         hide_from_neighbours(&create)?;
         let console = console(create.console_socket.as_deref())?;
@@ -51,11 +51,11 @@ pub fn create_container(
 }
 
 /// Prints the plan; shared with `turf run`.
-pub fn dry_run(globals: &Globals, create: &Create) -> Result<()> {
+pub fn dry_run(root: &StateRoot, globals: &Globals, create: &Create) -> Result<()> {
     let id: ContainerId = create.id.parse()?;
     // Whether it has a terminal to give is a matter of `create`.
     let (_terminal, console) = Terminal::offer()?;
-    let plan = container::plan(&id, &options(globals, create, console)?)?;
+    let plan = container::plan(root, &id, &options(globals, create, console)?)?;
     super::print(&format!("{}\n", serde_json::to_string_pretty(&plan)?))
 }
 

@@ -12,7 +12,7 @@ use crate::log::Log;
 /// Runs the container and returns its exit status, or 0 for a detached one.
 pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u8> {
     if run.create.dry_run {
-        dry_run(globals, &run.create)?;
+        dry_run(root, globals, &run.create)?;
         return Ok(0);
     }
     hide_from_neighbours(&run.create)?;

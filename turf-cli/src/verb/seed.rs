@@ -30,7 +30,12 @@ fn start(registry: &Registry, start: &SeedStart) -> Result<()> {
         (None, Some(bundle), _) => SeedSource::Script(turf_core::seed::bundle::script(bundle)?),
         (None, None, Some(snapshot)) => SeedSource::Snapshot(absolute("--snapshot", snapshot)?),
     };
-    let recipe = Recipe { source, max_forks: start.max_forks, max_age_ms: start.max_age.map(|time| time.0) };
+    let recipe = Recipe {
+        source,
+        max_forks: start.max_forks,
+        max_age_ms: start.max_age.map(|time| time.0),
+        start_timeout_ms: start.timeout.map(|time| time.0),
+    };
     registry.start(&start.name.parse()?, &recipe)?;
     Ok(())
 }

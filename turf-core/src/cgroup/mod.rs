@@ -5,7 +5,8 @@
 //! hierarchy if the bundle names the group. On version 2 it has one group. The files are written
 //! directly (docs/decisions/0001-cgroups-by-hand.md). cgroups(7).
 
-pub mod devices;
+mod beside;
+mod devices;
 mod files;
 pub mod layout;
 mod occupants;
@@ -17,6 +18,7 @@ mod sub;
 pub mod systemd;
 mod update;
 
+pub use beside::move_beside;
 pub(crate) use occupants::wait_for_exit;
 pub use oom::{OomEvent, OomWatch};
 pub use stats::Stats;

@@ -14,6 +14,7 @@ use super::notify;
 use super::process::ProcessId;
 use super::rootless;
 use super::state::{State, store_plan, write_atomically};
+use super::tenant;
 use super::terminal::Console;
 use crate::bundle::Bundle;
 use crate::error::{Error, Operation, Result};
@@ -60,9 +61,9 @@ pub enum Notifications {
     PassedOn,
 }
 
-/// Compiles the bundle to the plan that `create` would follow; changes nothing.
-pub fn plan(id: &ContainerId, options: &CreateOptions<'_>) -> Result<Plan> {
-    load(id, options).map(|(_, plan)| plan)
+/// Compiles the bundle to the plan that `create` would follow; no container is changed.
+pub fn plan(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Result<Plan> {
+    load(root, id, options).map(|(_, plan)| plan)
 }
 
 /// Creates a container, and returns init, which is a child of the caller.
@@ -72,7 +73,7 @@ pub fn create(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) ->
 
 /// The same for whoever goes on with the container: it stays locked, and what is known of it need not be read again.
 pub fn create_fresh(root: &StateRoot, id: &ContainerId, options: CreateOptions<'_>) -> Result<Fresh> {
-    let (bundle, mut plan) = load(id, &options)?;
+    let (bundle, mut plan) = load(root, id, &options)?;
     let dir = root.container(id);
     if options.notify == Notifications::PassedOn {
         notify::pass_in(&mut plan, &dir);
@@ -91,10 +92,12 @@ pub fn create_fresh(root: &StateRoot, id: &ContainerId, options: CreateOptions<'
     }
 }
 
-fn load(id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {
-    let bundle = Bundle::load(options.bundle)?;
+fn load(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {
+    let mut bundle = Bundle::load(options.bundle)?;
+    let owner = tenant::adopt(root, &mut bundle)?;
     let context = Context { id: id.as_str(), keyring: options.keyring, root_entry: options.root_entry };
     let mut plan = compile(&bundle, context)?;
+    plan.init.owner = owner;
     rootless::check(&mut plan, rootless::Caller::own())?;
     options.console.check(plan.process.terminal.is_some(), "config.json: $.process.terminal")?;
     for step in &mut plan.init.steps {

@@ -22,6 +22,7 @@ mod run;
 mod start;
 pub mod state;
 mod status;
+mod tenant;
 mod terminal;
 mod update;
 

@@ -11,7 +11,7 @@ use super::hook::{self, Purpose};
 use super::process::ProcessId;
 use super::state::{Creator, State, load_plan};
 use super::status::{Event, Status};
-use crate::cgroup::wait_for_exit;
+use crate::cgroup::{move_beside, wait_for_exit};
 use crate::error::{Error, Operation, Result};
 use crate::fault::{self, Point};
 use crate::limits;
@@ -22,7 +22,7 @@ use crate::sandbox::plan::{HookPlan, ListenAddress, NamespaceKind, Plan, Workloa
 use crate::sandbox::{hooks, seccomp_agent};
 use crate::seed::client::{Fork, receive_report, report_channel};
 use crate::seed::plan::{WorkerLimits, WorkerPlan};
-use crate::seed::protocol::{ForkFds, Namespaces, Reaper, Report, SupervisionFds, Timeline};
+use crate::seed::protocol::{ForkFds, GroupEntry, Namespaces, Reaper, Report, SupervisionFds, Timeline};
 use crate::seed::registry::{ForkError, Registry, SeedName};
 use crate::sys::pidfd::{pidfd_getfd, pidfd_open, pidfd_send_signal};
 
@@ -116,6 +116,13 @@ pub(super) struct Starting<'a> {
     pub(super) supervised: Option<Supervised<'a>>,
 }
 
+impl Starting<'_> {
+    /// A seed that runs user code gets no descriptor of a control group: it could move other processes with it.
+    fn group_entry(&self) -> GroupEntry {
+        if self.plan.init.owner.is_some() { GroupEntry::Moved } else { GroupEntry::Itself }
+    }
+}
+
 fn start_worker(
     starting: &Starting<'_>,
     seed: &str,
@@ -155,7 +162,11 @@ fn try_seed(
     fault::at(Point::StartSeedConnected)?;
     let pidfd = starting.init.open()?.ok_or_else(|| stopped(starting.state))?;
     let inherited = inherited_fds(pidfd.as_fd(), starting.state)?;
-    let cgroups = starting.state.cgroup.open_for_join()?;
+    let groups = starting.group_entry();
+    let cgroups = match groups {
+        GroupEntry::Itself => starting.state.cgroup.open_for_join()?,
+        GroupEntry::Moved => Vec::new(),
+    };
     let gate = Gate::connect(starting.dir.path())?;
     gate.prepare_worker()?;
     fault::at(Point::StartPrepared)?;
@@ -164,6 +175,7 @@ fn try_seed(
         container: starting.state.id.as_str(),
         namespaces: namespaces(starting.plan)?,
         reaper: if starting.plan.init.has_new_pid_namespace() { Reaper::Init } else { Reaper::Relay },
+        groups,
         plan: worker,
         fds: ForkFds {
             init: pidfd.as_fd(),
@@ -202,11 +214,20 @@ fn follow_worker(
     init: BorrowedFd<'_>,
 ) -> Result<Timeline> {
     fault::at(Point::StartForked)?;
+    let mut groups = starting.group_entry();
     let timeline = loop {
         let (said, worker_pid) = receive_report(report.as_fd(), limits::WORKER_RUNNING)?;
         match said {
             Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
-            Report::Running(timeline) => break timeline,
+            Report::Born if groups == GroupEntry::Moved => {
+                move_beside(worker_pid, starting.init.pid)?;
+                groups = GroupEntry::Itself;
+                seccomp_agent::go_on(report.as_fd()).operation(|| "send to the worker")?;
+            }
+            Report::Running(timeline) if groups == GroupEntry::Itself => break timeline,
+            Report::Born | Report::Running(_) => {
+                return Err(Error::invalid("the seed's worker", "is not in the container's control groups"));
+            }
             Report::Notifications(number) => {
                 let worker = pidfd_open(worker_pid).operation(|| format!("open the worker {worker_pid}"))?;
                 introduce(starting.plan, starting.init.pid, worker_pid, worker.as_fd(), number)?;

@@ -325,6 +325,7 @@ mod tests {
                 namespaces: Vec::new(),
                 uid_mappings: Vec::new(),
                 gid_mappings: Vec::new(),
+                owner: None,
                 time_offsets: Vec::new(),
                 steps: Vec::new(),
                 state,

@@ -80,6 +80,7 @@ pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
         namespaces,
         uid_mappings: id_mappings(linux.uid_mappings()),
         gid_mappings: id_mappings(linux.gid_mappings()),
+        owner: None,
         time_offsets: time_offsets(&linux),
         state: HookState {
             oci_version: OCI_VERSION.to_owned(),

@@ -73,6 +73,9 @@ pub struct InitPlan {
     pub uid_mappings: Vec<IdMapping>,
     /// Group ids inside and outside of the new user namespace.
     pub gid_mappings: Vec<IdMapping>,
+    /// The user who owns the new user namespace, and with it all others that are new, if it is not the creator: the
+    /// tenant of a seed that runs user code.
+    pub owner: Option<u32>,
     /// Offsets of the clocks of the new time namespace (time_namespaces(7)).
     pub time_offsets: Vec<TimeOffset>,
     /// What init executes, in this order.

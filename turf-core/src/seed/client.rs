@@ -10,8 +10,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 
 use super::protocol::{
-    self, FdName, ForkFds, ForkRequest, MAX_INLINE_PLAN, MAX_PACKET, MAX_PLAN, Namespaces, PlanBytes,
-    ProtocolError, Reaper, Refusal, Reply, Report, Request, SeedStat,
+    self, FdName, ForkFds, ForkRequest, GroupEntry, MAX_INLINE_PLAN, MAX_PACKET, MAX_PLAN, Namespaces,
+    PlanBytes, ProtocolError, Reaper, Refusal, Reply, Report, Request, SeedStat,
 };
 use crate::limits;
 use crate::sys::{memory, pidfd, socket};
@@ -69,6 +69,8 @@ pub struct Fork<'a> {
     pub namespaces: Namespaces,
     /// Who collects the worker's exit status.
     pub reaper: Reaper,
+    /// How the worker comes into its control groups.
+    pub groups: GroupEntry,
     /// The encoded worker plan, at most [`MAX_PLAN`] bytes.
     pub plan: &'a [u8],
     /// The descriptors.
@@ -125,6 +127,7 @@ impl SeedClient {
             container: fork.container.to_owned(),
             namespaces: fork.namespaces,
             reaper: fork.reaper,
+            groups: fork.groups,
             plan,
             fds: names,
         };
@@ -298,6 +301,12 @@ pub fn send_report(end: BorrowedFd<'_>, report: &Report) -> Result<(), ClientErr
     let packet = protocol::encode(report)?;
     socket::send_packet(end, &packet, &[])
         .map_err(|source| ClientError::Io { operation: "send the worker's report", source })
+}
+
+/// The worker's side of [`Report::Born`]: returns when the client has moved the worker.
+pub fn wait_to_be_moved(end: BorrowedFd<'_>) -> io::Result<()> {
+    let packet = protocol::encode(&Report::Born).map_err(io::Error::other)?;
+    crate::sandbox::seccomp_agent::hand_over(end, &packet)
 }
 
 /// The worker's side of [`Report::Notifications`]: returns when the seccomp agent has the descriptor.

@@ -7,6 +7,7 @@
 //! <root>/seeds/<name>/current          a symbolic link to the generation that has the name
 //! <root>/seeds/<name>/g<N>/alive       locked by the seed as long as it lives: the kernel lets go of it
 //! <root>/seeds/<name>/g<N>/state.json  pid and source, written by the seed
+//! <root>/seeds/<name>/g<N>/groups.json  the directories of its control groups
 //! <root>/seeds/<name>/g<N>/control.sock  where it listens
 //! ```
 //!
@@ -23,6 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Operation, Result};
+#[cfg(doc)]
+use crate::limits;
 use crate::root::create_private_dir_all;
 
 /// The link to the generation that has the name.
@@ -62,11 +65,13 @@ pub struct Recipe {
     pub max_forks: Option<u64>,
     /// Milliseconds after which it is replaced.
     pub max_age_ms: Option<u64>,
+    /// Milliseconds that it may take until it listens; [`limits::SEED_START`] if there is none.
+    pub start_timeout_ms: Option<u64>,
 }
 
 impl From<SeedSource> for Recipe {
     fn from(source: SeedSource) -> Recipe {
-        Recipe { source, max_forks: None, max_age_ms: None }
+        Recipe { source, max_forks: None, max_age_ms: None, start_timeout_ms: None }
     }
 }
 
@@ -243,6 +248,25 @@ impl SeedDir {
     pub fn clear(&self) -> Result<()> {
         remove_file(&self.control())?;
         remove_file(&self.0.join("state.json"))
+    }
+
+    /// Writes down the directories of the control groups that the seed is in.
+    pub fn write_groups(&self, groups: &[PathBuf]) -> Result<()> {
+        write_json(&self.0.join("groups.json"), &groups)
+    }
+
+    /// The directories of the control groups of the seed's own.
+    pub fn groups(&self) -> Result<Vec<PathBuf>> {
+        Ok(read_json(&self.0.join("groups.json"))?.unwrap_or_default())
+    }
+
+    /// Removes the seed's control groups. One that somebody is still in stays.
+    pub fn remove_groups(&self) -> Result<()> {
+        for group in self.groups()? {
+            let _ = fs::remove_dir(&group);
+            let _ = group.parent().map(fs::remove_dir);
+        }
+        Ok(())
     }
 
     /// Removes the directory. Only for who knows that the seed is gone.

@@ -2,7 +2,7 @@
 //!
 //! A seed is a warm V8 process (the `turf-seed` program) that listens on a socket in its [`directory`] below
 //! `<root>/seeds/<name>/`. This module holds what both sides share ([`protocol`], [`plan`]), the asking side ([`client`]),
-//! and the [`registry`], which starts, replaces and stops seeds; [`bundle`] finds the script of a worker bundle. It
+//! and the [`registry`], which starts, replaces and stops seeds; [`bundle`] finds the script of a worker bundle; [`privileges`] and [`tenant`] say what a seed may do. It
 //! never hears of V8.
 
 pub mod bundle;
@@ -10,6 +10,8 @@ pub mod client;
 pub mod directory;
 pub mod name;
 pub mod plan;
+pub mod privileges;
 pub mod protocol;
 pub mod registry;
 mod spawn;
+pub mod tenant;

@@ -87,6 +87,8 @@ pub struct ForkRequest {
     pub namespaces: Namespaces,
     /// Who collects the worker's exit status.
     pub reaper: Reaper,
+    /// How the worker comes into the sandbox's control groups.
+    pub groups: GroupEntry,
     /// The worker's plan, opaque to the seed.
     pub plan: PlanBytes,
     /// The name of each descriptor in the packet, in order.
@@ -134,6 +136,8 @@ impl Namespaces {
         Namespaces(self.0 | other.0)
     }
 
+    /// No namespace.
+    pub const NONE: Namespaces = Namespaces(0);
     /// The pid namespace alone.
     pub const PID: Namespaces = Namespaces(libc::CLONE_NEWPID as u32);
     /// The user namespace alone.
@@ -149,6 +153,15 @@ pub enum Reaper {
     Init,
     /// init is not: a relay process stays as the worker's parent and tells init over the gate connection.
     Relay,
+}
+
+/// How a worker comes into the control groups of its sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupEntry {
+    /// It enters them itself, by the descriptors named [`FdName::Cgroup`].
+    Itself,
+    /// It waits until the client has moved it: who holds such a descriptor could move any process of the host.
+    Moved,
 }
 
 /// Where the worker's plan is.
@@ -247,6 +260,8 @@ pub struct SeedStat {
 /// What a forked worker says once, on the descriptor named [`FdName::Report`], before user code runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
+    /// The worker is in its namespaces and waits for a word before it goes on: with [`GroupEntry::Moved`].
+    Born,
     /// The plan is applied, the script is open, the listeners are bound: user code runs next.
     Running(Timeline),
     /// A step failed; the worker exits with status 1.

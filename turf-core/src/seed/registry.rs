@@ -22,9 +22,10 @@ pub use super::name::{DEFAULT_SEED, SeedName};
 use super::protocol::SeedStat;
 pub use super::spawn::READY;
 use super::spawn::{Spawner, not_running};
+use super::tenant::Tenant;
 use crate::error::{Error, Operation, Result};
 use crate::limits;
-use crate::root::StateRoot;
+use crate::root::{StateRoot, create_private_dir_all, is_unprivileged};
 use crate::sys::pidfd;
 
 /// One entry of [`Registry::list`].
@@ -59,6 +60,18 @@ impl Registry {
     /// Starts seeds with this program instead of the installed one.
     pub fn with_program(self, program: &Path) -> Registry {
         Registry { spawner: Spawner { program: Some(program.to_owned()) }, ..self }
+    }
+
+    /// Whether the seed of that name runs user code, or might once it is started.
+    pub fn may_run_user_code(&self, name: &SeedName) -> Result<bool> {
+        Ok(self.recipe(name)?.is_none_or(|recipe| recipe.source.file().is_some()))
+    }
+
+    /// Whose ids the seed of that name has if it runs user code.
+    pub fn tenant(&self, name: &SeedName) -> Result<Tenant> {
+        let directory = self.seeds.join(name.as_str());
+        create_private_dir_all(&directory)?;
+        Tenant::of(&directory)
     }
 
     /// Connects to a seed. The default seed is started if it does not run, and any seed that was started and was not
@@ -223,7 +236,11 @@ impl Registry {
         // What a killed command has left behind.
         self.end_all_but(name, directory.current_generation()?.as_ref())?;
         let generation = directory.make_generation()?;
-        let state = match self.spawner.spawn(name, &directory, &generation, recipe) {
+        let tenant = match recipe.source.file() {
+            Some(_) if !is_unprivileged() => Some(self.tenant(name)?),
+            Some(_) | None => None,
+        };
+        let state = match self.spawner.spawn(name, &directory, &generation, recipe, tenant) {
             Ok(state) => state,
             Err(error) => return Err(error.and_clean_up(self.end(name, &generation))),
         };
@@ -250,6 +267,7 @@ impl Registry {
                 kill(name, generation)?;
             }
         }
+        generation.remove_groups()?;
         generation.remove()
     }
 }

@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::directory::{NameDir, Recipe, SeedDir, SeedSource, SeedState};
 use super::name::SeedName;
+use super::tenant::Tenant;
 use crate::error::{Error, Operation, Result};
 use crate::limits;
 use crate::sandbox::launch::read_only_program;
@@ -42,6 +43,7 @@ impl Spawner {
         names: &NameDir,
         generation: &SeedDir,
         recipe: &Recipe,
+        tenant: Option<Tenant>,
     ) -> Result<SeedState> {
         let program = self.find_program()?;
         // Workers are forks of it: its file shows in their sandboxes as /proc/PID/exe (CVE-2019-5736).
@@ -54,13 +56,20 @@ impl Spawner {
         let mut command = Command::new(path.as_deref().unwrap_or(&program));
         command.arg0(&program);
         add_arguments(&mut command, name, generation.path(), recipe);
-        let message = run(command, &program, names.open_log()?, Stdio::piped(), name)?;
+        if let Some(tenant) = tenant {
+            command.arg("--tenant").arg(tenant.owner().to_string());
+        }
+        let limit = recipe.start_timeout_ms.map_or(limits::SEED_START, Duration::from_millis);
+        let message = run(command, &program, names.open_log()?, Stdio::piped(), name, limit)?;
         if message.trim_end() != READY {
             let text = match message.trim_end() {
                 "" => format!("seed {name} died while it started; see {}", names.log().display()),
                 reason => format!("seed {name} does not start: {reason}"),
             };
             return Err(Error::Remote { text });
+        }
+        if tenant.is_some() {
+            serve(&generation.groups()?)?;
         }
         match generation.read_state()? {
             Some(state) => Ok(state),
@@ -73,7 +82,7 @@ impl Spawner {
         let program = self.find_program()?;
         let mut command = Command::new(&program);
         command.arg("--replace").arg("--name").arg(name.as_str()).arg("--directory").arg(root);
-        run(command, &program, names.open_log()?, Stdio::null(), name).map(drop)
+        run(command, &program, names.open_log()?, Stdio::null(), name, limits::SEED_START).map(drop)
     }
 
     fn find_program(&self) -> Result<PathBuf> {
@@ -114,20 +123,27 @@ fn add_arguments(command: &mut Command, name: &SeedName, directory: &Path, recip
 }
 
 /// Runs the program, which leaves a daemon behind and returns at once; what the daemon says first.
-fn run(mut command: Command, program: &Path, log: File, output: Stdio, name: &SeedName) -> Result<String> {
+fn run(
+    mut command: Command,
+    program: &Path,
+    log: File,
+    output: Stdio,
+    name: &SeedName,
+    limit: Duration,
+) -> Result<String> {
     command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(output).stderr(log);
     let mut child = command.spawn().operation(|| format!("run {}", program.display()))?;
-    let message = read_start_message(child.stdout.take(), name);
+    let message = read_start_message(child.stdout.take(), name, limit);
     child.wait().operation(|| format!("wait for {}", program.display()))?;
     message
 }
 
 /// Reads what the seed says when it is ready or has failed, up to the end of the file.
-fn read_start_message(output: Option<ChildStdout>, name: &SeedName) -> Result<String> {
+fn read_start_message(output: Option<ChildStdout>, name: &SeedName, limit: Duration) -> Result<String> {
     let Some(output) = output else {
         return Ok(String::new());
     };
-    let deadline = Instant::now() + limits::SEED_START;
+    let deadline = Instant::now() + limit;
     let mut message = Vec::new();
     let mut output = output.take(MAX_START_MESSAGE);
     let mut buffer = [0; 1024];
@@ -139,7 +155,7 @@ fn read_start_message(output: Option<ChildStdout>, name: &SeedName) -> Result<St
             Ok(0) => {
                 return Err(Error::TimedOut {
                     operation: format!("start seed {name}"),
-                    limit_ms: limits::SEED_START.as_millis() as u64,
+                    limit_ms: limit.as_millis() as u64,
                 });
             }
             Err(Errno::EINTR) => continue,
@@ -151,6 +167,19 @@ fn read_start_message(output: Option<ChildStdout>, name: &SeedName) -> Result<St
             return Ok(String::from_utf8_lossy(&message).into_owned());
         }
     }
+}
+
+/// Gives the control groups of a seed whose user code has run the limits for serving.
+fn serve(groups: &[PathBuf]) -> Result<()> {
+    for (file, value) in
+        groups.iter().flat_map(|group| limits::SEED_SERVING.map(|(name, value)| (group.join(name), value)))
+    {
+        if file.exists() {
+            std::fs::write(&file, value.to_string())
+                .operation(|| format!("write {value} to {}", file.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Nothing of that name runs.

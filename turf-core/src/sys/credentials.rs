@@ -13,6 +13,16 @@ pub fn setresuid(uid: u32) -> io::Result<()> {
     done(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })
 }
 
+/// Sets the effective user id alone, and keeps the capabilities in force that the change would suspend (setresuid(2),
+/// capabilities(7)).
+pub fn become_effective(uid: u32) -> io::Result<()> {
+    const UNCHANGED: u32 = u32::MAX;
+    let own = capget()?;
+    // SAFETY: setresuid takes three integers and touches no memory.
+    done(unsafe { libc::syscall(libc::SYS_setresuid, UNCHANGED, uid, UNCHANGED) })?;
+    capset(CapabilitySets { effective: own.permitted, ..own })
+}
+
 /// Sets real, effective and saved group id (setresgid(2)).
 pub fn setresgid(gid: u32) -> io::Result<()> {
     // SAFETY: setresgid takes three integers and touches no memory.

@@ -62,8 +62,27 @@ impl Sandbox {
         Sandbox::with(&["--mount", "--uts", "--net"], all)
     }
 
+    /// One in a user namespace that this user owns.
+    pub fn of_user(id: u32) -> Sandbox {
+        let all = CloneFlags::CLONE_NEWUSER
+            | CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWNET;
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={id}"), format!("--regid={id}")]).args(["--clear-groups", "unshare"]);
+        let namespaces =
+            ["--user", "--map-root-user", "--pid", "--mount", "--mount-proc", "--uts", "--ipc", "--net"];
+        Sandbox::by(command, &namespaces, all)
+    }
+
     fn with(arguments: &[&str], namespaces: CloneFlags) -> Sandbox {
-        let mut unshare = Command::new("unshare")
+        Sandbox::by(Command::new("unshare"), arguments, namespaces)
+    }
+
+    fn by(mut command: Command, arguments: &[&str], namespaces: CloneFlags) -> Sandbox {
+        let mut unshare = command
             .args(arguments)
             .args(["--fork", "--kill-child=KILL"])
             .arg(std::env::current_exe().unwrap())
@@ -198,6 +217,15 @@ impl World {
         World::with_sandbox(Sandbox::new())
     }
 
+    /// A sandbox that the seed `mine` may enter when it runs user code.
+    pub fn of_tenant() -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seeds = Seeds::new(directory.path());
+        seeds.name = "mine".parse().unwrap();
+        let tenant = seeds.registry.tenant(&seeds.name).unwrap();
+        World { sandbox: Sandbox::of_user(tenant.owner()), seeds, directory }
+    }
+
     pub fn with_sandbox(sandbox: Sandbox) -> World {
         let directory = tempfile::tempdir().unwrap();
         World { seeds: Seeds::new(directory.path()), sandbox, directory }
@@ -241,6 +269,7 @@ impl World {
             container: fork.container.to_owned(),
             namespaces: fork.namespaces,
             reaper: fork.reaper,
+            groups: fork.groups,
             plan: PlanBytes::Inline(plan.clone()),
             fds: names,
         });
@@ -255,6 +284,7 @@ impl World {
             container: "test",
             namespaces: Namespaces::from_bits(self.sandbox.namespaces.bits() as u32).unwrap(),
             reaper,
+            groups: protocol::GroupEntry::Itself,
             plan,
             fds: ForkFds {
                 init: self.sandbox.init.as_fd(),

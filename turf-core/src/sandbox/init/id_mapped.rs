@@ -49,8 +49,8 @@ pub(super) fn prepare(plan: &InitPlan) -> Result<VecDeque<OwnedFd>> {
     Ok(mounts)
 }
 
-/// A user namespace with these mappings, kept alive by its descriptor alone.
-fn user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<File> {
+/// A user namespace with these mappings, kept alive by its descriptor alone. The caller must be single-threaded.
+pub fn user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<File> {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).operation(|| "make a pipe")?;
     let flags = libc::CLONE_NEWUSER as u64;
     let pid = match clone_process(flags).operation(|| "clone a process into a user namespace")? {

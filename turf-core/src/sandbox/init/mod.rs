@@ -28,6 +28,7 @@ mod root;
 mod spawn;
 mod steps;
 
+pub use id_mapped::user_namespace;
 pub(super) use inside::become_root;
 pub(super) use spawn::clone_flag;
 

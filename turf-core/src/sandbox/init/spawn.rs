@@ -5,11 +5,12 @@
 //! parent (`CLONE_PARENT`) and ends. The cgroup namespace is made by init, once it is in its group.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
 use turf_init::message::{BORN, FAILED};
 
 use super::inside::{self, Inherited};
@@ -27,10 +28,25 @@ pub(super) fn clone_init(plan: &InitPlan, inherited: Inherited<'_>) -> Result<i3
     if needs_go_between(plan) {
         return clone_through(plan, flags, inherited);
     }
-    match clone_process(flags).operation(|| "clone init into its namespaces")? {
+    match clone_for(plan.owner, flags).operation(|| "clone init into its namespaces")? {
         Cloned::Parent(pid) => Ok(pid),
         Cloned::Child => inside::run(inherited),
     }
+}
+
+/// Makes the clone as a user who then owns the new user namespace (user_namespaces(7)).
+fn clone_for(owner: Option<u32>, flags: u64) -> io::Result<Cloned> {
+    let Some(owner) = owner else { return clone_process(flags) };
+    let (signal, dumpable) = (prctl::get_pdeathsig()?, prctl::get_dumpable()?);
+    credentials::become_effective(owner)?;
+    let cloned = clone_process(flags);
+    if !matches!(cloned, Ok(Cloned::Child)) {
+        credentials::become_effective(0)?;
+        // The changes of user have taken both away.
+        credentials::set_dumpable(dumpable)?;
+        prctl::set_pdeathsig(signal)?;
+    }
+    cloned
 }
 
 fn new_namespaces(plan: &InitPlan) -> u64 {
@@ -86,7 +102,7 @@ fn between(plan: &InitPlan, flags: u64, inherited: Inherited<'_>, writer: &Owned
     // Whoever is in a namespace already must not look into who joins it (CVE-2016-9962).
     let hidden = credentials::set_dumpable(false).at(|| "hide init from the container");
     let made = hidden.and_then(|()| enter_namespaces(plan)).and_then(|()| {
-        clone_process(flags | libc::CLONE_PARENT as u64).at(|| "clone init into its namespaces")
+        clone_for(plan.owner, flags | libc::CLONE_PARENT as u64).at(|| "clone init into its namespaces")
     });
     let answer = match made {
         Ok(Cloned::Child) => inside::run(inherited),

@@ -9,6 +9,7 @@ fn request(fds: Vec<FdName>) -> ForkRequest {
         container: "c1".into(),
         namespaces: Namespaces::PID,
         reaper: Reaper::Init,
+        groups: GroupEntry::Itself,
         plan: PlanBytes::Inline(vec![1, 2, 3]),
         fds,
     }
