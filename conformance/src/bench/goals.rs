@@ -51,7 +51,26 @@ const GOALS: &[Goal] = &[
         "`turf start` and the first answer",
         10.0,
     ),
+    beside(
+        "a start from a seed of 64 MB beside one of 4 MB",
+        "Cost over the size of the seed",
+        "64 MB: fork call to first JavaScript result",
+        Limit::MostTimes(1.3, "4 MB: fork call to first JavaScript result"),
+    ),
     at_most("private memory of an idle worker", "Memory", "worker, idle, no request yet: private", 2048.0),
+    at_most(
+        "private memory of a worker after a request",
+        "Memory",
+        "worker, after 1 request: private",
+        350.0,
+    ),
+    at_most("private memory of a worker after 100", "Memory", "worker, after 100 requests: private", 1024.0),
+    at_most(
+        "all of a container with a worker, after a request",
+        "Memory",
+        "container, after 1 request: all",
+        819.0,
+    ),
     at_most(
         "hello, service worker: user instructions",
         LOAD,

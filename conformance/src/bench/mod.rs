@@ -12,6 +12,7 @@ mod plots;
 mod pool;
 mod program;
 mod scale;
+mod seed_size;
 mod series;
 mod servers;
 mod start;
@@ -70,6 +71,7 @@ struct Section {
 const SECTIONS: &[Section] = &[
     Section { name: "seed", measure: start::seeds },
     Section { name: "start", measure: start::containers },
+    Section { name: "seed-size", measure: seed_size::starts },
     Section { name: "memory", measure: memory::workers },
     Section { name: "scale", measure: scale::workers },
     Section { name: "load", measure: load::requests },

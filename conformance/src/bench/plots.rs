@@ -56,6 +56,17 @@ const PICTURES: &[Picture] = &[
             names: &["everything", "private memory", "page tables"],
         },
     },
+    Picture {
+        file: "seed-size.svg",
+        title: "Cost of a start over the size of the seed",
+        x: "MB of JavaScript's heap in the seed",
+        y: "microseconds",
+        shape: Shape::Over {
+            section: "Cost over the size of the seed",
+            between: "MB",
+            names: &["fork call alone", "fork call to first JavaScript result"],
+        },
+    },
 ];
 
 /// One line of a picture.

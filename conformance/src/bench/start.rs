@@ -54,7 +54,7 @@ pub fn containers(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -
         report.add("Commands", "`turf start` and the first answer", "ms", ms(first_byte));
         report.add("Commands", "the second answer (connect, request, response)", "ms", ms(second));
         report.add("Commands", "`turf delete --force`", "ms", ms(deleted.elapsed));
-        timelines += usize::from(add_timeline(&log, report)?);
+        timelines += usize::from(add_timeline(&log, report, &INSIDE)?);
     }
     if timelines < arguments.starts {
         report.note(format!("{timelines} of {} starts logged a timeline", arguments.starts));
@@ -71,8 +71,25 @@ const STEPS: [(&str, &str, &str); 5] = [
     ("fork call to first JavaScript result", "fork_called_ns", "javascript_ns"),
 ];
 
+/// Where the steps of timelines go.
+pub struct Timelines<'a> {
+    /// The report's section.
+    pub section: &'static str,
+    /// What stands before a step's name.
+    pub prefix: &'a str,
+    /// The names of the steps that are wanted.
+    pub steps: &'a [&'a str],
+}
+
+/// All steps of the starts of this file.
+const INSIDE: Timelines<'_> = Timelines {
+    section: "Inside a start",
+    prefix: "",
+    steps: &[STEPS[0].0, STEPS[1].0, STEPS[2].0, STEPS[3].0, STEPS[4].0],
+};
+
 /// Adds the steps of the timeline that `turf --debug start` has logged; whether there was one.
-fn add_timeline(log: &Path, report: &mut Report) -> Result<bool> {
+pub fn add_timeline(log: &Path, report: &mut Report, rows: &Timelines<'_>) -> Result<bool> {
     let lines = fs::read_to_string(log).unwrap_or_default();
     // The next start begins a log of its own.
     let _ = fs::remove_file(log);
@@ -84,8 +101,8 @@ fn add_timeline(log: &Path, report: &mut Report) -> Result<bool> {
     let Some(timeline) = timeline else { return Ok(false) };
     let timeline: Value = serde_json::from_str(&timeline).with_context(|| format!("timeline {timeline}"))?;
     let at = |name: &str| timeline[name].as_f64().with_context(|| format!("no {name} in {timeline}"));
-    for (name, from, to) in STEPS {
-        report.add("Inside a start", name, "us", (at(to)? - at(from)?) / 1e3);
+    for (name, from, to) in STEPS.iter().filter(|(name, ..)| rows.steps.contains(name)) {
+        report.add(rows.section, &format!("{}{name}", rows.prefix), "us", (at(to)? - at(from)?) / 1e3);
     }
     Ok(true)
 }
