@@ -76,6 +76,15 @@ fn read_config(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Whether an object that says `"pid"` says `"path"` too.
+fn names_a_path_beside_pid(text: &str) -> bool {
+    text.match_indices("\"pid\"").any(|(at, word)| {
+        let (before, behind) = (&text[..at], &text[at + word.len()..]);
+        let object = (before.rfind('{').unwrap_or(0), behind.find('}').unwrap_or(behind.len()));
+        before[object.0..].contains("\"path\"") || behind[..object.1].contains("\"path\"")
+    })
+}
+
 /// Whether the container of a bundle joins a pid namespace that exists, whose processes can see it being built. Says
 /// no of what is no bundle: loading it says why.
 pub fn joins_a_pid_namespace(directory: &Path) -> bool {
@@ -93,6 +102,10 @@ pub fn joins_a_pid_namespace(directory: &Path) -> bool {
         path: Option<String>,
     }
     let Ok(text) = read_config(&directory.join(CONFIG_NAME)) else { return false };
+    // Most have one of their own, and need not be parsed for that.
+    if !std::str::from_utf8(&text).is_ok_and(names_a_path_beside_pid) {
+        return false;
+    }
     let Ok(config) = serde_json::from_slice::<Config>(&text) else { return false };
     let namespaces = config.linux.and_then(|linux| linux.namespaces).unwrap_or_default();
     namespaces.iter().any(|namespace| namespace.r#type == "pid" && namespace.path.is_some())
@@ -184,6 +197,24 @@ mod tests {
         std::fs::create_dir(dir.path().join("rootfs")).unwrap();
         std::fs::write(dir.path().join(CONFIG_NAME), config).unwrap();
         Bundle::load(dir.path())
+    }
+
+    #[test]
+    fn a_pid_namespace_with_a_path_is_joined() {
+        let joins = |namespaces: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let config =
+                format!(r#"{{"linux": {{"namespaces": [{namespaces}]}}, "root": {{"path": "pid"}}}}"#);
+            std::fs::write(dir.path().join(CONFIG_NAME), config).unwrap();
+            joins_a_pid_namespace(dir.path())
+        };
+        assert!(joins(r#"{"type": "ipc"}, {"type": "pid", "path": "/proc/1/ns/pid"}"#));
+        assert!(joins(r#"{"path": "/run/ns", "type": "pid"}"#));
+        for own in [r#"{"type": "pid"}"#, r#"{"type": "pid"}, {"type": "ipc", "path": "/proc/1/ns/ipc"}"#, ""]
+        {
+            assert!(!joins(own), "{own}");
+        }
+        assert!(!joins_a_pid_namespace(Path::new("/nonexistent")));
     }
 
     #[test]
