@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::case::{Case, Container, text};
 use crate::suite::tests;
-use crate::{clean, host};
+use crate::{clean, host, wait};
 
 tests! { "update";
     Exec:
@@ -17,6 +17,7 @@ tests! { "update";
         an_unknown_container_is_refused;
     Turf:
         a_limit_that_was_not_there_before_takes_hold_of_all_processes,
+        groups_that_an_update_adds_are_removed_by_run,
         a_refused_update_changes_nothing,
         memory_and_swap_together_keep_their_limit,
         a_limit_below_what_is_used_is_refused_if_asked_for,
@@ -112,6 +113,21 @@ fn a_limit_that_was_not_there_before_takes_hold_of_all_processes(case: &mut Case
     ensure!(case.runtime.status(&container.id)? == "running");
     case.remove(&container)?;
     let left = clean::cgroups(&container.id);
+    ensure!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+fn groups_that_an_update_adds_are_removed_by_run(case: &mut Case) -> Result<()> {
+    let bundle = case.shell("echo up > /fifo; exec sleep 1000")?;
+    let mut fifo = case.fifo(&bundle.inside("/fifo"))?;
+    bundle.write()?;
+    let id = case.id("updated");
+    let running = case.runtime.spawn(&["run", "--bundle", text(&bundle.path)?, &id], None)?;
+    wait::line(&mut fifo, wait::STEP)?;
+    case.runtime.ok(&["update", "--memory", "64m", "--pids-limit", "20", &id])?;
+    case.runtime.ok(&["kill", &id, "KILL"])?;
+    running.finish()?.exited(137)?;
+    let left = clean::cgroups(&id);
     ensure!(left.is_empty(), "left: {left:?}");
     Ok(())
 }

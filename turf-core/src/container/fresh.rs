@@ -1,5 +1,5 @@
 //! A container from the side of the process that makes, starts and attends it (`turf run`): what `create` knows is handed
-//! on in memory, and read from no file again.
+//! on to `start` in memory.
 
 use std::os::fd::OwnedFd;
 
@@ -39,7 +39,7 @@ impl Fresh {
         let starting =
             Starting { root, dir: &dir, state: &state, plan: &plan, init: process, supervised: None };
         let timeline = start_created(&starting, &borrow(listeners))?;
-        Ok((Running { released: lock.release()?, dir, state, init }, timeline))
+        Ok((Running { released: lock.release()?, dir, init }, timeline))
     }
 }
 
@@ -48,7 +48,6 @@ impl Fresh {
 pub struct Running {
     dir: ContainerDir,
     released: Released,
-    state: State,
     init: init::Created,
 }
 
@@ -66,6 +65,7 @@ impl Running {
             lock => lock?,
         };
         fault::at(Point::DeleteLocked)?;
-        delete::clear(&self.dir, &lock, &self.state)
+        // Read again, because an `update` may have given the container more control groups.
+        delete::clear(&self.dir, &lock, &State::load(&self.dir)?)
     }
 }
