@@ -1,8 +1,10 @@
 //! Where the control group hierarchies of this machine are: version 1 (each controller alone or
 //! several together), version 2, or both ("hybrid").
 //!
-//! Read from /proc/self/mountinfo and /proc/self/cgroup; the parsing is pure. cgroups(7).
+//! Read from /proc/self/cgroup and, where not everything is in its usual place, from /proc/self/mountinfo; the parsing
+//! is pure. cgroups(7).
 
+use std::ffi::CString;
 use std::fs;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::systemd::Unit;
 use crate::error::{Error, Operation, Result};
+use crate::sys::mount::{MountFacts, mount_at};
 
 /// The path of a container's group, from `linux.cgroupsPath`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,15 +70,48 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout that this process sees.
+    /// The layout that this process sees, by the table of all mounts.
     pub fn read() -> Result<Layout> {
-        let read = |path: &str| {
-            // Room for a usual table of mounts, so that it is read by few calls.
-            let mut text = String::with_capacity(8192);
-            let read = fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text));
-            read.operation(|| format!("read {path}")).map(|_| text)
-        };
-        Ok(Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+        Ok(Layout::parse(&read("/proc/self/mountinfo")?, &read(OWN_GROUPS)?))
+    }
+
+    /// The layout where all is mounted below /sys/fs/cgroup as everybody does it; `None` elsewhere, and on kernels that do not say what is
+    /// mounted at a place. The table of mounts takes the longer the more there are, and every container adds some.
+    ///
+    /// Version 2 beside version 1 is left out if it is not in its place.
+    pub fn usual() -> Result<Option<Layout>> {
+        let mount_at = |place: &str| mount_at(&CString::new(place).ok()?).ok().flatten();
+        Ok(Layout::at_usual_places(&read(OWN_GROUPS)?, mount_at))
+    }
+
+    fn at_usual_places(own_groups: &str, mount_at: impl Fn(&str) -> Option<MountFacts>) -> Option<Layout> {
+        let mut layout = Layout::default();
+        // The last line is the hierarchy that was mounted first.
+        for line in own_groups.lines().rev() {
+            let names = line.split(':').nth(1)?;
+            if names.is_empty() {
+                continue;
+            }
+            let place = format!("{PLACE}/{}", names.strip_prefix("name=").unwrap_or(names));
+            let facts = mount_at(&place).filter(|facts| facts.file_system == "cgroup")?;
+            let controllers = controllers(&facts.options);
+            let same = |name: &str| controllers.iter().any(|known| known == name);
+            if names.split(',').count() != controllers.len() || !names.split(',').all(same) {
+                return None;
+            }
+            let own = own_group(own_groups, &controllers, &facts.root);
+            layout.v1.push(Hierarchy { controllers, mount: place.into(), own });
+        }
+        let place = if layout.v1.is_empty() { PLACE.to_owned() } else { format!("{PLACE}/unified") };
+        match mount_at(&place).filter(|facts| facts.file_system == "cgroup2") {
+            Some(facts) => {
+                let own = own_group(own_groups, &[], &facts.root);
+                layout.v2 = Some(Hierarchy { controllers: Vec::new(), mount: place.into(), own });
+            }
+            None if layout.v1.is_empty() => return None,
+            None => {}
+        }
+        Some(layout)
     }
 
     /// Parses the two files; lines that are not about control groups, or not understood, are skipped.
@@ -95,11 +131,7 @@ impl Layout {
                     layout.v2 = Some(Hierarchy { controllers: Vec::new(), mount, own });
                 }
                 Some("cgroup") => {
-                    let controllers: Vec<String> = options
-                        .split(',')
-                        .filter(|option| is_controller(option))
-                        .map(str::to_owned)
-                        .collect();
+                    let controllers = controllers(options);
                     if layout.v1.iter().all(|known| known.controllers != controllers) {
                         let own = own_group(own_groups, &controllers, root);
                         layout.v1.push(Hierarchy { controllers, mount, own });
@@ -127,6 +159,24 @@ pub(super) fn mounts_of(mountinfo: &str, wanted: &str) -> Vec<PathBuf> {
     let lines = mountinfo.lines().filter_map(|line| line.split_once(" - "));
     let of_type = lines.filter(|(_, file_system)| file_system.split(' ').next() == Some(wanted));
     of_type.filter_map(|(fields, _)| fields.split(' ').nth(4)).map(|path| unescape(path).into()).collect()
+}
+
+/// This process's groups.
+const OWN_GROUPS: &str = "/proc/self/cgroup";
+
+/// Where control groups are mounted on all but odd machines.
+const PLACE: &str = "/sys/fs/cgroup";
+
+fn read(path: &str) -> Result<String> {
+    // Room for a usual table of mounts, so that it is read by few calls.
+    let mut text = String::with_capacity(8192);
+    let read = fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+    read.operation(|| format!("read {path}")).map(|_| text)
+}
+
+/// The controllers among the options of a version 1 mount.
+fn controllers(options: &str) -> Vec<String> {
+    options.split(',').filter(|option| is_controller(option)).map(str::to_owned).collect()
 }
 
 /// Tells a controller (or a named hierarchy) from the other options of a version 1 mount.
@@ -183,6 +233,51 @@ mod tests {
         assert_eq!(layout.v1_of("name=systemd").unwrap().own, Path::new(""));
         assert_eq!(layout.v1_of("pids"), None);
         assert_eq!(layout.v2.unwrap().own, Path::new("user.slice/x"));
+    }
+
+    #[test]
+    fn usual_places_tell_what_the_table_of_mounts_tells() {
+        let mount_at = |place: &str| {
+            let line = HYBRID.lines().find(|line| line.split(' ').nth(4) == Some(place))?;
+            let (_, file_system) = line.split_once(" - ")?;
+            let fields: Vec<&str> = file_system.split(' ').collect();
+            let options = fields[2].trim_start_matches("rw").trim_start_matches(',').to_owned();
+            Some(MountFacts { file_system: fields[0].into(), root: line.split(' ').nth(3)?.into(), options })
+        };
+        let own = "4:memory:/a/b\n2:cpu,cpuacct:/c\n1:name=systemd:/\n0::/user.slice/x\n";
+        let mut usual = Layout::at_usual_places(own, mount_at).unwrap();
+        usual.v1.sort_by(|a, b| a.mount.cmp(&b.mount));
+        assert_eq!(usual, Layout::parse(HYBRID, own));
+        // One that is mounted elsewhere, or not as its name says.
+        assert_eq!(Layout::at_usual_places("5:pids:/\n0::/\n", mount_at), None);
+        let wrong = |place: &str| mount_at(place).map(|facts| MountFacts { options: "cpu".into(), ..facts });
+        assert_eq!(Layout::at_usual_places(own, wrong), None);
+        let unified = |place: &str| {
+            let facts =
+                MountFacts { file_system: "cgroup2".into(), root: "/".into(), options: String::new() };
+            (place == "/sys/fs/cgroup").then_some(facts)
+        };
+        let layout = Layout::at_usual_places("0::/me\n", unified).unwrap();
+        assert!(layout.is_unified());
+        assert_eq!(layout.v2.unwrap().own, Path::new("me"));
+        assert_eq!(Layout::at_usual_places("0::/me\n", |_| None), None);
+    }
+
+    #[test]
+    fn this_machine_is_the_same_both_ways() {
+        let Some(mut usual) = Layout::usual().unwrap() else {
+            eprintln!("skipped: this machine's control groups are not in their usual places");
+            return;
+        };
+        let mut read = Layout::read().unwrap();
+        // Version 2 may be mounted elsewhere, which only the table tells.
+        if usual.v2.is_none() {
+            read.v2 = None;
+        }
+        for layout in [&mut usual, &mut read] {
+            layout.v1.sort_by(|a, b| a.mount.cmp(&b.mount));
+        }
+        assert_eq!(usual, read);
     }
 
     #[test]

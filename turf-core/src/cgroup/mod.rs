@@ -231,7 +231,7 @@ impl Cgroup {
     /// that is not there, and a group in which somebody else's processes live: they would be killed
     /// with the container.
     pub fn locate(plan: &CgroupPlan) -> Result<Cgroup> {
-        let cgroup = Cgroup::locate_in(&Layout::read()?, plan)?;
+        let cgroup = Cgroup::on_this_machine(plan)?;
         for group in &cgroup.groups {
             let object = || format!("control group {}", group.directory.display());
             let occupants = match read_file(&group.directory.join("cgroup.procs")) {
@@ -268,6 +268,14 @@ impl Cgroup {
             ..plan.clone()
         };
         Ok(Cgroup { unit: Some(located), ..Cgroup::locate(&below)? })
+    }
+
+    /// By the usual places, and by the table of all mounts if those do not do.
+    fn on_this_machine(plan: &CgroupPlan) -> Result<Cgroup> {
+        match Layout::usual()?.map(|layout| Cgroup::locate_in(&layout, plan)) {
+            Some(Ok(cgroup)) => Ok(cgroup),
+            Some(Err(_)) | None => Cgroup::locate_in(&Layout::read()?, plan),
+        }
     }
 
     fn locate_in(layout: &Layout, plan: &CgroupPlan) -> Result<Cgroup> {

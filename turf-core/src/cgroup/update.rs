@@ -7,7 +7,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
 use super::files::{read_file, read_pids, write_file, write_settings};
-use super::layout::{CgroupPath, Layout};
+use super::layout::CgroupPath;
 use super::resources::{Setting, settings_v1, settings_v2};
 use super::{
     Cgroup, CgroupPlan, DeviceRules, Group, Hierarchies, Version, enable_controllers, inherit_cpuset,
@@ -34,7 +34,7 @@ impl Cgroup {
             rdt: None,
             unit_properties: BTreeMap::new(),
         };
-        let located = Cgroup::locate_in(&Layout::read()?, &wanted)?;
+        let located = Cgroup::on_this_machine(&wanted)?;
         let mut extended = self.clone();
         for group in located.groups {
             match extended.groups.iter_mut().find(|known| known.mount == group.mount) {

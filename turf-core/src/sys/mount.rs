@@ -1,5 +1,5 @@
 //! Mounts by descriptor: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2),
-//! mount_setattr(2).
+//! mount_setattr(2); and what is mounted somewhere: statmount(2).
 //!
 //! No path of a target is ever looked up twice: what was resolved inside the root is a
 //! descriptor, and mounts are attached to that.
@@ -168,6 +168,75 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, depth: Depth, attr: &MountAttr) -> i
         )
     };
     done(result)
+}
+
+/// What the kernel says of a mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountFacts {
+    /// The type of its file system.
+    pub file_system: String,
+    /// The directory of the file system that it shows.
+    pub root: String,
+    /// The file system's own options, separated by commas.
+    pub options: String,
+}
+
+/// The mount whose root `path` is; `None` if that is no root of a mount. `ENOSYS` before Linux 6.11
+/// (statx(2), `STATX_MNT_ID_UNIQUE`; statmount(2)).
+pub fn mount_at(path: &CStr) -> io::Result<Option<MountFacts>> {
+    const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
+    const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let mask = STATX_MNT_ID_UNIQUE;
+    // SAFETY: the path is a terminated string, and the buffer has the size that the call fills.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, mask, found.as_mut_ptr()) };
+    done(result.into())?;
+    // SAFETY: all bytes were zero before the call, which is a valid statx of integers.
+    let found = unsafe { found.assume_init() };
+    if found.stx_mask & STATX_MNT_ID_UNIQUE == 0 {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    if found.stx_attributes & STATX_ATTR_MOUNT_ROOT == 0 {
+        return Ok(None);
+    }
+    statmount(found.stx_mnt_id).map(Some)
+}
+
+/// statmount(2): the offsets are those of `struct statmount` in include/uapi/linux/mount.h.
+fn statmount(id: u64) -> io::Result<MountFacts> {
+    const SYS_STATMOUNT: libc::c_long = 457;
+    const MNT_ROOT: u64 = 0x8;
+    const FS_TYPE: u64 = 0x20;
+    const MNT_OPTS: u64 = 0x80;
+    const STRINGS: usize = 512;
+    // size and a spare word, the mount's id, what is asked for.
+    let request: [u64; 3] = [24, id, MNT_ROOT | FS_TYPE | MNT_OPTS];
+    // Room for usual strings; longer ones are an error, EOVERFLOW.
+    let mut answer = [0_u8; 1024];
+    // SAFETY: the request has the size that stands in it, and the answer the length that is passed.
+    let result =
+        unsafe { libc::syscall(SYS_STATMOUNT, request.as_ptr(), answer.as_mut_ptr(), answer.len(), 0) };
+    done(result)?;
+    let number = |at: usize, bytes: usize| {
+        answer[at..at + bytes].iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+    };
+    let given = number(8, 8);
+    let string = |bit: u64, at: usize| -> io::Result<String> {
+        if given & bit == 0 {
+            return Ok(String::new());
+        }
+        let text = usize::try_from(number(at, 4)).ok().and_then(|start| answer.get(STRINGS + start..));
+        let text = text.and_then(|text| CStr::from_bytes_until_nul(text).ok());
+        text.map(|text| text.to_string_lossy().into_owned()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    };
+    if given & (FS_TYPE | MNT_ROOT) != FS_TYPE | MNT_ROOT {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    Ok(MountFacts {
+        file_system: string(FS_TYPE, 36)?,
+        root: string(MNT_ROOT, 104)?,
+        options: string(MNT_OPTS, 4)?,
+    })
 }
 
 fn done(result: libc::c_long) -> io::Result<()> {

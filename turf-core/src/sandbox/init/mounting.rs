@@ -282,7 +282,9 @@ pub(super) fn new_filesystem(
 /// The directories of this process's control groups, each with the name it gets in the container; an
 /// empty name for the only hierarchy of version 2.
 pub(super) fn own_cgroups() -> Result<Vec<(String, PathBuf)>, StepError> {
-    let layout = crate::cgroup::layout::Layout::read()
+    use crate::cgroup::layout::Layout;
+    let layout = Layout::usual()
+        .and_then(|usual| usual.map_or_else(Layout::read, Ok))
         .map_err(|error| StepError::refused("find the control groups", error.to_string()))?;
     if layout.is_unified() {
         return Ok(layout.v2.iter().map(|group| (String::new(), group.mount.join(&group.own))).collect());
