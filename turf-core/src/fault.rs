@@ -5,7 +5,7 @@
 //! is killed (`kill`), stopped (`stop`) or fails (`errno NUMBER`) there. The points are those of [`Point`].
 //!
 //! This is in every build, so that what is tested is what runs. It is safe because the state directory belongs to
-//! the user alone (0700): whoever can write this file could as well rewrite plan.json, which says what is done as
+//! the user alone (0700): whoever can write this file could as well rewrite the plan in state.json, which says what is done as
 //! that user. Without the file it costs one open(2) for each command.
 
 use std::io::{self, Read};
@@ -63,8 +63,6 @@ macro_rules! points {
 points! {
     /// `create` has the id and its lock.
     CreateLocked = "create:locked",
-    /// plan.json is written.
-    CreatePlanStored = "create:plan-stored",
     /// state.json is written: the container exists.
     CreateStateStored = "create:state-stored",
     /// The control groups are made.

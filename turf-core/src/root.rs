@@ -1,7 +1,7 @@
 //! The state directory: its layout, its permissions, container ids and the lock of a container.
 //!
 //! ```text
-//! <root>/containers/<id>/{lock, state.json, ...}
+//! <root>/containers/<id>/{state.json, gate.sock, ...}     the directory itself is what a verb locks
 //! <root>/seeds/<name>/{lock, recipe.json, log, current, g<N>/...}: `crate::seed::directory`
 //! ```
 //!
@@ -156,7 +156,7 @@ impl ContainerDir {
         }
         loop {
             create_private_dir_all(&self.path)?;
-            let lock = match self.lock_with(OpenOptions::new().create(true), || Ok(())) {
+            let lock = match self.lock() {
                 // A `delete` removed the directory in between.
                 Err(Error::NoSuchContainer(_)) => continue,
                 Err(error) => return Err(error.and_clean_up(self.remove_if_empty().map(drop))),
@@ -172,28 +172,28 @@ impl ContainerDir {
 
     /// Locks the container against other verbs; waits for at most [`limits::CONTAINER_LOCK`].
     pub fn lock(&self) -> Result<Lock> {
-        self.lock_with(&mut OpenOptions::new(), || Ok(()))
+        self.lock_meanwhile(|| Ok(()))
     }
 
     /// The same; `meanwhile` is called each time that another verb is found to have it locked.
     pub fn lock_meanwhile(&self, meanwhile: impl FnMut() -> Result<()>) -> Result<Lock> {
-        self.lock_with(&mut OpenOptions::new(), meanwhile)
+        self.wait_for_lock(|| self.try_lock(), meanwhile)
     }
 
     /// Locks the container if no other verb has it locked.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        self.try_lock_with(&mut OpenOptions::new())
-    }
-
-    fn lock_with(&self, options: &mut OpenOptions, meanwhile: impl FnMut() -> Result<()>) -> Result<Lock> {
-        self.wait_for_lock(|| self.try_lock_with(options), meanwhile)
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&self.path);
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.unknown()),
+            opened => self.lock_directory(opened.operation(|| format!("open {}", self.path.display()))?),
+        }
     }
 
     /// Locks the container that was locked before, and no other one that has come to have its id since.
     pub fn lock_again(&self, released: &Released) -> Result<Lock> {
         let attempt = || {
             let file = released.file.try_clone().operation(|| format!("lock container {}", self.id))?;
-            self.lock_file(file, &self.file(LOCK_FILE))
+            self.lock_directory(file)
         };
         self.wait_for_lock(attempt, || Ok(()))
     }
@@ -220,24 +220,14 @@ impl ContainerDir {
         }
     }
 
-    /// Only `create` may make the file: in a directory that a `delete` is emptying nobody else may.
-    fn try_lock_with(&self, options: &mut OpenOptions) -> Result<Option<Lock>> {
-        let path = self.file(LOCK_FILE);
-        let file = match options.read(true).write(true).mode(0o600).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.unknown()),
-            file => file.operation(|| format!("open {}", path.display()))?,
-        };
-        self.lock_file(file, &path)
-    }
-
-    fn lock_file(&self, file: File, path: &Path) -> Result<Option<Lock>> {
-        let locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    fn lock_directory(&self, directory: File) -> Result<Option<Lock>> {
+        let locked = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(locked) => locked,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((_, errno)) => return Err(Error::io(format!("lock {}", path.display()), errno)),
+            Err((_, errno)) => return Err(Error::io(format!("lock {}", self.path.display()), errno)),
         };
-        // A `delete` may have removed the file between our open and our lock.
-        if is_same_file(&locked, path) { Ok(Some(Lock { file: locked })) } else { Err(self.unknown()) }
+        // A `delete` may have removed the directory between our open and our lock.
+        if is_same_file(&locked, &self.path) { Ok(Some(Lock { file: locked })) } else { Err(self.unknown()) }
     }
 
     /// The error for an id that nobody knows.
@@ -246,8 +236,7 @@ impl ContainerDir {
     }
 
     /// Removes the directory with everything in it. state.json goes first, so that a removal that is
-    /// interrupted leaves no container that looks alive; the lock goes last, and whatever comes into the
-    /// directory after it belongs to the next `create`.
+    /// interrupted leaves no container that looks alive; who waits for the lock of the directory finds it gone.
     pub fn remove(&self, _lock: &Lock) -> Result<()> {
         let describe = |path: &Path| format!("remove {}", path.display());
         let state = self.file(STATE_FILE);
@@ -257,15 +246,11 @@ impl ContainerDir {
             fs::read_dir(&self.path).operation(|| format!("read directory {}", self.path.display()))?
         {
             let entry = entry.operation(|| format!("read directory {}", self.path.display()))?;
-            if entry.file_name() != LOCK_FILE {
-                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                let path = entry.path();
-                let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                ignore_missing(removed).operation(|| describe(&path))?;
-            }
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let path = entry.path();
+            let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            ignore_missing(removed).operation(|| describe(&path))?;
         }
-        let lock = self.file(LOCK_FILE);
-        ignore_missing(fs::remove_file(&lock)).operation(|| describe(&lock))?;
         self.remove_if_empty().map(drop)
     }
 
@@ -287,8 +272,6 @@ impl ContainerDir {
 
 /// The name of the state file in a container's directory.
 pub const STATE_FILE: &str = "state.json";
-
-const LOCK_FILE: &str = "lock";
 
 /// The right to change a container, until it is dropped or the process dies.
 ///

@@ -34,9 +34,8 @@ tests! { "faults";
         a_fault_that_does_not_exist_is_refused;
 }
 
-const CREATE: [&str; 11] = [
+const CREATE: [&str; 10] = [
     "create:locked",
-    "create:plan-stored",
     "create:state-stored",
     "create:groups-made",
     "create:init-spawned",

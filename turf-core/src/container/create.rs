@@ -13,7 +13,7 @@ use super::hook::{self, Purpose};
 use super::notify;
 use super::process::ProcessId;
 use super::rootless;
-use super::state::{State, store_plan, write_atomically};
+use super::state::{State, write_atomically};
 use super::tenant;
 use super::terminal::Console;
 use crate::bundle::Bundle;
@@ -136,9 +136,7 @@ fn build(
     options: CreateOptions<'_>,
 ) -> Result<init::Created> {
     notify::make_directory(plan, dir)?;
-    store_plan(dir, plan, lock)?;
-    fault::at(Point::CreatePlanStored)?;
-    state.store(dir, lock)?;
+    state.store(dir, plan, lock)?;
     fault::at(Point::CreateStateStored)?;
     // Until init has joined, nobody else is in a scope of systemd's.
     let _placeholder = state.cgroup.create(&plan.cgroup)?;

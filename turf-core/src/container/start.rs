@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::hook::{self, Purpose};
 use super::process::ProcessId;
-use super::state::{Creator, State, load_plan};
+use super::state::{Creator, State};
 use super::status::{Event, Status};
 use crate::cgroup::{move_beside, wait_for_exit};
 use crate::error::{Error, Operation, Result};
@@ -51,14 +51,13 @@ pub fn start_supervised(
 ) -> Result<Option<Timeline>> {
     let dir = root.container(id);
     let _lock = dir.lock()?;
-    let state = State::load(&dir)?;
+    let (state, plan) = State::load_with_plan(&dir)?;
     fault::at(Point::StartLoaded)?;
     let status = state.status(&dir, Creator::Gone)?;
     let init = match &state.init {
         Some(init) if status.allows(Event::Started) => init,
         Some(_) | None => return Err(Error::WrongStatus { id: id.to_string(), verb: "start", status }),
     };
-    let plan = load_plan(&dir)?;
     start_created(&Starting { root, dir: &dir, state: &state, plan: &plan, init, supervised }, listeners)
 }
 

@@ -1,20 +1,22 @@
 //! state.json: what the later verbs must know of a container, and the status that follows from it.
 //!
 //! ```text
-//! plan.json            what start and delete need besides; written before state.json
-//! state.json           what does not change; where it is, there is a container
-//! init.building.json   init's process id, while create is at work
-//! init.json            the same file, renamed when init stands at the gate
+//! {"version":3, ...}              the state: where this file is, there is a container
+//! {"workload": ...}               the plan: what start and delete need besides
+//! {"pid":1234,"start_time":567}   init's process id; from here on create is at work
+//! "created"                       init stands at the gate
 //! ```
 //!
-//! Every file is written whole, to a temporary name that is renamed: a reader needs no lock and never
-//! sees half of one. None is ever replaced, because ext4 writes a file that replaces another to the disk
-//! at once (mount option `auto_da_alloc`), which takes milliseconds. None is forced to the disk: the state
-//! directory is volatile, and after a crash of the machine there is no container left to describe.
+//! state.json is these lines. The first two are written to a temporary name that is renamed, the others are added at the
+//! end, each by one write(2), and count when they are whole: a reader needs no lock and never sees half of anything. Only
+//! `update` writes the file anew. One file, because making and removing files is what the state costs; not replaced,
+//! because ext4 writes a file that replaces another to the disk at once (mount option `auto_da_alloc`), which takes milliseconds. It
+//! is not forced to the disk: the state directory is volatile, and after a crash of the machine there is no
+//! container left to describe.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -30,11 +32,10 @@ use crate::sandbox::gate;
 use crate::sandbox::plan::Plan;
 
 /// The version of the file's form. Another version is refused, not guessed at.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
-const PLAN_FILE: &str = "plan.json";
-const INIT_BUILDING_FILE: &str = "init.building.json";
-const INIT_FILE: &str = "init.json";
+/// The last line.
+const CREATED: &[u8] = b"\"created\"\n";
 
 /// How far `create` came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub enum Phase {
     Created,
 }
 
-/// What state.json and init.json hold.
+/// What state.json holds besides the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     version: u32,
@@ -103,26 +104,18 @@ impl State {
 
     /// Reads the state of a container.
     pub fn load(dir: &ContainerDir) -> Result<State> {
-        let path = dir.file(STATE_FILE);
-        let Some(text) = read_bounded(&path)? else { return State::interrupted(dir) };
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
+        match Record::read(dir)? {
+            Some(record) => record.state(),
+            None => State::interrupted(dir),
         }
-        let version: Version = parse(&path, &text)?;
-        if version.version != VERSION {
-            let reason = format!("is of version {}, this turf knows {VERSION}", version.version);
-            return Err(Error::invalid(path.display().to_string(), reason));
+    }
+
+    /// Reads the state and the plan of a container that exists.
+    pub fn load_with_plan(dir: &ContainerDir) -> Result<(State, Plan)> {
+        match Record::read(dir)? {
+            Some(record) => Ok((record.state()?, record.plan()?)),
+            None => Err(dir.unknown()),
         }
-        let mut state: State = parse(&path, &text)?;
-        for (file, phase) in [(INIT_FILE, Phase::Created), (INIT_BUILDING_FILE, Phase::Creating)] {
-            let path = dir.file(file);
-            if let Some(text) = read_bounded(&path)? {
-                (state.phase, state.init) = (phase, Some(parse(&path, &text)?));
-                break;
-            }
-        }
-        Ok(state)
     }
 
     /// What a `create` or `delete` that was killed in its first or last step has left: files without state.json, no
@@ -153,22 +146,31 @@ impl State {
         })
     }
 
-    /// Writes the state of a container that has no init yet: from here on it exists.
-    pub fn store(&self, dir: &ContainerDir, _lock: &Lock) -> Result<()> {
-        write_atomically(&dir.file(STATE_FILE), &encode(self)?)
+    /// Writes the state of a container that has no init yet, and its plan: from here on it exists.
+    pub fn store(&self, dir: &ContainerDir, plan: &Plan, _lock: &Lock) -> Result<()> {
+        let lines = [encode(self)?, encode(plan)?, Vec::new()];
+        write_atomically(&dir.file(STATE_FILE), &lines.join(&b'\n'))
     }
 
     /// Writes down init, which is at work on its sandbox.
     pub fn store_init(&mut self, dir: &ContainerDir, init: ProcessId, _lock: &Lock) -> Result<()> {
         self.init = Some(init);
-        write_atomically(&dir.file(INIT_BUILDING_FILE), &encode(&init)?)
+        let mut line = encode(&init)?;
+        line.push(b'\n');
+        append(dir, &line)
     }
 
     /// Writes down that init stands at the gate.
     pub fn store_created(&mut self, dir: &ContainerDir, _lock: &Lock) -> Result<()> {
         self.phase = Phase::Created;
-        let path = dir.file(INIT_FILE);
-        fs::rename(dir.file(INIT_BUILDING_FILE), &path).operation(|| format!("write {}", path.display()))
+        append(dir, CREATED)
+    }
+
+    /// Writes a state that has changed, and leaves the other lines as they are.
+    pub fn replace(&self, dir: &ContainerDir, _lock: &Lock) -> Result<()> {
+        let Some(Record { path, text }) = Record::read(dir)? else { return Err(dir.unknown()) };
+        let others = memchr::memchr(b'\n', &text).map_or(&[][..], |end| &text[end..]);
+        write_atomically(&path, &[&encode(self)?, others].concat())
     }
 
     /// The status of the container. `creator` says whether a `create` may still be at work.
@@ -244,16 +246,63 @@ pub struct OciState {
     pub owner: String,
 }
 
-/// Writes the plan; before state.json, so that a container that exists has one.
-pub fn store_plan(dir: &ContainerDir, plan: &Plan, _lock: &Lock) -> Result<()> {
-    write_atomically(&dir.file(PLAN_FILE), &encode(plan)?)
-}
-
 /// Reads the plan.
 pub fn load_plan(dir: &ContainerDir) -> Result<Plan> {
-    let path = dir.file(PLAN_FILE);
-    let Some(text) = read_bounded(&path)? else { return Err(dir.unknown()) };
-    parse(&path, &text)
+    Record::read(dir)?.ok_or_else(|| dir.unknown())?.plan()
+}
+
+/// The text of a state.json.
+struct Record {
+    path: PathBuf,
+    text: Vec<u8>,
+}
+
+impl Record {
+    fn read(dir: &ContainerDir) -> Result<Option<Record>> {
+        let path = dir.file(STATE_FILE);
+        Ok(read_bounded(&path)?.map(|text| Record { path, text }))
+    }
+
+    /// A line by its number from 0, if it is there as a whole.
+    fn line(&self, number: usize) -> Option<&[u8]> {
+        let mut ends = memchr::memchr_iter(b'\n', &self.text);
+        let start = match number {
+            0 => 0,
+            number => ends.nth(number - 1)? + 1,
+        };
+        self.text.get(start..ends.next()?)
+    }
+
+    fn state(&self) -> Result<State> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let line = self.line(0).unwrap_or(&self.text);
+        let version: Version = parse(&self.path, line)?;
+        if version.version != VERSION {
+            let reason = format!("is of version {}, this turf knows {VERSION}", version.version);
+            return Err(Error::invalid(self.path.display().to_string(), reason));
+        }
+        let mut state: State = parse(&self.path, line)?;
+        state.init = self.line(2).map(|line| parse(&self.path, line)).transpose()?;
+        if self.line(3).is_some() {
+            state.phase = Phase::Created;
+        }
+        Ok(state)
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let missing = || Error::invalid(self.path.display().to_string(), "has no plan");
+        parse(&self.path, self.line(1).ok_or_else(missing)?)
+    }
+}
+
+/// Adds a line at the end of state.json.
+fn append(dir: &ContainerDir, line: &[u8]) -> Result<()> {
+    let path = dir.file(STATE_FILE);
+    let opened = fs::OpenOptions::new().append(true).open(&path);
+    opened.and_then(|mut file| file.write_all(line)).operation(|| format!("write {}", path.display()))
 }
 
 /// Writes a file under another name in its directory and renames it.
@@ -355,16 +404,35 @@ mod tests {
     fn what_was_stored_is_loaded() {
         let (_keep, dir, lock, mut state) = container();
         assert!(matches!(State::load(&dir), Err(Error::NoSuchContainer(_))));
-        store_plan(&dir, &plan(), &lock).unwrap();
-        state.store(&dir, &lock).unwrap();
+        state.store(&dir, &plan(), &lock).unwrap();
         assert_eq!(State::load(&dir).unwrap(), state);
         state.store_init(&dir, myself().unwrap(), &lock).unwrap();
         assert_eq!((state.phase, &State::load(&dir).unwrap()), (Phase::Creating, &state));
         state.store_created(&dir, &lock).unwrap();
         assert_eq!((state.phase, &State::load(&dir).unwrap()), (Phase::Created, &state));
         assert_eq!(load_plan(&dir).unwrap(), plan());
+        state.preserved_fds = 7;
+        state.replace(&dir, &lock).unwrap();
+        assert_eq!(State::load_with_plan(&dir).unwrap(), (state, plan()));
         let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(names.len(), 4, "no temporary file is left: {names:?}");
+        assert_eq!(names, [STATE_FILE], "no temporary file is left");
+    }
+
+    #[test]
+    fn a_line_counts_when_it_is_whole() {
+        let (_keep, dir, lock, mut state) = container();
+        state.store(&dir, &plan(), &lock).unwrap();
+        let begun = State::load(&dir).unwrap();
+        state.store_init(&dir, myself().unwrap(), &lock).unwrap();
+        let building = State::load(&dir).unwrap();
+        state.store_created(&dir, &lock).unwrap();
+        let text = fs::read(dir.file(STATE_FILE)).unwrap();
+        let ends: Vec<usize> = (0..text.len()).filter(|at| text[*at] == b'\n').collect();
+        for length in ends[1] + 1..text.len() {
+            fs::write(dir.file(STATE_FILE), &text[..length]).unwrap();
+            let wanted = if length <= ends[2] { &begun } else { &building };
+            assert_eq!(&State::load(&dir).unwrap(), wanted, "{length} bytes");
+        }
     }
 
     #[test]

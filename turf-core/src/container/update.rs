@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::state::{Creator, State, load_plan};
+use super::state::{Creator, State};
 use super::status::Status;
 use crate::error::{Error, Result};
 use crate::root::{ContainerId, StateRoot};
@@ -88,7 +88,7 @@ pub fn update(root: &StateRoot, id: &ContainerId, resources: &[u8], schemas: &Sc
     })?;
     let dir = root.container(id);
     let lock = dir.lock()?;
-    let mut state = State::load(&dir)?;
+    let (mut state, plan) = State::load_with_plan(&dir)?;
     let status = state.status(&dir, Creator::Gone)?;
     match status {
         Status::Created | Status::Running | Status::Paused => {}
@@ -97,11 +97,11 @@ pub fn update(root: &StateRoot, id: &ContainerId, resources: &[u8], schemas: &Sc
         }
     }
     let before = state.cgroup.clone();
-    let extended = before.extended_for(&load_plan(&dir)?.cgroup, &resources)?;
+    let extended = before.extended_for(&plan.cgroup, &resources)?;
     if extended != before {
         // Written down before they are made: `delete` removes what state.json names.
         state.cgroup = extended;
-        state.store(&dir, &lock)?;
+        state.replace(&dir, &lock)?;
     }
     state.cgroup.update(&before, &resources)?;
     state.cgroup.update_rdt(schemas.l3_cache.as_deref(), schemas.memory_bandwidth.as_deref())
