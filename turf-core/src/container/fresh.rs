@@ -66,6 +66,10 @@ impl Running {
         };
         fault::at(Point::DeleteLocked)?;
         // Read again, because an `update` may have given the container more control groups.
-        delete::clear(&self.dir, &lock, &State::load(&self.dir)?)
+        match State::load(&self.dir) {
+            // A `delete` was killed after it had removed that.
+            Err(Error::NoSuchContainer(_)) => self.dir.remove(&lock).map(|()| Vec::new()),
+            state => delete::clear(&self.dir, &lock, &state?),
+        }
     }
 }
