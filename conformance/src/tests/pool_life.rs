@@ -1,6 +1,7 @@
 //! Pools over time: what goes wrong in a script, a worker or the supervisor; what keeps a worker, and what is seen of it.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 use super::pool::{Load, Pool, SCRIPT};
 use crate::case::{Case, text};
 use crate::http::{self, Client};
-use crate::suite::tests;
+use crate::suite::{Skip, tests};
 use crate::{host, wait};
 
 tests! { "pool";
@@ -24,7 +25,8 @@ tests! { "pool";
         a_supervisor_that_is_killed_before_it_has_written_down_what_it_made_leaves_nothing_unknown,
         a_quiet_pool_is_not_woken,
         a_watched_status_fits_its_terminal_and_is_plain_elsewhere,
-        a_web_socket_keeps_its_worker_and_is_closed_after_a_grace;
+        a_web_socket_keeps_its_worker_and_is_closed_after_a_grace,
+        the_guides_systemd_units_are_valid;
 }
 
 fn a_script_that_does_not_yield_is_interrupted_and_answered_with_504(case: &mut Case) -> Result<()> {
@@ -182,8 +184,10 @@ fn a_supervisor_that_is_killed_before_it_has_written_down_what_it_made_leaves_no
         let listed = case.runtime.ok(&["list", "--quiet"])?;
         Ok(listed.lines().iter().map(|id| (*id).to_owned()).collect())
     };
-    let pool = Pool::start(case, SCRIPT, &["--max", "1"])?;
+    let mut pool = Pool::start(case, SCRIPT, &["--max", "1"])?;
     let (name, script, address) = (pool.name().to_owned(), pool.script().to_owned(), pool.address);
+    // Whoever follows the events has connected.
+    pool.wait_for_event("begin")?;
     pool.drain(case)?;
 
     // Before the first sandbox is written down.
@@ -194,7 +198,8 @@ fn a_supervisor_that_is_killed_before_it_has_written_down_what_it_made_leaves_no
     fs::remove_file(&faults)?;
     let left = ids(case)?;
     ensure!(left.len() == 1, "no sandbox was left: {left:?}");
-    let pool = Pool::run(case, &name, &script, address, &["--max", "1"])?;
+    let mut pool = Pool::run(case, &name, &script, address, &["--max", "1"])?;
+    pool.wait_for_event("begin")?;
     let now = ids(case)?;
     ensure!(!now.contains(&left[0]) && now.len() == 1, "{left:?}, then {now:?}");
     pool.drain(case)?;
@@ -346,4 +351,29 @@ addEventListener('fetch', (event) => {
     let name = pool.name().to_owned();
     pool.finish_follower()?;
     case.runtime.ok(&["pool", "rm", &name]).map(drop)
+}
+
+fn the_guides_systemd_units_are_valid(case: &mut Case) -> Result<()> {
+    let guide = include_str!("../../../docs/pools.md");
+    let directory = case.directory().join("units");
+    fs::create_dir_all(&directory)?;
+    let mut paths = Vec::new();
+    for name in ["app.socket", "app.service"] {
+        let unit = guide.split("```ini\n").find_map(|block| block.strip_prefix(&format!("# {name}\n")));
+        let unit = unit.and_then(|block| block.split_once("```")).context("the guide has no such unit")?.0;
+        // The program need not be installed here.
+        let unit = unit.replace("/usr/local/bin/turf", text(case.runtime.program())?);
+        paths.push(directory.join(name));
+        fs::write(&paths[paths.len() - 1], unit)?;
+    }
+    let verify = Command::new("systemd-analyze").arg("verify").args(&paths).output();
+    let output = match verify {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Skip("systemd-analyze is not installed".to_owned()).into());
+        }
+        output => output.context("run systemd-analyze")?,
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && said.trim().is_empty(), "{said}");
+    Ok(())
 }
