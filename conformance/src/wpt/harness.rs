@@ -75,8 +75,8 @@ pub fn run(room: &Room<'_>, index: usize, plan: &Plan) -> Outcome {
 fn try_run(room: &Room<'_>, index: usize, plan: &Plan) -> Result<Outcome> {
     let script = room.scratch.join(format!("test-{index}.cjs"));
     fs::write(&script, wrapper(room, plan)?).context("write the script")?;
-    let base = room.own.filter(|_| plan.path.contains(".https.")).map_or(room.base, |own| &own.https);
-    let location = format!("{base}/{}{}", plan.path.replace(".any.js", ".any.worker.js"), plan.variant);
+    let location =
+        format!("{}/{}{}", room.base, plan.path.replace(".any.js", ".any.worker.js"), plan.variant);
     let mut command = Command::new(room.runtime);
     if let Some(own) = room.own {
         command.env("SSL_CERT_FILE", &own.authority);

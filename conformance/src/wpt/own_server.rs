@@ -43,8 +43,6 @@ pub struct OwnServer {
     child: Child,
     /// The base of its URLs.
     pub http: String,
-    /// The base of its secured URLs.
-    pub https: String,
     /// The certificate that its own is signed with.
     pub authority: PathBuf,
 }
@@ -76,7 +74,6 @@ pub fn start(tests: &Path, scratch: &Path) -> Result<OwnServer> {
     let server = OwnServer {
         child,
         http: format!("http://{HOST}:{}", ports[0]),
-        https: format!("https://{HOST}:{}", ports[2]),
         authority: certificates.join("cacert.pem"),
     };
     listening(output, ports)?;
