@@ -38,16 +38,25 @@ const USER_HZ: f64 = 100.0;
 
 /// The CPU time of all threads of a process so far, in seconds, user and system together.
 pub fn cpu_seconds(pid: i32) -> Result<f64> {
+    cpu_ticks(pid, 2)
+}
+
+/// The same with that of all its children that have ended and been waited for, and of theirs.
+pub fn cpu_seconds_with_children(pid: i32) -> Result<f64> {
+    cpu_ticks(pid, 4)
+}
+
+fn cpu_ticks(pid: i32, fields: usize) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let ticks = parse_cpu_ticks(&stat).with_context(|| format!("{path} holds {stat}"))?;
+    let ticks = parse_cpu_ticks(&stat, fields).with_context(|| format!("{path} holds {stat}"))?;
     Ok(ticks as f64 / USER_HZ)
 }
 
-/// Fields 14 and 15 of a `stat` line, added.
-fn parse_cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+/// So many fields of a `stat` line, from the 14th on, added: `utime`, `stime`, `cutime`, `cstime`.
+fn parse_cpu_ticks(stat: &str, fields: usize) -> Option<u64> {
+    let times = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().skip(11);
+    times.take(fields).map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// The direct children of a process that are not dead.
@@ -136,7 +145,7 @@ mod tests {
         assert_eq!(parse_stat("7 (a) b) (c) S 3 7 7"), Some(('S', 3)));
         assert_eq!(parse_stat("7 nothing"), None);
         let stat = "7 (a b) S 1 7 7 0 -1 4194560 10 0 0 0 40 2 0 0 20 0 1 0";
-        assert_eq!(parse_cpu_ticks(stat), Some(42));
+        assert_eq!(parse_cpu_ticks(stat, 2), Some(42));
     }
 
     #[test]

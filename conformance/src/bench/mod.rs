@@ -3,6 +3,7 @@
 //! The numbers belong to the machine and the moment: compare within one run, believe minima and instruction counts
 //! before milliseconds.
 
+mod crowd;
 mod document;
 mod goals;
 mod load;
@@ -11,6 +12,7 @@ mod peers;
 mod plots;
 mod pool;
 mod program;
+mod resident;
 mod scale;
 mod seed_size;
 mod series;
@@ -47,8 +49,20 @@ pub struct BenchArgs {
     /// How many requests the section `endurance` makes.
     #[arg(long, default_value_t = 3_000_000)]
     requests: u64,
-    /// Only sections whose name contains this text: seed, start, memory, load, peers,
-    /// connections, endurance, cold (may be given several times).
+    /// How many clients connect at once in the section `burst`.
+    #[arg(long, default_value_t = 1000)]
+    burst: usize,
+    /// For how many seconds the section `churn` starts workers.
+    #[arg(long, default_value_t = 10)]
+    churn: u64,
+    /// How many workers the pool of the section `crowd` has.
+    #[arg(long, default_value_t = 1000)]
+    crowd: usize,
+    /// How many connections the section `pool-many` keeps.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// Only sections whose name contains this text: seed, start, memory, scale, load, peers, pool, resident, burst,
+    /// churn, crowd, connections, endurance, cold (may be given several times).
     #[arg(long)]
     only: Vec<String>,
     /// The directory where npm has installed bun, deno and workerd (see the section `load` in docs/performance.md).
@@ -78,6 +92,11 @@ const SECTIONS: &[Section] = &[
     Section { name: "peers", measure: peers::programs },
     Section { name: "pool", measure: pool::beside_cluster },
     Section { name: "pool-zero", measure: pool::from_zero },
+    Section { name: "resident", measure: resident::starts },
+    Section { name: "burst", measure: resident::burst },
+    Section { name: "churn", measure: resident::churn },
+    Section { name: "crowd", measure: crowd::workers },
+    Section { name: "pool-many", measure: crowd::connections },
     Section { name: "connections", measure: program::connections },
     Section { name: "endurance", measure: program::endurance },
     Section { name: "cold", measure: program::cold },

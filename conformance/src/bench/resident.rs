@@ -1,0 +1,203 @@
+//! Starts without a process of their own: a pool whose workers serve one connection each (`--disposable connection`), in
+//! sandboxes that were made before. What is measured is a client's time from its connect(2) to the first byte of the answer:
+//! the fork into all namespaces and control groups, the script, and the request.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use serde_json::Value;
+
+use super::BenchArgs;
+use super::series::Report;
+use crate::case::Case;
+use crate::tests::{Pool, seed_pid};
+use crate::{host, wait};
+
+const RESIDENT: &str = "Starts without a process";
+const BURST: &str = "Starts at once";
+const CHURN: &str = "Churn";
+
+const SCRIPT: &str = "addEventListener('fetch', (event) => event.respondWith(new Response('hello')));\n";
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+
+/// Between two starts of the slow row.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Clients of the churn.
+const CLIENTS: usize = 4;
+
+/// One start every 200 ms, and one after the other.
+pub fn starts(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
+    let pool = disposable(case, 32, 16)?;
+    let (never, _writer) = std::io::pipe().context("make a pipe")?;
+    for _ in 0..arguments.starts.min(50) {
+        wait_for_spares(&pool, case, 1)?;
+        wait::readable_within(&never, PAUSE);
+        report.add(RESIDENT, "one every 200 ms: connect to first byte", "ms", ask(pool.address)?);
+    }
+    let before = processor_seconds(case, &pool)?;
+    for _ in 0..arguments.starts {
+        report.add(RESIDENT, "back to back: connect to first byte", "ms", ask(pool.address)?);
+    }
+    wait_for_none(&pool, case)?;
+    let used = processor_seconds(case, &pool)? - before;
+    let each = used * 1e3 / arguments.starts as f64;
+    report.add(RESIDENT, "processor time of a sandbox from its creation to its deletion", "ms", each);
+    pool.drain(case)
+}
+
+/// Many clients connect at the same moment; each gets a worker of its own.
+pub fn burst(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
+    let count = arguments.burst;
+    let pool = disposable(case, count, count)?;
+    for _ in 0..arguments.rounds.min(3) {
+        wait_for_spares(&pool, case, count)?;
+        let before = processor_seconds(case, &pool)?;
+        let begun = Instant::now();
+        let times = ask_at_once(pool.address, count)?;
+        let all = begun.elapsed().as_secs_f64() * 1e3;
+        let used = processor_seconds(case, &pool)? - before;
+        report.add(BURST, &format!("{count} connections, all answered after"), "ms", all);
+        report.add(BURST, "processor time per start until then", "ms", used * 1e3 / count as f64);
+        times.into_iter().for_each(|time| report.add(BURST, "connect to first byte", "ms", time));
+        wait_for_none(&pool, case)?;
+    }
+    pool.drain(case)
+}
+
+/// Clients that connect again and again, and what has grown in the end.
+pub fn churn(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
+    let pool = disposable(case, 8, 8)?;
+    let address = pool.address;
+    let run = move |length: Duration| -> Result<u64> {
+        let end = Instant::now() + length;
+        let client = move || -> Result<u64> {
+            let mut made = 0;
+            while Instant::now() < end {
+                ask(address)?;
+                made += 1;
+            }
+            Ok(made)
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|_| thread::spawn(client)).collect();
+        let made = clients.into_iter().map(|client| client.join().unwrap_or_else(|_| Ok(0)));
+        made.sum()
+    };
+    let length = Duration::from_secs(arguments.churn);
+    run(length / 10)?;
+    wait_for_none(&pool, case)?;
+    let before = weigh(case, &pool)?;
+    let made = run(length)?;
+    wait_for_none(&pool, case)?;
+    let after = weigh(case, &pool)?;
+    report.add(CHURN, &format!("starts in {} s", arguments.churn), "starts", made as f64);
+    for ((what, unit, before), (_, _, after)) in before.into_iter().zip(after) {
+        report.add(CHURN, &format!("{what}: growth"), unit, after - before);
+    }
+    pool.drain(case)
+}
+
+/// A pool of workers for one connection each.
+fn disposable(case: &mut Case, max: usize, spare: usize) -> Result<Pool> {
+    let (max, spare) = (max.to_string(), spare.to_string());
+    let flags = ["--disposable", "connection", "--max", &max, "--spare", &spare, "--max-queue", "100000"];
+    Pool::start(case, SCRIPT, &flags)
+}
+
+/// Milliseconds from connecting to the first byte of the answer.
+fn ask(address: SocketAddr) -> Result<f64> {
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(address).context("connect")?;
+    stream.set_read_timeout(Some(wait::STEP))?;
+    stream.write_all(REQUEST)?;
+    let mut answer = [0; 1024];
+    let length = stream.read(&mut answer).context("read the answer")?;
+    let elapsed = begun.elapsed().as_secs_f64() * 1e3;
+    ensure!(answer[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..length]));
+    Ok(elapsed)
+}
+
+/// The same of many at once.
+fn ask_at_once(address: SocketAddr, count: usize) -> Result<Vec<f64>> {
+    let poller = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let mut streams = Vec::with_capacity(count);
+    for number in 0..count {
+        let begun = Instant::now();
+        let mut stream = TcpStream::connect(address).context("connect")?;
+        stream.write_all(REQUEST)?;
+        stream.set_nonblocking(true)?;
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+        poller.add(stream.as_fd(), EpollEvent::new(flags, number as u64))?;
+        streams.push((stream, begun));
+    }
+    let mut times = Vec::with_capacity(count);
+    let mut events = vec![EpollEvent::empty(); count];
+    while times.len() < count {
+        let ready = poller.wait(&mut events, EpollTimeout::try_from(wait::STEP)?)?;
+        ensure!(ready > 0, "{} of {count} were answered", times.len());
+        for event in &events[..ready] {
+            let (stream, begun) = &mut streams[event.data() as usize];
+            let mut answer = [0; 1024];
+            let length = stream.read(&mut answer).context("read an answer")?;
+            ensure!(answer[..length].starts_with(b"HTTP/1.1 200 "), "an answer is not 200");
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    Ok(times)
+}
+
+/// Waits for so many sandboxes to be ready, and no worker to live.
+fn wait_for_spares(pool: &Pool, case: &mut Case, count: usize) -> Result<()> {
+    wait_for(pool, case, |status| status["spares"].as_u64() >= Some(count as u64))
+}
+
+fn wait_for_none(pool: &Pool, case: &mut Case) -> Result<()> {
+    wait_for(pool, case, |status| {
+        status["workers"].as_array().is_some_and(Vec::is_empty) && status["unburied"] == 0
+    })
+}
+
+fn wait_for(pool: &Pool, case: &mut Case, holds: impl Fn(&Value) -> bool) -> Result<()> {
+    let (never, _writer) = std::io::pipe().context("make a pipe")?;
+    let end = Instant::now() + 4 * wait::STEP;
+    loop {
+        let status = pool.status(case)?;
+        if holds(&status) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "the pool does not come to rest: {status}");
+        // The question itself takes processor time from the pool.
+        wait::readable_within(&never, Duration::from_millis(20));
+    }
+}
+
+fn supervisor_of(pool: &Pool, case: &mut Case) -> Result<i32> {
+    let pid = pool.status(case)?["pid"].as_i64().context("the pool has no pid")?;
+    Ok(i32::try_from(pid)?)
+}
+
+/// Processor time so far of the supervisor and the seed, and of all their children that have ended and been waited
+/// for: those are the inits with their workers.
+fn processor_seconds(case: &mut Case, pool: &Pool) -> Result<f64> {
+    let pids = [supervisor_of(pool, case)?, seed_pid(case, "default")?];
+    pids.into_iter().map(host::cpu_seconds_with_children).sum()
+}
+
+/// What must not grow: its name, its unit, and how much of it there is.
+fn weigh(case: &mut Case, pool: &Pool) -> Result<Vec<(String, &'static str, f64)>> {
+    let mut all = Vec::new();
+    for (name, pid) in [("supervisor", supervisor_of(pool, case)?), ("seed", seed_pid(case, "default")?)] {
+        let private = host::kilobytes(pid, "smaps_rollup", "Private_Dirty")?;
+        all.push((format!("private memory of the {name}"), "kB", private as f64));
+        all.push((format!("descriptors of the {name}"), "descriptors", host::open_fds(pid)? as f64));
+    }
+    let processes = host::processes().len();
+    all.push(("processes".to_owned(), "processes", processes as f64));
+    let containers = case.runtime.ok(&["list", "--quiet"])?.lines().len();
+    all.push(("containers".to_owned(), "containers", containers as f64));
+    Ok(all)
+}
