@@ -19,6 +19,10 @@ pub const SOCKET_PATH_BYTES: usize = 107;
 /// slow; hooks have their own time limits and are not counted.
 pub const INIT_READY: Duration = Duration::from_secs(60);
 
+/// How long `start` waits until init listens to it: longer only if init is paused, or has been promised a worker by
+/// somebody else.
+pub const GATE_READY: Duration = Duration::from_secs(10);
+
 /// How long `start` waits for the seed's answer to a fork request (normally about a millisecond,
 /// but a busy machine may page the seed in).
 pub const SEED_ANSWER: Duration = Duration::from_secs(20);

@@ -191,11 +191,13 @@ impl ContainerDir {
 
     /// Locks the container that was locked before, and no other one that has come to have its id since.
     pub fn lock_again(&self, released: &Released) -> Result<Lock> {
-        let attempt = || {
-            let file = released.file.try_clone().operation(|| format!("lock container {}", self.id))?;
-            self.lock_directory(file)
-        };
-        self.wait_for_lock(attempt, || Ok(()))
+        self.wait_for_lock(|| self.try_lock_again(released), || Ok(()))
+    }
+
+    /// The same if no other verb has it locked.
+    pub fn try_lock_again(&self, released: &Released) -> Result<Option<Lock>> {
+        let file = released.file.try_clone().operation(|| format!("lock container {}", self.id))?;
+        self.lock_directory(file)
     }
 
     fn wait_for_lock(

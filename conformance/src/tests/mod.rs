@@ -12,6 +12,7 @@ mod foreground;
 mod hooks;
 mod init;
 mod isolation;
+mod keeper;
 mod lifecycle;
 mod mounts;
 mod pool;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Test> {
         pool::TESTS,
         pool_life::TESTS,
         pool_messages::TESTS,
+        keeper::TESTS,
     ]
     .concat()
 }

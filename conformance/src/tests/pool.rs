@@ -63,7 +63,8 @@ pub struct Pool {
     name: String,
     /// Where it listens.
     pub address: SocketAddr,
-    script: PathBuf,
+    /// Its script's file.
+    pub script: PathBuf,
     events: PipeReader,
     follower: Running,
     seen: Vec<Value>,

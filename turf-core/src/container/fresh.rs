@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::delete;
 use super::run::{Attended, Foreground};
-use super::start::{Starting, borrow, start_created};
+use super::start::{self, borrow, start_created};
 use super::state::State;
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
@@ -30,15 +30,18 @@ impl Fresh {
         &self.init.warnings
     }
 
+    /// Its init's pid.
+    pub fn pid(&self) -> i32 {
+        self.init.pid
+    }
+
     /// Starts it as [`start`](super::start) does; returns also what a worker has reported. After an error the
     /// container is there, unlocked.
     pub fn start(self, root: &StateRoot, listeners: &[OwnedFd]) -> Result<(Running, Option<Timeline>)> {
         let Fresh { dir, lock, state, plan, init } = self;
         fault::at(Point::StartLoaded)?;
-        let process = state.init.as_ref().ok_or_else(|| dir.unknown())?;
-        let starting =
-            Starting { root, dir: &dir, state: &state, plan: &plan, init: process, supervised: None };
-        let timeline = start_created(&starting, &borrow(listeners))?;
+        let created = start::Created { dir: dir.clone(), lock, state, plan };
+        let (timeline, lock) = start_created(root, created, &borrow(listeners))?;
         Ok((Running { released: lock.release()?, dir, init }, timeline))
     }
 }

@@ -25,7 +25,6 @@ use crate::container::state::State;
 use crate::container::{self, Force};
 use crate::error::{Error, Operation, Result};
 use crate::root::StateRoot;
-use crate::seed::registry::Registry;
 use crate::sys::pidfd::{pidfd_getfd, pidfd_open};
 
 /// A worker of a former supervisor, with what was found in it.
@@ -94,9 +93,6 @@ impl Supervisor {
         }
         // What cannot be made at all is told at once.
         self.make_first_spare()?;
-        // The first start should not have to make the seed.
-        let seed = self.seed.clone().unwrap_or_else(|| "default".to_owned());
-        Registry::new(&self.root).connect(&seed.parse()?)?;
         for worker in found {
             self.take_over(worker)?;
         }
@@ -115,7 +111,6 @@ impl Supervisor {
         let Found { record, init, channel, gauges, phase, .. } = found;
         self.poller.add(&init, EpollFlags::EPOLLIN, Source::Init(record.number))?;
         self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(record.number))?;
-        let gauges_path = self.place.gauges(&record.id);
         let mut worker = Worker::new(Identity {
             number: record.number,
             slot: record.slot,
@@ -126,7 +121,6 @@ impl Supervisor {
             is_child: false,
             channel,
             gauges,
-            gauges_path,
             listeners: record.listeners,
         });
         worker.phase = phase;

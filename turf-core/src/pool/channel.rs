@@ -71,6 +71,8 @@ pub enum Said {
     },
     /// A request is slow: what follows the tag, as `super::slow` reads it.
     Slow(Vec<u8>),
+    /// Nothing any more: the worker has ended, or is about to.
+    Closed,
     /// Something that this version does not know.
     Unknown,
 }
@@ -124,7 +126,7 @@ impl Channel {
             return Ok(Some(Said::Unknown));
         }
         Ok(match (&buffer[..packet.len], packet.fds.pop()) {
-            ([], None) => None,
+            ([], None) => Some(Said::Closed),
             ([tag::READY], None) => Some(Said::Ready),
             ([tag::ACTIVE | tag::FULL | tag::VACANT], None) => Some(Said::Active),
             ([tag::GIVEN_BACK], Some(connection)) => Some(Said::GivenBack(connection)),

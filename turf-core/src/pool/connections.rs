@@ -19,6 +19,7 @@ use serde_json::json;
 use super::channel::tag;
 use super::config::{Dispatch, Disposable};
 use super::policy::Phase;
+use super::start::SERVED;
 use super::supervisor::{Source, Supervisor};
 use super::worker::Worker;
 
@@ -80,6 +81,11 @@ impl Connections {
         first(&self.parked).into_iter().chain(first(&self.lingering)).min()
     }
 
+    /// Lets a connection wait again, as the first.
+    pub fn put_back(&mut self, connection: OwnedFd) {
+        self.queued.push_front(connection);
+    }
+
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -110,6 +116,16 @@ impl Connections {
     }
 }
 
+impl Disposable {
+    /// What goes to a worker with its only connection.
+    fn last_packet(self) -> &'static [u8] {
+        match self {
+            Disposable::Request => &[tag::LAST, 1],
+            Disposable::Connection | Disposable::No => &[tag::LAST, 0],
+        }
+    }
+}
+
 impl Supervisor {
     /// Takes what waits at a socket.
     pub(super) fn accept_from(&mut self, number: u64) {
@@ -137,12 +153,28 @@ impl Supervisor {
         }
     }
 
+    /// Puts the connection that waits longest into the channel of a worker that is not born yet, which reads it when it
+    /// serves. A copy is kept until then.
+    pub(super) fn promise_connection(&mut self, number: u64) {
+        if !self.config.bounds.disposable {
+            return;
+        }
+        let Some(connection) = self.connections.queued.pop_front() else { return };
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        match worker.channel.send(self.config.disposable.last_packet(), Some(connection.as_fd())) {
+            Ok(()) => {
+                worker.passed += 1;
+                worker.promised = Some(connection);
+            }
+            Err(_) => self.connections.put_back(connection),
+        }
+    }
+
     /// Passes a connection to a worker; gives it back if none takes it.
     fn pass(&mut self, connection: OwnedFd) -> Option<OwnedFd> {
-        let one_request = self.config.disposable == Disposable::Request;
-        let packet: &[u8] = match self.config.disposable {
-            Disposable::No => &[tag::CONNECTION],
-            Disposable::Connection | Disposable::Request => &[tag::LAST, one_request as u8],
+        let packet = match self.config.disposable {
+            Disposable::No => &[tag::CONNECTION][..],
+            disposable @ (Disposable::Connection | Disposable::Request) => disposable.last_packet(),
         };
         for number in self.order() {
             let Some(worker) = self.workers.get_mut(&number) else { continue };
@@ -153,7 +185,7 @@ impl Supervisor {
             worker.passed += 1;
             self.connections.last_worker = number;
             if self.config.bounds.disposable {
-                self.begin_leaving(number, "served its connection");
+                self.begin_leaving(number, SERVED);
             }
             return None;
         }

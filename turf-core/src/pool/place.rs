@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/pools/<name>/lock            held by the living supervisor
-//!                     pool.json       what a later supervisor must know
+//!                     pool.json       what a later supervisor must know (or pool.json.new, see `Place::store`)
 //!                     control.sock    HTTP: status, metrics, commands
 //!                     events.jsonl    what happened
 //!                     log             what workers print, if asked for
@@ -14,6 +14,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -26,6 +27,13 @@ use crate::root::{ContainerId, StateRoot, create_private_dir_all};
 
 /// Largest pool.json: some hundred bytes for each of at most 10,000 workers.
 const RECORD_BYTES: u64 = 8 << 20;
+
+/// Where the record is, the first that is there.
+const RECORD_FILES: [&str; 2] = ["pool.json", "pool.json.new"];
+
+/// How long a killed supervisor's lock may outlive it: a child that was building a sandbox shares the open file until
+/// it notices that it has to end.
+const INHERITED_LOCK: Duration = Duration::from_millis(500);
 
 /// The version of pool.json.
 const VERSION: u32 = 1;
@@ -62,7 +70,7 @@ pub fn remove_ended(root: &StateRoot, name: &PoolName) -> Result<()> {
         return Err(Error::invalid(format!("pool {name}"), "does not exist"));
     }
     let place = Place::claim(root, name)?;
-    if place.file("pool.json").exists() {
+    if RECORD_FILES.iter().any(|name| place.file(name).exists()) {
         return Err(Error::invalid(
             format!("pool {name}"),
             "was left without its supervisor; run it again and end it with drain or stop",
@@ -120,19 +128,17 @@ impl Place {
         create_private_dir_all(&path.join("gauges"))?;
         create_private_dir_all(&path.join("bundles"))?;
         let lock_path = path.join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_path)
-            .operation(|| format!("open {}", lock_path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Place { name: name.clone(), path, _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) => {
-                Err(Error::invalid(format!("pool {name}"), "runs already; another one needs another --name"))
+        let deadline = Instant::now() + INHERITED_LOCK;
+        loop {
+            if let Some(lock) = try_lock(&lock_path)? {
+                return Ok(Place { name: name.clone(), path, _lock: lock });
             }
-            Err((_, errno)) => Err(Error::io(format!("lock {}", lock_path.display()), errno)),
+            if Instant::now() >= deadline {
+                let reason = "runs already; another one needs another --name";
+                return Err(Error::invalid(format!("pool {name}"), reason));
+            }
+            // flock(2) has no time limit of its own.
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -158,11 +164,9 @@ impl Place {
 
     /// What the last supervisor left; nothing if there was none, or if it ended in order.
     pub fn record(&self) -> Result<Option<Record>> {
-        let path = self.file("pool.json");
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.operation(|| format!("read {}", path.display()))?,
-        };
+        let path = RECORD_FILES.map(|name| self.file(name)).into_iter().find(|path| path.exists());
+        let Some(path) = path else { return Ok(None) };
+        let text = fs::read(&path).operation(|| format!("read {}", path.display()))?;
         let bad = |reason: String| Error::invalid(path.display().to_string(), reason);
         if text.len() as u64 > RECORD_BYTES {
             return Err(bad(format!("is larger than {RECORD_BYTES} bytes")));
@@ -174,26 +178,42 @@ impl Place {
         Ok(Some(record))
     }
 
-    /// Writes what a later supervisor must know, whole: a reader sees the old file or the new one.
+    /// Writes what a later supervisor must know, whole: there is always the old file or the new one. The old one is
+    /// removed before the new one takes its name, because ext4 writes a file that replaces another to the disk at once
+    /// (mount option `auto_da_alloc`), which takes milliseconds.
     pub fn store(&self, record: &Record) -> Result<()> {
-        let path = self.file("pool.json");
-        let temporary = self.file("pool.json.new");
+        let [path, temporary] = RECORD_FILES.map(|name| self.file(name));
         let record = Record { version: VERSION, ..record.clone() };
         let text =
             serde_json::to_vec(&record).map_err(|error| Error::invalid("pool.json", error.to_string()))?;
+        if !path.exists() && temporary.exists() {
+            // A supervisor was killed before its last step; what it left is the only record.
+            fs::rename(&temporary, &path).operation(|| format!("write {}", path.display()))?;
+        }
         fs::write(&temporary, text).operation(|| format!("write {}", temporary.display()))?;
+        remove(&path, |path| fs::remove_file(path))?;
         fs::rename(&temporary, &path).operation(|| format!("write {}", path.display()))
     }
 
     /// Removes the directory. The events and the log stay, for those who ask later.
     pub fn remove(self) -> Result<()> {
-        for name in ["pool.json", "control.sock"] {
+        for name in RECORD_FILES.into_iter().chain(["control.sock"]) {
             remove(&self.file(name), |path| fs::remove_file(path))?;
         }
         for name in ["gauges", "bundles"] {
             remove(&self.file(name), |path| fs::remove_dir_all(path))?;
         }
         Ok(())
+    }
+}
+
+fn try_lock(path: &Path) -> Result<Option<Flock<fs::File>>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.operation(|| format!("open {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(Error::io(format!("lock {}", path.display()), errno)),
     }
 }
 
@@ -223,6 +243,14 @@ mod tests {
         let place = Place::claim(&root, &name).unwrap();
         assert_eq!(place.record().unwrap().unwrap().generation, 3);
         assert_eq!(names(&root).unwrap(), std::slice::from_ref(&name));
+        // Killed between its two last steps.
+        fs::rename(place.file("pool.json"), place.file("pool.json.new")).unwrap();
+        assert_eq!(place.record().unwrap().unwrap().generation, 3);
+        place.store(&Record { generation: 4, ..record }).unwrap();
+        assert!(!place.file("pool.json.new").exists());
+        // Killed while it wrote.
+        fs::write(place.file("pool.json.new"), "{").unwrap();
+        assert_eq!(place.record().unwrap().unwrap().generation, 4);
         fs::write(place.file("pool.json"), "{\"version\": 9}").unwrap();
         assert!(place.record().is_err());
         place.remove().unwrap();

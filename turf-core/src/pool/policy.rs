@@ -28,7 +28,7 @@ pub const CALM_PERMILLE: u32 = 600;
 /// Connections that one worker is expected to take at once when none of its limits says less.
 pub const CONNECTIONS_PER_WORKER: u32 = 16;
 
-/// Most workers started by one decision: the next look sees their effect.
+/// Most workers on their way at a time: the seed forks one after the other, and more would only wait there.
 pub const STARTS_AT_ONCE: u32 = 32;
 
 /// What a pool's owner asked for.
@@ -113,15 +113,15 @@ pub struct Decision {
 /// The policy.
 pub fn decide(bounds: &Bounds, view: &View) -> Decision {
     let mut decision = Decision::default();
-    let live = || view.workers.iter().filter(|worker| worker.phase != Phase::Draining);
-    let live_count = count(live());
-    let starting = count(live().filter(|worker| worker.phase == Phase::Starting));
+    let live_count = live(bounds, view);
+    let starting = count(view.workers.iter().filter(|worker| worker.phase == Phase::Starting));
     let serving = || view.workers.iter().filter(|worker| worker.phase == Phase::Serving);
     let most = bounds.max.saturating_add(view.surge);
 
     if view.held_back_ms == 0 {
         let wanted = wanted(bounds, view, live_count, starting);
-        decision.start = wanted.min(most.saturating_sub(live_count)).min(STARTS_AT_ONCE);
+        let room = most.saturating_sub(live_count).min(STARTS_AT_ONCE.saturating_sub(starting));
+        decision.start = wanted.min(room);
     } else {
         decision.look_again_ms = Some(view.held_back_ms);
     }
@@ -137,16 +137,26 @@ pub fn decide(bounds: &Bounds, view: &View) -> Decision {
     decision
 }
 
+/// The workers that count towards `max`. One that has a connection for itself is used up when it has served it, and
+/// there may be no more of those than of others.
+fn live(bounds: &Bounds, view: &View) -> u32 {
+    let is_live = |worker: &&WorkerView| worker.phase != Phase::Draining || bounds.disposable;
+    count(view.workers.iter().filter(is_live))
+}
+
 fn count<'a>(workers: impl Iterator<Item = &'a WorkerView>) -> u32 {
     u32::try_from(workers.count()).unwrap_or(u32::MAX)
 }
 
 /// How many workers to start, without regard to `max`.
 fn wanted(bounds: &Bounds, view: &View, live: u32, starting: u32) -> u32 {
-    let missing = bounds.min.saturating_sub(live);
+    let missing = match bounds.disposable {
+        false => bounds.min.saturating_sub(live),
+        true => bounds.min.saturating_sub(free(view)),
+    };
     let for_waiting = match view.waiting {
         0 => 0,
-        waiting if bounds.disposable => waiting.saturating_sub(starting),
+        waiting if bounds.disposable => waiting.saturating_sub(free(view)),
         // Those on their way will take some of it.
         waiting if live == 0 || view.waiting_ms >= PATIENCE_MS => {
             let each = match bounds.concurrency {
@@ -163,6 +173,12 @@ fn wanted(bounds: &Bounds, view: &View, live: u32, starting: u32) -> u32 {
         has_serving && serving.all(|worker| worker.is_full || worker.cpu_permille >= BUSY_PERMILLE);
     let for_busy = u32::from(all_busy && starting == 0 && !bounds.disposable);
     missing.max(for_waiting).max(for_busy)
+}
+
+/// Disposable workers without a connection, on their way or ready.
+fn free(view: &View) -> u32 {
+    let is_free = |worker: &&WorkerView| worker.phase != Phase::Draining && worker.in_flight == 0;
+    count(view.workers.iter().filter(is_free))
 }
 
 /// Chooses the workers that are not needed any more, the idlest first.
@@ -263,6 +279,30 @@ mod tests {
     }
 
     #[test]
+    fn disposable_workers_are_started_for_connections_that_have_none_and_never_above_max() {
+        let bounds = Bounds { disposable: true, ..BOUNDS };
+        let promised = WorkerView { in_flight: 1, ..worker(0, Phase::Starting) };
+        let mut seen = view(&[promised, worker(1, Phase::Starting)]);
+        seen.waiting = 2;
+        assert_eq!(decide(&bounds, &seen).start, 1, "one of the two is another connection's");
+        let used = WorkerView { in_flight: 1, ..worker(2, Phase::Draining) };
+        let mut seen = view(&[used, used, used]);
+        seen.waiting = 9;
+        assert_eq!(decide(&bounds, &seen).start, 1, "those that serve count");
+        seen.workers.push(used);
+        assert_eq!((decide(&bounds, &seen).start, decide(&bounds, &seen).refuse), (0, 1));
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_on_their_way() {
+        let bounds = Bounds { max: 1000, min: 1000, ..BOUNDS };
+        let mut seen = View::default();
+        assert_eq!(decide(&bounds, &seen).start, STARTS_AT_ONCE);
+        seen.workers = vec![worker(0, Phase::Starting); 30];
+        assert_eq!(decide(&bounds, &seen).start, STARTS_AT_ONCE - 30);
+    }
+
+    #[test]
     fn idle_workers_go_when_their_time_has_come() {
         let idle = |slot, idle_ms| WorkerView { idle_ms, ..worker(slot, Phase::Serving) };
         let decision = decide(&BOUNDS, &view(&[idle(0, 1000), idle(1, 400), idle(2, 5000)]));
@@ -323,7 +363,7 @@ mod tests {
     }
 
     fn check(bounds: &Bounds, seen: &View, decision: &Decision) {
-        let live = count(seen.workers.iter().filter(|worker| worker.phase != Phase::Draining));
+        let live = live(bounds, seen);
         let most = bounds.max + seen.surge;
         assert!(decision.start == 0 || live + decision.start <= most.max(live), "{bounds:?} {seen:?}");
         assert!(decision.start == 0 || seen.held_back_ms == 0, "{seen:?}");

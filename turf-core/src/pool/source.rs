@@ -17,10 +17,13 @@ use crate::root::create_private_dir_all;
 /// The period of a processor limit in microseconds (the kernel's default).
 const CPU_PERIOD_US: u64 = 100_000;
 
-/// Writes a generation's bundle below `directory`, and returns it.
-pub fn write(config: &PoolConfig, directory: &Path, seed: Option<&str>) -> Result<PathBuf> {
-    let mut spec =
-        if config.source.is_dir() { of_bundle(&config.source)? } else { of_script(&config.source)? };
+/// Writes a generation's bundle below `directory`, and returns it. `open_files` is how many files and connections a
+/// worker of a script may have open; a bundle says that itself.
+pub fn write(config: &PoolConfig, directory: &Path, seed: Option<&str>, open_files: u64) -> Result<PathBuf> {
+    let mut spec = match config.source.is_dir() {
+        true => of_bundle(&config.source)?,
+        false => of_script(&config.source, open_files)?,
+    };
     apply(&mut spec, config, seed)?;
     create_private_dir_all(directory)?;
     let path = directory.join(CONFIG_NAME);
@@ -35,7 +38,7 @@ pub fn script(config: &PoolConfig) -> Option<PathBuf> {
     (!config.source.is_dir()).then(|| config.source.clone())
 }
 
-fn of_script(script: &Path) -> Result<Value> {
+fn of_script(script: &Path, open_files: u64) -> Result<Value> {
     let mut spec: Value = serde_json::from_str(default::WORKER)
         .map_err(|error| Error::invalid("the default", error.to_string()))?;
     let directory = script.parent().unwrap_or(Path::new("/"));
@@ -43,6 +46,8 @@ fn of_script(script: &Path) -> Result<Value> {
     let name = name.ok_or_else(|| Error::invalid("the script's name", "must be valid UTF-8"))?;
     spec["process"]["args"] = json!(["aworker", format!("/app/{name}")]);
     spec["mounts"][0]["source"] = json!(directory);
+    let limit = json!({ "type": "RLIMIT_NOFILE", "soft": open_files, "hard": open_files });
+    spec["process"]["rlimits"] = json!([limit]);
     Ok(spec)
 }
 
@@ -133,11 +138,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let script = directory.path().join("api.js");
         fs::write(&script, "").unwrap();
-        let bundle = write(&config(&script), &directory.path().join("b"), Some("warm")).unwrap();
+        let bundle = write(&config(&script), &directory.path().join("b"), Some("warm"), 5000).unwrap();
         let spec: Value = serde_json::from_slice(&fs::read(bundle.join(CONFIG_NAME)).unwrap()).unwrap();
         assert_eq!(spec["process"]["args"], json!(["aworker", "/app/api.js"]));
         assert_eq!(spec["mounts"][0]["source"], json!(directory.path().canonicalize().unwrap()));
         assert_eq!(spec["annotations"]["io.turf.seed"], "warm");
+        assert_eq!(spec["process"]["rlimits"][0]["soft"], 5000);
         assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 64 << 20);
         assert_eq!(spec["linux"]["resources"]["cpu"]["quota"], 50_000);
         crate::bundle::Bundle::load(&bundle).unwrap();
@@ -148,13 +154,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(CONFIG_NAME);
         fs::write(&path, default::WORKER).unwrap();
-        let bundle = write(&config(directory.path()), &directory.path().join("b"), None).unwrap();
+        let bundle = write(&config(directory.path()), &directory.path().join("b"), None, 1024).unwrap();
         let spec: Value = serde_json::from_slice(&fs::read(bundle.join(CONFIG_NAME)).unwrap()).unwrap();
         let source = spec["mounts"][0]["source"].as_str().unwrap();
         assert!(source.starts_with('/'), "{source}");
         for text in ["[]", "{\"linux\": 1}", "{\"annotations\": []}", "{"] {
             fs::write(&path, text).unwrap();
-            assert!(write(&config(directory.path()), &directory.path().join("b"), None).is_err(), "{text}");
+            assert!(
+                write(&config(directory.path()), &directory.path().join("b"), None, 1024).is_err(),
+                "{text}"
+            );
         }
     }
 }

@@ -6,26 +6,31 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::EpollFlags;
 use serde_json::json;
 
-use super::channel::{Channel, tag};
+use super::channel::tag;
 use super::config::Dispatch;
-use super::gauges::{Gauges, word};
+use super::gauges::word;
+use super::keeper::{Spare, descriptor_limit_of};
 use super::messages::Lost;
 use super::place::{Record, WorkerRecord};
 use super::policy::Phase;
 use super::source;
 use super::supervisor::{DEGRADED_AFTER, Ending, Reload, Source, Supervisor, TERM_GRACE, duplicate};
 use super::worker::{Ended, Identity, Leaving, Worker, reason};
+use crate::container::Supervised;
 use crate::container::process::ProcessId;
 use crate::container::state::State;
-use crate::container::{self, CgroupOptions, CreateOptions, Force, Supervised};
 use crate::error::{Operation, Result};
 use crate::fault::{self, Point};
 use crate::root::ContainerId;
-use crate::sandbox::compile::{Keyring, RootEntry};
-use crate::sandbox::init::Created;
 use crate::seed::protocol::SupervisionFds;
-use crate::seed::registry::{Registry, SeedSource};
+use crate::seed::registry::{DEFAULT_SEED, Registry, SeedSource};
 use crate::sys::pidfd::pidfd_send_signal;
+
+/// Why a worker with a connection of its own goes.
+pub(super) const SERVED: &str = "served its connection";
+
+/// Most files and connections that a worker of a script may have open; each connection costs some kilobytes.
+const MAX_OPEN_FILES: u64 = 65_536;
 
 /// How long a pool that drains goes on taking what comes to its sockets: a client that has connected has sent its
 /// request by then, and a worker has read it.
@@ -34,88 +39,11 @@ const EMPTYING: Duration = Duration::from_millis(50);
 /// Messages that a worker may not have sent yet when it ends: its own limit. The number comes from its page.
 const MESSAGES_OF_A_WORKER: u64 = 1024;
 
-/// A sandbox that waits for a worker.
-#[derive(Debug)]
-pub(super) struct Spare {
-    pub number: u64,
-    pub generation: u32,
-    pub id: ContainerId,
-    pub created: Created,
-}
-
 impl Supervisor {
-    /// Makes sandboxes ready, as many as are wanted beside the workers.
-    pub(super) fn refill_spares(&mut self) {
-        if self.ending != Ending::No || self.failures.held_back_ms(Instant::now()) > 0 {
-            return;
-        }
-        let live = self.workers.values().filter(|worker| worker.phase != Phase::Draining).count() as u32;
-        let wanted = self.config.spare.min(self.config.bounds.max.saturating_sub(live)) as usize;
-        while self.spares.len() < wanted {
-            match self.make_spare() {
-                Ok(spare) => self.spares.push_back(spare),
-                Err(error) => {
-                    let words = error.to_string();
-                    self.event("create-failed", None, json!({ "error": words }));
-                    self.fail();
-                    return;
-                }
-            }
-        }
-        self.remember();
-    }
-
-    /// The proof that sandboxes can be made of the configuration.
-    pub(super) fn make_first_spare(&mut self) -> Result<()> {
-        let spare = self.make_spare()?;
-        self.spares.push_back(spare);
-        Ok(())
-    }
-
-    fn make_spare(&mut self) -> Result<Spare> {
-        let number = self.next_number;
-        self.next_number += 1;
-        let id = self.place.name().worker(self.generation, number)?;
-        let options = CreateOptions {
-            bundle: &self.bundle,
-            pid_file: None,
-            console: crate::container::Console::None,
-            notify: crate::container::Notifications::Off,
-            pidfd_socket: None,
-            preserve_fds: 0,
-            listen_fds: 0,
-            keyring: Keyring::New,
-            root_entry: RootEntry::Pivot,
-            cgroups: CgroupOptions::default(),
-        };
-        let created = container::create(&self.root, &id, options)?;
-        fault::at(Point::PoolSandboxMade)?;
-        Ok(Spare { number, generation: self.generation, id, created })
-    }
-
-    pub(super) fn discard_spares(&mut self) {
-        for spare in std::mem::take(&mut self.spares) {
-            self.delete(&spare.id);
-        }
-    }
-
-    /// Deletes a container; what goes wrong is an event.
-    fn delete(&mut self, id: &ContainerId) {
-        match container::delete(&self.root, id, Force::Yes) {
-            Ok(warnings) => {
-                for warning in warnings {
-                    self.event("warning", Some(id.as_str()), json!({ "error": warning.to_string() }));
-                }
-            }
-            Err(error) => {
-                self.event("delete-failed", Some(id.as_str()), json!({ "error": error.to_string() }))
-            }
-        }
-    }
-
-    /// Starts a worker; whether that went well so far.
+    /// Asks for a worker; whether that went well so far. With [`disposable`](super::config::Disposable) it is given its
+    /// connection before it is born.
     pub(super) fn start_worker(&mut self) -> bool {
-        let spare = match self.spares.pop_front().map_or_else(|| self.make_spare(), Ok) {
+        let spare = match self.take_spare() {
             Ok(spare) => spare,
             Err(error) => {
                 self.event("create-failed", None, json!({ "error": error.to_string() }));
@@ -123,34 +51,24 @@ impl Supervisor {
                 return false;
             }
         };
-        let id = spare.id.clone();
+        let (number, id, init) = (spare.number, spare.id.clone(), spare.init_pid);
+        self.hold_chores(false);
         match self.fork_into(spare) {
             Ok(worker) => {
-                self.totals.started += 1;
-                let details = json!({ "pid": worker.init_pid, "generation": worker.generation });
-                self.event("start", Some(id.as_str()), details);
-                self.workers.insert(worker.number, worker);
+                self.workers.insert(number, worker);
+                self.promise_connection(number);
                 self.remember();
                 true
             }
             Err(error) => {
-                self.delete(&id);
-                let _ = std::fs::remove_file(self.place.gauges(&id));
-                self.event("start-failed", Some(id.as_str()), json!({ "error": error.to_string() }));
-                self.fail();
-                if self.reload.is_some() {
-                    self.abandon_reload(&error.to_string());
-                }
+                self.start_failed(&id, Some(init), &error.to_string());
                 false
             }
         }
     }
 
     fn fork_into(&mut self, spare: Spare) -> Result<Worker> {
-        let Spare { number, generation, id, created } = spare;
-        let gauges_path = self.place.gauges(&id);
-        let gauges = Gauges::create(&gauges_path).operation(|| format!("make {}", gauges_path.display()))?;
-        let (channel, theirs) = Channel::pair().operation(|| "make a channel for a worker")?;
+        let Spare { number, generation, id, init_pid, init, ready, channel, theirs, gauges } = spare;
         let identity = [&[tag::IDENTITY], id.as_str().as_bytes()].concat();
         channel.send(&identity, None).operation(|| "write to a worker's channel")?;
         let peer = duplicate(&channel, "a worker's channel")?;
@@ -167,23 +85,73 @@ impl Supervisor {
             fds: SupervisionFds { channel: theirs.as_fd(), peer: peer.as_fd(), gauges: gauges.as_fd() },
             limits: self.config.worker_limits(chance(number)),
         };
-        container::start_supervised(&self.root, &id, &listeners, Some(supervised))?;
-        fault::at(Point::PoolWorkerForked)?;
-        self.poller.add(&created.pidfd, EpollFlags::EPOLLIN, Source::Init(number))?;
+        let starting = ready.start(&listeners, supervised)?;
+        self.poller.add(&init, EpollFlags::EPOLLIN, Source::Init(number))?;
         self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(number))?;
-        Ok(Worker::new(Identity {
+        self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))?;
+        let mut worker = Worker::new(Identity {
             number,
             slot,
             generation,
             id,
-            init_pid: created.pid,
-            init: created.pidfd,
+            init_pid,
+            init,
             is_child: true,
             channel,
             gauges,
-            gauges_path,
             listeners: initial,
-        }))
+        });
+        worker.starting = Some(starting);
+        Ok(worker)
+    }
+
+    /// The seed, a worker or its init has said something of a start.
+    pub(super) fn on_start(&mut self, number: u64) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        let Some(starting) = &mut worker.starting else { return };
+        self.poller.remove(starting.next());
+        let heard = match starting.hear() {
+            Ok(None) => self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number)),
+            Ok(Some(_)) => {
+                worker.starting = None;
+                self.totals.started += 1;
+                let details = json!({ "pid": worker.init_pid, "generation": worker.generation });
+                let id = worker.id.clone();
+                self.event("start", Some(id.as_str()), details);
+                fault::at(Point::PoolWorkerForked)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = heard
+            && let Some(worker) = self.forget_worker(number)
+        {
+            self.start_failed(&worker.id, Some(worker.init_pid), &error.to_string());
+            self.remember();
+        }
+    }
+
+    /// What is left of a start that failed goes at once: its worker may yet be born.
+    fn start_failed(&mut self, id: &ContainerId, init: Option<i32>, words: &str) {
+        self.delete(id, init);
+        self.event("start-failed", Some(id.as_str()), json!({ "error": words }));
+        self.fail();
+        if self.reload.is_some() {
+            self.abandon_reload(words);
+        }
+    }
+
+    /// Takes a worker out of the table. The connection that it was promised, and did not live to serve, waits again.
+    fn forget_worker(&mut self, number: u64) -> Option<Worker> {
+        let mut worker = self.workers.remove(&number)?;
+        self.poller.remove(&worker.init);
+        self.poller.remove(&worker.channel);
+        if let Some(starting) = worker.starting.take() {
+            self.poller.remove(starting.next());
+        }
+        if let Some(connection) = worker.promised.take() {
+            self.connections.put_back(connection);
+        }
+        Some(worker)
     }
 
     fn free_slot(&self) -> u32 {
@@ -194,6 +162,7 @@ impl Supervisor {
 
     /// A worker says that it serves.
     pub(super) fn on_ready(&mut self, number: u64) {
+        self.on_start(number);
         let Some(worker) = self.workers.get_mut(&number) else { return };
         if worker.phase != Phase::Starting {
             return;
@@ -203,7 +172,13 @@ impl Supervisor {
         worker.look(now);
         let took_us = now.saturating_duration_since(worker.started).as_micros() as u64;
         let id = worker.id.clone();
+        let has_promised = worker.promised.take().is_some();
         self.event("ready", Some(id.as_str()), json!({ "start_us": took_us }));
+        self.hold_chores(true);
+        self.be_patient_again();
+        if has_promised {
+            self.begin_leaving(number, SERVED);
+        }
         self.spread_listeners();
         self.pass_queued();
         self.go_on_with_reload();
@@ -308,6 +283,11 @@ impl Supervisor {
 
     /// A worker's init has gone.
     pub(super) fn on_exit(&mut self, number: u64) {
+        if self.on_spare_exit(number) {
+            return;
+        }
+        // Why it could not start is known better by whoever started it.
+        self.on_start(number);
         let Some(worker) = self.workers.get(&number) else { return };
         let ended = match worker.ended() {
             Ok(Some(ended)) => ended,
@@ -315,18 +295,21 @@ impl Supervisor {
             Err(_) => Ended::Unknown,
         };
         self.take_last_messages(number);
-        let Some(worker) = self.workers.remove(&number) else { return };
-        self.poller.remove(&worker.init);
-        self.poller.remove(&worker.channel);
+        let Some(worker) = self.forget_worker(number) else { return };
         let last = worker.gauges.read().ok();
         let last_words = last.as_ref().map(super::gauges::Reading::last_words).unwrap_or_default();
         let number_of = |index| last.as_ref().map_or(0, |last| last.word(index));
         let unheard =
             worker.outbox.len() as u64 + number_of(word::MESSAGES_WAITING).min(MESSAGES_OF_A_WORKER);
         self.messages.lost(Lost::Gone, unheard);
-        let kills = State::load(&self.root.container(&worker.id))
-            .and_then(|state| state.cgroup.oom_kills())
-            .unwrap_or(0);
+        // One that went when it was asked to was killed by nobody.
+        let has_obeyed = worker.leaving.is_some() && matches!(ended, Ended::With(0));
+        let kills = match has_obeyed {
+            true => 0,
+            false => State::load(&self.root.container(&worker.id))
+                .and_then(|state| state.cgroup.oom_kills())
+                .unwrap_or(0),
+        };
         let was_ready = worker.ready.is_some();
         let is_expected = worker.leaving.is_some() && worker.phase == Phase::Draining && kills == 0;
         let why = match worker.cause {
@@ -355,8 +338,7 @@ impl Supervisor {
             details["request"] =
                 json!(last.as_ref().map(super::gauges::Reading::request).unwrap_or_default());
         }
-        self.delete(&worker.id);
-        let _ = std::fs::remove_file(&worker.gauges_path);
+        self.bury(worker.id.clone());
         self.event("exit", Some(worker.id.as_str()), details);
         if !is_expected {
             self.totals.failed += 1;
@@ -366,7 +348,6 @@ impl Supervisor {
             self.abandon_reload(why);
         }
         self.spread_listeners();
-        self.remember();
         self.wake();
     }
 
@@ -376,14 +357,14 @@ impl Supervisor {
             match worker.channel.receive(&mut self.packet) {
                 Ok(Some(super::channel::Said::GivenBack(connection))) => self.place_connection(connection),
                 Ok(Some(super::channel::Said::Message { packet, file })) => self.relay(number, &packet, file),
+                Ok(Some(super::channel::Said::Closed) | None) | Err(_) => return,
                 Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return,
             }
         }
     }
 
     /// A worker failed.
-    fn fail(&mut self) {
+    pub(super) fn fail(&mut self) {
         self.failures.add(Instant::now());
         if self.failures.in_a_row >= DEGRADED_AFTER && !std::mem::replace(&mut self.is_degraded, true) {
             self.event("degraded", None, json!({ "failures": self.failures.in_a_row }));
@@ -392,7 +373,7 @@ impl Supervisor {
     }
 
     /// Writes down what a later supervisor must know. A full disk must not end a pool that serves.
-    pub(super) fn remember(&mut self) {
+    pub(super) fn write_record(&mut self) {
         let worker_record = |worker: &Worker| {
             Some(WorkerRecord {
                 number: worker.number,
@@ -409,7 +390,7 @@ impl Supervisor {
             seed: self.seed.clone().filter(|_| self.config.warm),
             sockets: self.sockets.iter().map(|socket| (socket.number, socket.address.clone())).collect(),
             workers: self.workers.values().filter_map(worker_record).collect(),
-            spares: self.spares.iter().map(|spare| spare.id.clone()).collect(),
+            spares: self.keeper.useless().cloned().collect(),
             ..Record::default()
         };
         if let Err(error) = self.place.store(&record) {
@@ -423,7 +404,14 @@ impl Supervisor {
             false => self.config.seed.clone(),
             true => Some(self.start_own_seed(generation)?),
         };
-        let bundle = source::write(&self.config, &self.place.bundle(generation), seed.as_deref())?;
+        // The first start should not have to make the seed.
+        let name = seed.clone().unwrap_or_else(|| DEFAULT_SEED.to_owned());
+        let pid = Registry::new(&self.root).connect(&name.parse()?)?.pid()?;
+        // A worker has no more than its seed may have.
+        let open_files = descriptor_limit_of(pid).unwrap_or(MAX_OPEN_FILES);
+        let open_files = open_files.min(self.most_descriptors).min(MAX_OPEN_FILES);
+        let bundle =
+            source::write(&self.config, &self.place.bundle(generation), seed.as_deref(), open_files)?;
         (self.generation, self.bundle, self.seed) = (generation, bundle, seed);
         Ok(())
     }
@@ -488,9 +476,8 @@ impl Supervisor {
             return self.abandon_reload(&error.to_string());
         }
         // A configuration that makes no sandbox is found out before any worker goes.
-        match self.make_spare() {
-            Ok(spare) => self.spares.push_back(spare),
-            Err(error) => return self.abandon_reload(&error.to_string()),
+        if let Err(error) = self.make_first_spare() {
+            return self.abandon_reload(&error.to_string());
         }
         self.wake();
     }

@@ -39,7 +39,8 @@ impl Supervisor {
             "waiting": self.sockets.iter().map(super::sockets::Listening::waiting).sum::<u32>()
                 + self.connections.waiting(),
             "parked": self.connections.parked(),
-            "spares": self.spares.len(),
+            "spares": self.keeper.spares.len(),
+            "unburied": self.keeper.unburied(),
             "requests": self.requests(),
             "started": self.totals.started,
             "exited": self.totals.exited,

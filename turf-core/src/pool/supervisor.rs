@@ -12,11 +12,11 @@
 //! [policy](super::policy); a quiet pool has no timer but those of idle workers that may go. It is not in the way of
 //! any request (unless it was asked to pass connections), so its death costs nothing but supervision.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::time::{ClockId, clock_gettime};
@@ -28,12 +28,13 @@ use super::config::PoolConfig;
 use super::connections::Connections;
 use super::events::Events;
 use super::gauges::word;
+use super::keeper::{self, Keeper};
 use super::messages::{MESSAGES_PER_TURN, MessageTotals};
 use super::place::Place;
 use super::policy::{self, Phase, View};
+pub(super) use super::poller::{Poller, Source};
 use super::slow::SlowEvents;
 use super::sockets::Listening;
-use super::start::Spare;
 use super::worker::{Leaving, Worker};
 use crate::error::{Operation, Result};
 use crate::root::StateRoot;
@@ -67,76 +68,6 @@ const LONGEST_HOLD: Duration = Duration::from_secs(30);
 
 /// After SIGTERM a worker has this time, a little more than its own limit for a drain.
 pub const TERM_GRACE: Duration = Duration::from_secs(10);
-
-/// What an event of epoll is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    Signals,
-    AdminListener,
-    AdminClient(u64),
-    Listener(u64),
-    Init(u64),
-    Channel(u64),
-    Parked(u64),
-    Lingering(u64),
-}
-
-/// Bits of a source's number; above them is its kind.
-const NUMBER_BITS: u32 = 56;
-
-impl Source {
-    fn data(self) -> u64 {
-        let (kind, number) = match self {
-            Source::Signals => (0, 0),
-            Source::AdminListener => (1, 0),
-            Source::AdminClient(number) => (2, number),
-            Source::Listener(number) => (3, number),
-            Source::Init(number) => (4, number),
-            Source::Channel(number) => (5, number),
-            Source::Parked(number) => (6, number),
-            Source::Lingering(number) => (7, number),
-        };
-        kind << NUMBER_BITS | number
-    }
-
-    fn of(data: u64) -> Source {
-        let number = data & ((1 << NUMBER_BITS) - 1);
-        match data >> NUMBER_BITS {
-            0 => Source::Signals,
-            1 => Source::AdminListener,
-            2 => Source::AdminClient(number),
-            3 => Source::Listener(number),
-            4 => Source::Init(number),
-            5 => Source::Channel(number),
-            6 => Source::Parked(number),
-            _ => Source::Lingering(number),
-        }
-    }
-}
-
-/// What the supervisor waits on.
-#[derive(Debug)]
-pub(super) struct Poller(Epoll);
-
-impl Poller {
-    fn new() -> Result<Poller> {
-        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).operation(|| "make an epoll instance").map(Poller)
-    }
-
-    pub fn add(&self, fd: impl AsFd, flags: EpollFlags, source: Source) -> Result<()> {
-        self.0.add(fd, EpollEvent::new(flags, source.data())).operation(|| format!("wait for {source:?}"))
-    }
-
-    pub fn modify(&self, fd: impl AsFd, flags: EpollFlags, source: Source) -> Result<()> {
-        let mut event = EpollEvent::new(flags, source.data());
-        self.0.modify(fd, &mut event).operation(|| format!("wait for {source:?}"))
-    }
-
-    /// ENOENT only says that it was forgotten already.
-    pub fn remove(&self, fd: impl AsFd) {
-        let _ = self.0.delete(fd);
-    }
-}
 
 /// Workers that failed in a row.
 #[derive(Debug, Default)]
@@ -205,7 +136,9 @@ pub struct Supervisor {
     pub(super) poller: Poller,
     pub(super) sockets: Vec<Listening>,
     pub(super) workers: BTreeMap<u64, Worker>,
-    pub(super) spares: VecDeque<Spare>,
+    pub(super) keeper: Keeper,
+    /// The limit of open files.
+    pub(super) most_descriptors: u64,
     pub(super) connections: Connections,
     pub(super) messages: MessageTotals,
     pub(super) slow: SlowEvents,
@@ -271,7 +204,8 @@ impl Supervisor {
             poller,
             sockets: parts.sockets,
             workers: BTreeMap::new(),
-            spares: VecDeque::new(),
+            keeper: Keeper::default(),
+            most_descriptors: keeper::raise_descriptor_limit()?,
             connections: Connections::default(),
             messages: MessageTotals::default(),
             slow: SlowEvents::default(),
@@ -317,7 +251,9 @@ impl Supervisor {
         let mut events = vec![EpollEvent::empty(); MAX_EVENTS];
         while !self.has_ended() {
             let deadline = self.next_deadline();
-            let count = match self.poller.0.wait(&mut events, timeout_until(deadline)) {
+            let chore = self.next_chore(Instant::now());
+            let wake_at = deadline.into_iter().chain(chore).min();
+            let count = match self.poller.0.wait(&mut events, timeout_until(wake_at)) {
                 Err(nix::errno::Errno::EINTR) => 0,
                 count => count.operation(|| "wait for events")?,
             };
@@ -330,6 +266,7 @@ impl Supervisor {
             if self.look_at.is_some_and(|at| at <= Instant::now()) {
                 self.look();
             }
+            self.do_chores(count == 0);
         }
         self.finish()
     }
@@ -338,7 +275,8 @@ impl Supervisor {
         match self.ending {
             Ending::No => false,
             Ending::Draining | Ending::Stopping => self.workers.is_empty() && self.empty_since.is_none(),
-            Ending::Releasing => true,
+            // A start on its way would end with this process.
+            Ending::Releasing => self.workers.values().all(|worker| worker.starting.is_none()),
         }
     }
 
@@ -382,6 +320,7 @@ impl Supervisor {
             Source::Channel(number) => self.on_channel(number, flags),
             Source::Parked(number) => self.on_parked(number, flags),
             Source::Lingering(number) => self.connections.linger_on(number),
+            Source::Start(number) => self.on_start(number),
         }
     }
 
@@ -404,6 +343,11 @@ impl Supervisor {
         }
         self.wake();
         self.look();
+    }
+
+    /// A worker has begun to serve: it gets time to take what waits before others are started for it.
+    pub(super) fn be_patient_again(&mut self) {
+        self.waiting_since = self.waiting_since.map(|_| Instant::now());
     }
 
     /// Something happens: look soon.
@@ -442,7 +386,13 @@ impl Supervisor {
                 Ok(Some(Said::Message { packet, file })) => self.relay(number, &packet, file),
                 Ok(Some(Said::Slow(packet))) => self.on_slow(number, &packet),
                 Ok(Some(Said::Unknown)) => {}
-                Ok(None) | Err(_) => return,
+                Ok(Some(Said::Closed)) | Err(_) => {
+                    // Its end is told by the descriptor of its init, which may take milliseconds more to go; a channel
+                    // without another end is ready all the time.
+                    self.poller.remove(&worker.channel);
+                    return;
+                }
+                Ok(None) => return,
             }
         }
     }
@@ -453,6 +403,9 @@ impl Supervisor {
         let mut changed = false;
         for worker in self.workers.values_mut() {
             changed |= worker.look(now);
+            if let Some(starting) = &mut worker.starting {
+                starting.look_at_seed();
+            }
         }
         self.waiting = self.count_waiting();
         self.waiting_since = match self.waiting {
@@ -579,7 +532,6 @@ impl Supervisor {
         let unproven = (self.failures.in_a_row > 0 && !self.workers.is_empty()).then_some(PROVEN_AFTER);
         let idle = idle_wait_ms.map(|ms| Duration::from_millis(ms.max(1)));
         self.look_at = unproven.into_iter().chain(idle).min().map(|wait| now + wait);
-        self.refill_spares();
     }
 
     /// Asks workers and sockets to tell of the next thing that happens. False if it has happened meanwhile.
@@ -615,7 +567,9 @@ impl Supervisor {
 
     /// The end: nothing of the pool is left, except after a release.
     fn finish(mut self) -> Result<()> {
+        self.bury_all();
         if self.ending == Ending::Releasing {
+            self.write_record();
             self.event("released", None, json!({ "workers": self.workers.len() }));
             return Ok(());
         }
@@ -653,22 +607,6 @@ pub(super) fn duplicate(fd: impl AsFd, what: &str) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sources_survive_their_number() {
-        for source in [
-            Source::Signals,
-            Source::AdminListener,
-            Source::AdminClient(7),
-            Source::Listener(0),
-            Source::Init((1 << NUMBER_BITS) - 1),
-            Source::Channel(3),
-            Source::Parked(4),
-            Source::Lingering(5),
-        ] {
-            assert_eq!(Source::of(source.data()), source);
-        }
-    }
 
     #[test]
     fn starts_are_held_back_longer_and_longer_but_never_beyond_the_limit() {

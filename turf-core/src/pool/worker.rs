@@ -3,7 +3,6 @@
 use std::io::Read;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,6 +13,7 @@ use super::channel::Channel;
 use super::gauges::{Gauges, Reading, word};
 use super::messages::{Budget, Outbox};
 use super::policy::{Phase, WorkerView};
+use crate::container::Starting;
 use crate::error::Result;
 use crate::root::ContainerId;
 
@@ -61,8 +61,6 @@ pub struct Identity {
     pub channel: Channel,
     /// Its numbers.
     pub gauges: Gauges,
-    /// The gauges' file.
-    pub gauges_path: PathBuf,
     /// Listeners it was told to accept on, by number.
     pub listeners: Vec<u32>,
 }
@@ -89,6 +87,10 @@ pub struct Worker {
     worker_pid: Option<i32>,
     /// Connections passed to it and not seen in its gauges yet.
     pub passed: u32,
+    /// Its start, until it runs.
+    pub starting: Option<Starting>,
+    /// A copy of the connection that it was given before it was born, until it serves.
+    pub promised: Option<OwnedFd>,
     /// Messages that it has not read.
     pub outbox: Outbox,
     /// What its messages may cost.
@@ -135,6 +137,8 @@ impl Worker {
             outbox: Outbox::default(),
             budget: Budget::new(now),
             silenced_until: None,
+            starting: None,
+            promised: None,
         }
     }
 

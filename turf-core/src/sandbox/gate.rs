@@ -52,6 +52,7 @@ use turf_init::message::{
 use super::seccomp_agent;
 use super::step::StepError;
 use crate::error::{Error, Operation, Result};
+use crate::limits;
 
 /// The socket's name in the container's directory.
 pub const SOCKET_NAME: &str = "gate.sock";
@@ -82,7 +83,9 @@ pub struct Gate {
 impl Gate {
     /// Connects to the init that waits in `container_dir`; refused when nobody waits there.
     pub fn connect(container_dir: &Path) -> Result<Gate> {
-        let socket = connect(container_dir, SockFlag::empty())
+        let socket = new_socket(SockFlag::empty())
+            .and_then(|socket| limit_sending(&socket).map(|()| socket))
+            .and_then(|socket| connect_with(container_dir, socket))
             .operation(|| format!("connect to {}", socket_path(container_dir).display()))?;
         Ok(Gate { socket, container_dir: container_dir.to_owned() })
     }
@@ -126,10 +129,10 @@ impl Gate {
         }
     }
 
-    /// Announces a worker: returns when init waits for it.
+    /// Announces a worker: returns when init waits for it. Until this connection ends, init listens to nobody else.
     pub fn prepare_worker(&self) -> Result<()> {
         self.send(&[START_WORKER])?;
-        match self.receive(None)? {
+        match self.receive(Some(limits::GATE_READY))? {
             Answer::Ready => Ok(()),
             Answer::Failed(error) => Err(error.into()),
             answer @ (Answer::Closed
@@ -141,7 +144,7 @@ impl Gate {
     }
 
     /// Waits at most `limit` for the worker to run. Call it after the seed has answered `Forked`.
-    pub fn wait_running(self, limit: Duration) -> Result<WorkerStart> {
+    pub fn wait_running(&self, limit: Duration) -> Result<WorkerStart> {
         match self.receive(Some(limit))? {
             Answer::Running => Ok(WorkerStart::Running),
             Answer::Ended(status) => Ok(WorkerStart::Ended(status)),
@@ -315,11 +318,14 @@ fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> Result<()> {
         match nix::poll::poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], timeout) {
             Ok(0) => {
                 let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                return Err(Error::TimedOut { operation: "wait for the worker to run".to_owned(), limit_ms });
+                return Err(Error::TimedOut {
+                    operation: "wait for the container's init".to_owned(),
+                    limit_ms,
+                });
             }
             Ok(_) => return Ok(()),
             Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(Error::io("wait for the worker to run", errno)),
+            Err(errno) => return Err(Error::io("wait for the container's init", errno)),
         }
     }
 }
@@ -329,7 +335,16 @@ fn socket_path(container_dir: &Path) -> PathBuf {
 }
 
 fn connect(container_dir: &Path, flags: SockFlag) -> io::Result<OwnedFd> {
-    let socket = new_socket(flags)?;
+    connect_with(container_dir, new_socket(flags)?)
+}
+
+/// A queue that is full, because init listens to somebody else, must not hold anybody up for ever.
+fn limit_sending(socket: &OwnedFd) -> io::Result<()> {
+    let limit = nix::sys::time::TimeVal::new(limits::GATE_READY.as_secs() as i64, 0);
+    Ok(socket::setsockopt(socket, socket::sockopt::SendTimeout, &limit)?)
+}
+
+fn connect_with(container_dir: &Path, socket: OwnedFd) -> io::Result<OwnedFd> {
     let directory = open_directory(container_dir)?;
     socket::connect(socket.as_raw_fd(), &short_address(&directory)?)?;
     Ok(socket)

@@ -108,11 +108,19 @@ impl SeedClient {
         Ok(SeedClient { socket, timeout })
     }
 
-    /// Asks for a worker. Nothing is answered if the seed has ended without having read the request: then there is no
-    /// worker. A seed that is found stopped (SIGSTOP, a debugger) for longer than [`limits::SEED_STOPPED`] is killed.
-    ///
-    /// The worker exists then, but may still fail: wait for its report with [`receive_report`].
+    /// The seed's pid.
+    pub fn pid(&self) -> Result<i32, ClientError> {
+        let failed = |source| ClientError::Io { operation: "identify the seed", source };
+        socket::peer_credentials(self.socket.as_fd()).map(|peer| peer.pid).map_err(failed)
+    }
+
+    /// Asks for a worker, and waits for the answer: see [`Asked::answer`].
     pub fn fork(self, fork: &Fork<'_>) -> Result<Option<Forked>, ClientError> {
+        self.ask_for_worker(fork)?.answer()
+    }
+
+    /// Asks for a worker, and leaves it to the caller when to wait for the answer.
+    pub fn ask_for_worker(self, fork: &Fork<'_>) -> Result<Asked, ClientError> {
         let mut named = fork.fds.named();
         let large = large_plan(fork.plan)?;
         let plan = match &large {
@@ -131,11 +139,8 @@ impl SeedClient {
             plan,
             fds: names,
         };
-        match self.ask(&Request::Fork(request), &fds, WhenStopped::Kill)? {
-            None => Ok(None),
-            Some(Reply::Forked { pid, due }) => Ok(Some(Forked { pid, due })),
-            Some(Reply::Refused(_) | Reply::Stat(_) | Reply::Stopping) => Err(ClientError::Unexpected),
-        }
+        let was_sent = self.send(&Request::Fork(request), &fds)?;
+        Ok(Asked { client: self, was_sent, was_stopped: false, checked: Instant::now() })
     }
 
     /// Asks how the seed is.
@@ -163,13 +168,22 @@ impl SeedClient {
         fds: &[BorrowedFd<'_>],
         when_stopped: WhenStopped,
     ) -> Result<Option<Reply>, ClientError> {
+        let was_sent = self.send(request, fds)?;
+        self.receive(was_sent, when_stopped)
+    }
+
+    /// Whether the request was taken; if not, there may be an answer all the same.
+    fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<bool, ClientError> {
         let packet = protocol::encode(request)?;
-        let was_sent = match socket::send_packet(self.socket.as_fd(), &packet, fds) {
-            Ok(()) => true,
+        match socket::send_packet(self.socket.as_fd(), &packet, fds) {
+            Ok(()) => Ok(true),
             // A seed that refuses a peer answers and hangs up: its answer is worth more than the broken pipe.
-            Err(error) if has_gone(&error) => false,
-            Err(source) => return Err(ClientError::Io { operation: "send the request to the seed", source }),
-        };
+            Err(error) if has_gone(&error) => Ok(false),
+            Err(source) => Err(ClientError::Io { operation: "send the request to the seed", source }),
+        }
+    }
+
+    fn receive(&self, was_sent: bool, when_stopped: WhenStopped) -> Result<Option<Reply>, ClientError> {
         self.wait_for_answer(when_stopped)?;
         let buffer = &mut vec![0; MAX_PACKET];
         let packet = match socket::recv_packet(self.socket.as_fd(), buffer) {
@@ -225,6 +239,44 @@ impl SeedClient {
             pidfd::pidfd_send_signal(process.as_fd(), libc::SIGKILL)?;
         }
         Ok(is_stopped)
+    }
+}
+
+/// A seed that was asked for a worker. Its descriptor is readable when there is an answer.
+#[derive(Debug)]
+pub struct Asked {
+    client: SeedClient,
+    was_sent: bool,
+    was_stopped: bool,
+    checked: Instant,
+}
+
+impl Asked {
+    /// Waits for the answer. Nothing is answered if the seed has ended without having read the request: then there is
+    /// no worker. A seed that is found stopped (SIGSTOP, a debugger) for longer than [`limits::SEED_STOPPED`] is killed.
+    ///
+    /// The worker exists then, but may still fail: wait for its report with [`receive_report`].
+    pub fn answer(self) -> Result<Option<Forked>, ClientError> {
+        match self.client.receive(self.was_sent, WhenStopped::Kill)? {
+            None => Ok(None),
+            Some(Reply::Forked { pid, due }) => Ok(Some(Forked { pid, due })),
+            Some(Reply::Refused(_) | Reply::Stat(_) | Reply::Stopping) => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// For whoever does not wait: has a look now and then whether the seed is stopped.
+    pub fn look_at_seed(&mut self) {
+        if self.checked.elapsed() >= limits::SEED_STOPPED {
+            self.checked = Instant::now();
+            // One that cannot be looked at has ended, which its connection tells.
+            self.was_stopped = self.client.seed_is_stopped(self.was_stopped).unwrap_or(false);
+        }
+    }
+}
+
+impl AsFd for Asked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.socket.as_fd()
     }
 }
 

@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::client::{ClientError, Fork, SeedClient};
+use super::client::{ClientError, SeedClient};
 use super::directory::NameDir;
 pub use super::directory::{Alive, Recipe, SeedDir, SeedSource, SeedState};
 pub use super::name::{DEFAULT_SEED, SeedName};
@@ -98,28 +98,10 @@ impl Registry {
         Ok(SeedClient::connect(&directory.current().control())?)
     }
 
-    /// Has the seed of that name fork a worker; `client` is a connection to it. A seed that ends before it has read the
-    /// request is replaced, and so is one that is stopped. Begins the replacement of a seed that says that it is due.
-    pub fn fork(
-        &self,
-        name: &SeedName,
-        mut client: SeedClient,
-        fork: &Fork<'_>,
-    ) -> std::result::Result<i32, ForkError> {
-        for _ in 0..limits::SEED_FORK_ATTEMPTS {
-            let forked = client.fork(fork)?;
-            match forked {
-                None => client = self.connect(name).map_err(ForkError::Before)?,
-                Some(forked) => {
-                    if forked.due {
-                        // The worker is there; whoever starts the next one finds out again.
-                        let _ = self.spawner.spawn_replacer(name, &self.directory(name), &self.seeds);
-                    }
-                    return Ok(forked.pid);
-                }
-            }
-        }
-        Err(ForkError::Before(Error::invalid(format!("seed {name}"), "ends again and again")))
+    /// Begins to replace a seed that has said that it is due; whoever starts the next worker finds out again if that
+    /// fails.
+    pub fn begin_replacement(&self, name: &SeedName) {
+        let _ = self.spawner.spawn_replacer(name, &self.directory(name), &self.seeds);
     }
 
     /// Starts a seed and waits until it listens. An error if one of that name runs.
@@ -269,26 +251,6 @@ impl Registry {
         }
         generation.remove_groups()?;
         generation.remove()
-    }
-}
-
-/// Why a seed has not forked.
-#[derive(Debug, thiserror::Error)]
-pub enum ForkError {
-    /// There is no worker and there will be none.
-    #[error(transparent)]
-    Before(Error),
-    /// Whether there is a worker is not known: ask it.
-    #[error(transparent)]
-    Unknown(Error),
-}
-
-impl From<ClientError> for ForkError {
-    fn from(error: ClientError) -> ForkError {
-        match error {
-            ClientError::Closed { .. } | ClientError::Timeout { .. } => ForkError::Unknown(error.into()),
-            error => ForkError::Before(error.into()),
-        }
     }
 }
 

@@ -1,0 +1,142 @@
+//! Sandboxes that a pool holds ready: what becomes of them, and of connections that were promised to their workers.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::pool::Pool;
+use crate::case::Case;
+use crate::http;
+use crate::suite::tests;
+use crate::{host, wait};
+
+tests! { "keeper";
+    Turf:
+        a_sandbox_held_ready_is_a_created_container_and_is_replaced_when_it_is_deleted,
+        a_connection_promised_to_a_worker_that_fails_is_served_by_another,
+        disposable_workers_are_never_more_than_the_maximum,
+        a_worker_whose_init_is_slow_to_go_costs_no_processor_time,
+        a_pool_takes_as_many_connections_as_its_limit_of_open_files_allows;
+}
+
+const SCRIPT: &str = "\
+addEventListener('fetch', (event) => {
+  const path = new URL(event.request.url).pathname;
+  if (path === '/slow') return event.respondWith(new Promise((done) =>
+    setTimeout(() => done(new Response('slow')), 100)));
+  event.respondWith(new Response('VERSION'));
+});
+";
+
+/// The only container that is held ready, once there is one that is not `former`.
+fn spare(case: &mut Case, former: &str) -> Result<String> {
+    let end = Instant::now() + wait::STEP;
+    loop {
+        let listed = case.runtime.ok(&["list", "--quiet"])?.stdout;
+        if let Some(id) = listed.lines().find(|id| *id != former) {
+            return Ok(id.to_owned());
+        }
+        ensure!(Instant::now() < end, "no sandbox is made ready");
+    }
+}
+
+fn a_sandbox_held_ready_is_a_created_container_and_is_replaced_when_it_is_deleted(
+    case: &mut Case,
+) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--max", "1"])?;
+    let first = spare(case, "")?;
+    // More often than init has room for who waits at its gate.
+    for _ in 0..20 {
+        let status = case.runtime.status(&first)?;
+        ensure!(status == "created" || status == "creating", "{status}");
+    }
+    ensure!(case.runtime.status(&first)? == "created");
+    case.runtime.ok(&["delete", "--force", &first])?;
+    let lost = pool.wait_for_event("spare-lost")?;
+    ensure!(lost["worker"] == first, "{lost}");
+    let second = spare(case, &first)?;
+    ensure!(http::get(pool.address, "/")?.text()? == "one");
+    let ready = pool.wait_for_event("ready")?;
+    ensure!(ready["worker"] == second, "{ready}");
+    pool.drain(case)
+}
+
+fn a_connection_promised_to_a_worker_that_fails_is_served_by_another(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, "throw new Error('not yet');", &["--disposable", "--max", "2"])?;
+    let address = pool.address;
+    let client = thread::spawn(move || http::get(address, "/"));
+    pool.wait_for_event("exit")?;
+    fs::write(&pool.script, SCRIPT)?;
+    let response = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
+    ensure!(response.status == 200, "{response:?}");
+    pool.drain(case)
+}
+
+fn disposable_workers_are_never_more_than_the_maximum(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--disposable", "--max", "2", "--spare", "2"])?;
+    let address = pool.address;
+    let clients: Vec<_> = (0..8).map(|_| thread::spawn(move || http::get(address, "/slow"))).collect();
+    for client in clients {
+        let response = client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        ensure!(response.status == 200 && response.text()? == "slow", "{response:?}");
+    }
+    let (mut alive, mut most) = (0, 0);
+    for _ in 0..16 {
+        let event =
+            pool.wait_for("start or exit", |event| event["event"] == "start" || event["event"] == "exit")?;
+        alive += if event["event"] == "start" { 1 } else { -1 };
+        most = most.max(alive);
+    }
+    ensure!(most == 2, "{most} workers at a time");
+    pool.drain(case)
+}
+
+fn a_worker_whose_init_is_slow_to_go_costs_no_processor_time(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "1", "--max", "1", "--spare", "0"])?;
+    pool.wait_for_event("ready")?;
+    let status = pool.status(case)?;
+    let pid = |value: &serde_json::Value| -> Result<i32> {
+        value.as_i64().and_then(|pid| i32::try_from(pid).ok()).with_context(|| format!("a pid in {status}"))
+    };
+    let worker = &status["workers"][0];
+    let (supervisor, init, worker) =
+        (pid(&status["pid"])?, pid(&worker["pid"])?, pid(&worker["worker_pid"])?);
+    kill(Pid::from_raw(init), Signal::SIGSTOP)?;
+    kill(Pid::from_raw(worker), Signal::SIGKILL)?;
+    // Long enough for its own timers to have passed.
+    let (never, _writer) = std::io::pipe().context("make a pipe")?;
+    wait::readable_within(&never, Duration::from_millis(500));
+    let before = host::cpu_seconds(supervisor)?;
+    wait::readable_within(&never, Duration::from_millis(500));
+    let used = host::cpu_seconds(supervisor)? - before;
+    kill(Pid::from_raw(init), Signal::SIGCONT)?;
+    ensure!(used < 0.1, "{used} s of 0.5 s");
+    let exit = pool.wait_for_event("exit")?;
+    ensure!(exit["signal"] == 9, "{exit}");
+    pool.drain(case)
+}
+
+fn a_pool_takes_as_many_connections_as_its_limit_of_open_files_allows(case: &mut Case) -> Result<()> {
+    const CONNECTIONS: usize = 1500;
+    // The first of the two is less than are needed.
+    case.runtime.run_through(&["prlimit", "--nofile=1024:4096", "--"]);
+    let pool = Pool::start(case, SCRIPT, &["--max", "1", "--dispatch", "least"])?;
+    case.runtime.run_through(&[]);
+    let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most)?;
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = http::Client::connect(pool.address)?;
+        ensure!(client.get("/")?.status == 200);
+        clients.push(client);
+    }
+    for client in &mut clients {
+        ensure!(client.get("/")?.text()? == "one");
+    }
+    drop(clients);
+    pool.drain(case)
+}

@@ -1,0 +1,394 @@
+//! A created worker container with everything at hand that its start needs, and a start that is on its way.
+//!
+//! ```text
+//!   created --open--> Ready --fork: one message to the seed--> Starting --the worker reports--> running
+//!                       |                                         |
+//!                       +-- dropped: still created                +-- fails: the container is to be deleted
+//! ```
+//!
+//! `turf start` does it in one go. Who starts many workers opens ahead of time ([`Ready`]), and takes the answers when
+//! they come instead of waiting for them ([`Starting::hear`]).
+//!
+//! A [`Ready`] holds init's gate: init has been told that a worker comes, and listens to nobody else until the
+//! connection ends. If its holder dies, or the seed does before a worker is born, init goes back to waiting: the
+//! container is still created.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::fresh::Fresh;
+use super::process::ProcessId;
+use super::start::{borrow, end, introduce, run_poststart, run_start_container, stopped};
+use super::state::State;
+use crate::cgroup::{move_beside, wait_for_exit};
+use crate::error::{Error, Operation, Result};
+use crate::fault::{self, Point};
+use crate::limits;
+use crate::root::{ContainerDir, Lock, Released, StateRoot};
+use crate::sandbox::gate::{Gate, WorkerStart};
+use crate::sandbox::init;
+use crate::sandbox::plan::{ListenAddress, NamespaceKind, Plan, WorkloadPlan};
+use crate::sandbox::seccomp_agent;
+use crate::seed::client::{Asked, ClientError, Fork, receive_report, report_channel};
+use crate::seed::plan::{WorkerLimits, WorkerPlan};
+use crate::seed::protocol::{ForkFds, GroupEntry, Namespaces, Reaper, Report, SupervisionFds, Timeline};
+use crate::seed::registry::{Registry, SeedName};
+use crate::sys::pidfd::{pidfd_getfd, pidfd_open};
+
+/// A worker's ties to the supervisor of its pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Supervised<'a> {
+    /// The channel and the gauges.
+    pub fds: SupervisionFds<BorrowedFd<'a>>,
+    /// What the pool asks of its workers.
+    pub limits: WorkerLimits,
+}
+
+/// A created container whose worker can be forked at once.
+#[derive(Debug)]
+pub struct Ready {
+    root: StateRoot,
+    dir: ContainerDir,
+    /// What it was locked by.
+    released: Option<Released>,
+    state: State,
+    plan: Plan,
+    init: ProcessId,
+    pidfd: OwnedFd,
+    gate: Gate,
+    cgroups: Vec<OwnedFd>,
+    /// What init holds for the worker.
+    stdio: [OwnedFd; 3],
+    listeners: Vec<OwnedFd>,
+}
+
+impl Ready {
+    /// Opens what the start of a container needs that this process has created; returns also its init, which is a
+    /// child of this process. Nobody else can start the container while this lives, but any verb may end it.
+    pub fn of(root: &StateRoot, fresh: Fresh) -> Result<(Ready, init::Created)> {
+        let Fresh { dir, lock, state, plan, init } = fresh;
+        let mut ready = Ready::open(root, dir, state, plan)?;
+        ready.released = Some(lock.release()?);
+        Ok((ready, init))
+    }
+
+    /// The same of any created container; the caller has its lock.
+    pub(super) fn open(root: &StateRoot, dir: ContainerDir, state: State, plan: Plan) -> Result<Ready> {
+        let init = state.init.ok_or_else(|| stopped(&state))?;
+        let pidfd = init.open()?.ok_or_else(|| stopped(&state))?;
+        let take = |number: i32| {
+            pidfd_getfd(pidfd.as_fd(), number)
+                .operation(|| format!("take descriptor {number} of the container's init"))
+        };
+        let listeners = (0..state.listen_fds as i32).map(|index| take(3 + index)).collect::<Result<_>>()?;
+        let stdio = [take(0)?, take(1)?, take(2)?];
+        let cgroups = match group_entry(&plan) {
+            GroupEntry::Itself => state.cgroup.open_for_join()?,
+            GroupEntry::Moved => Vec::new(),
+        };
+        let gate = Gate::connect(dir.path())?;
+        gate.prepare_worker()?;
+        fault::at(Point::StartPrepared)?;
+        let (root, released) = (root.clone(), None);
+        Ok(Ready { root, dir, released, state, plan, init, pidfd, gate, cgroups, stdio, listeners })
+    }
+
+    /// A descriptor of init, readable when init has ended.
+    pub fn init(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Forks the worker under the container's lock, which is refused if another verb has it. Nothing is waited for but
+    /// hooks, and a default seed that must be made first.
+    pub fn start(self, listeners: &[BorrowedFd<'_>], supervised: Supervised<'_>) -> Result<Starting> {
+        let lock = match &self.released {
+            Some(released) => self.dir.try_lock_again(released)?,
+            None => self.dir.try_lock()?,
+        };
+        match lock {
+            Some(lock) => self.fork(lock, listeners, Some(supervised)),
+            None => Err(Error::invalid(format!("container {}", self.state.id), "is busy with another verb")),
+        }
+    }
+
+    pub(super) fn fork(
+        self,
+        lock: Lock,
+        listeners: &[BorrowedFd<'_>],
+        supervised: Option<Supervised<'_>>,
+    ) -> Result<Starting> {
+        run_start_container(&self.dir, &self.plan, &self.state, &self.init)?;
+        let (seed, listen) = worker_of(&self.plan)?;
+        let worker = WorkerPlan {
+            process: self.plan.process.clone(),
+            listen: listen.to_vec(),
+            limits: supervised.map(|supervised| supervised.limits),
+        };
+        let request = Request {
+            seed,
+            worker: worker.encode()?,
+            listeners: listeners.iter().map(duplicate).collect::<Result<_>>()?,
+            supervision: supervised.map(|supervised| duplicate_all(&supervised.fds)).transpose()?,
+        };
+        let stage = self.ask(&request)?;
+        Ok(Starting { ready: self, lock, request, attempts: 1, stage })
+    }
+
+    fn ask(&self, request: &Request) -> Result<Stage> {
+        let seed = Registry::new(&self.root).connect(&request.seed)?;
+        fault::at(Point::StartSeedConnected)?;
+        let (report, workers_end) = report_channel()?;
+        let has_own_reaper = self.plan.init.has_new_pid_namespace();
+        let listeners = borrow(&self.listeners).into_iter().chain(borrow(&request.listeners)).collect();
+        let asked = seed.ask_for_worker(&Fork {
+            container: self.state.id.as_str(),
+            namespaces: namespaces(&self.plan)?,
+            reaper: if has_own_reaper { Reaper::Init } else { Reaper::Relay },
+            groups: group_entry(&self.plan),
+            plan: &request.worker,
+            fds: ForkFds {
+                init: self.pidfd.as_fd(),
+                cgroups: borrow(&self.cgroups),
+                stdio: self.stdio.each_ref().map(AsFd::as_fd),
+                listeners,
+                // Without a copy of ours a worker that dies without a word is noticed at once.
+                report: workers_end.as_fd(),
+                gate: self.gate.as_fd(),
+                supervision: request.supervision.as_ref().map(|fds| SupervisionFds {
+                    channel: fds.channel.as_fd(),
+                    peer: fds.peer.as_fd(),
+                    gauges: fds.gauges.as_fd(),
+                }),
+            },
+        })?;
+        Ok(Stage::Asked(asked, report))
+    }
+}
+
+/// What a seed is asked, so that another one can be asked the same.
+#[derive(Debug)]
+struct Request {
+    seed: SeedName,
+    worker: Vec<u8>,
+    listeners: Vec<OwnedFd>,
+    supervision: Option<SupervisionFds<OwnedFd>>,
+}
+
+fn duplicate(fd: &BorrowedFd<'_>) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().operation(|| "duplicate a descriptor for a worker")
+}
+
+fn duplicate_all(fds: &SupervisionFds<BorrowedFd<'_>>) -> Result<SupervisionFds<OwnedFd>> {
+    Ok(SupervisionFds {
+        channel: duplicate(&fds.channel)?,
+        peer: duplicate(&fds.peer)?,
+        gauges: duplicate(&fds.gauges)?,
+    })
+}
+
+/// A worker that was asked for. It has the container's lock until it is dropped.
+///
+/// A start that has failed leaves a container to be deleted: its worker may yet be born.
+#[derive(Debug)]
+pub struct Starting {
+    ready: Ready,
+    lock: Lock,
+    request: Request,
+    /// How many seeds were asked.
+    attempts: usize,
+    stage: Stage,
+}
+
+/// How far a start has come, and who speaks next.
+#[derive(Debug)]
+enum Stage {
+    /// The seed, over its connection; then the worker, over its report.
+    Asked(Asked, OwnedFd),
+    /// The worker, over its report; if the seed has ended over the request, how: there may be no worker.
+    Forked { report: OwnedFd, groups: GroupEntry, lost: Option<Error> },
+    /// init, over the gate.
+    Running(Timeline),
+    /// Nobody: it runs, or it failed.
+    Over,
+}
+
+impl Starting {
+    /// Readable when there is something to [`hear`](Starting::hear); another descriptor after each time.
+    pub fn next(&self) -> BorrowedFd<'_> {
+        match &self.stage {
+            Stage::Asked(asked, _) => asked.as_fd(),
+            Stage::Forked { report, .. } => report.as_fd(),
+            Stage::Running(_) | Stage::Over => self.ready.gate.as_fd(),
+        }
+    }
+
+    /// For whoever does not wait: has a look now and then whether the seed is stopped, and kills one that is.
+    pub fn look_at_seed(&mut self) {
+        if let Stage::Asked(asked, _) = &mut self.stage {
+            asked.look_at_seed();
+        }
+    }
+
+    /// Takes what has been said, without waiting for more. The start's milestones once the worker runs and the
+    /// `poststart` hooks have run; an error when there will be no worker.
+    pub fn hear(&mut self) -> Result<Option<Timeline>> {
+        while is_readable(self.next()) {
+            if let Some(timeline) = self.step()? {
+                run_poststart(&self.ready.dir, &self.ready.plan, &self.ready.init)?;
+                return Ok(Some(timeline));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until the worker runs and init knows it, so that the container's status is `running`. A start that fails
+    /// leaves nothing that might still begin to run.
+    pub(super) fn wait(mut self) -> Result<(Timeline, Lock)> {
+        let followed = loop {
+            match self.step() {
+                Ok(None) => {}
+                Ok(Some(timeline)) => break Ok(timeline),
+                Err(error) => break Err(error),
+            }
+        };
+        match followed {
+            Ok(timeline) => {
+                fault::at(Point::StartRunning)?;
+                run_poststart(&self.ready.dir, &self.ready.plan, &self.ready.init)?;
+                Ok((timeline, self.lock))
+            }
+            // The worker has ended by itself, and init ends with its status.
+            Err(error @ Error::Remote { .. }) => Err(error),
+            Err(error) => Err(error.and_clean_up(end(self.ready.init()))),
+        }
+    }
+
+    /// Waits for the next word.
+    fn step(&mut self) -> Result<Option<Timeline>> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Asked(asked, report) => self.hear_seed(asked, report)?,
+            Stage::Forked { report, groups, lost } => self.hear_worker(report, groups, lost)?,
+            Stage::Running(timeline) => {
+                self.hear_init()?;
+                return Ok(Some(timeline));
+            }
+            Stage::Over => return Err(Error::invalid("the start", "is over")),
+        }
+        Ok(None)
+    }
+
+    fn hear_seed(&mut self, asked: Asked, report: OwnedFd) -> Result<()> {
+        let groups = group_entry(&self.ready.plan);
+        self.stage = match asked.answer() {
+            Ok(Some(forked)) => {
+                if forked.due {
+                    Registry::new(&self.ready.root).begin_replacement(&self.request.seed);
+                }
+                Stage::Forked { report, groups, lost: None }
+            }
+            Ok(None) => {
+                let seed = format!("seed {}", self.request.seed);
+                return self.ask_again(Error::invalid(seed, "ends again and again"));
+            }
+            // It ended over the request. Its last worker, if there is one, holds the other end of the report.
+            Err(error @ (ClientError::Closed { .. } | ClientError::Timeout { .. })) => {
+                Stage::Forked { report, groups, lost: Some(error.into()) }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        fault::at(Point::StartForked)
+    }
+
+    /// The seed ended, and no worker was born: init waits as before.
+    fn ask_again(&mut self, lost: Error) -> Result<()> {
+        if self.attempts >= limits::SEED_FORK_ATTEMPTS {
+            return Err(lost);
+        }
+        self.attempts += 1;
+        self.stage = self.ready.ask(&self.request)?;
+        Ok(())
+    }
+
+    fn hear_worker(&mut self, report: OwnedFd, groups: GroupEntry, lost: Option<Error>) -> Result<()> {
+        let (said, worker_pid) = match (receive_report(report.as_fd(), limits::WORKER_RUNNING), lost) {
+            (Ok(received), _) => received,
+            (Err(_), Some(lost)) => return self.ask_again(lost),
+            (Err(error), None) => return Err(error.into()),
+        };
+        self.stage = match said {
+            Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
+            Report::Born if groups == GroupEntry::Moved => {
+                move_beside(worker_pid, self.ready.init.pid)?;
+                seccomp_agent::go_on(report.as_fd()).operation(|| "send to the worker")?;
+                Stage::Forked { report, groups: GroupEntry::Itself, lost: None }
+            }
+            Report::Running(timeline) if groups == GroupEntry::Itself => {
+                fault::at(Point::StartReported)?;
+                Stage::Running(timeline)
+            }
+            Report::Born | Report::Running(_) => {
+                return Err(Error::invalid("the seed's worker", "is not in the container's control groups"));
+            }
+            Report::Notifications(number) => {
+                let worker = pidfd_open(worker_pid).operation(|| format!("open the worker {worker_pid}"))?;
+                introduce(&self.ready.plan, self.ready.init.pid, worker_pid, worker.as_fd(), number)?;
+                seccomp_agent::go_on(report.as_fd()).operation(|| "send to the worker")?;
+                Stage::Forked { report, groups, lost: None }
+            }
+        };
+        Ok(())
+    }
+
+    fn hear_init(&self) -> Result<()> {
+        match self.ready.gate.wait_running(limits::WORKER_RUNNING) {
+            // It did run, as it said itself, even if it has ended since.
+            Ok(WorkerStart::Running | WorkerStart::Ended(_)) => Ok(()),
+            Err(error @ Error::TimedOut { .. }) => Err(error),
+            // And init with it, before it could say so.
+            Err(error) => {
+                let has_ended = wait_for_exit(self.ready.init(), Instant::now() + limits::INIT_EXIT)?;
+                if has_ended { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+}
+
+/// A seed that runs user code gets no descriptor of a control group: it could move other processes with it.
+fn group_entry(plan: &Plan) -> GroupEntry {
+    if plan.init.owner.is_some() { GroupEntry::Moved } else { GroupEntry::Itself }
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    matches!(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO), Ok(1))
+}
+
+fn worker_of(plan: &Plan) -> Result<(SeedName, &[ListenAddress])> {
+    match &plan.workload {
+        WorkloadPlan::Worker { seed, listen } => Ok((seed.parse()?, listen)),
+        WorkloadPlan::Exec => Err(Error::invalid("config.json", "is no worker bundle's; it runs a program")),
+    }
+}
+
+/// The namespaces in which init is and the caller is not.
+fn namespaces(plan: &Plan) -> Result<Namespaces> {
+    let bits = plan.init.namespaces.iter().fold(0, |bits, namespace| bits | clone_flag(namespace.kind));
+    Namespaces::from_bits(bits)
+        .ok_or_else(|| Error::invalid("the container's namespaces", "are unknown to the seed"))
+}
+
+fn clone_flag(kind: NamespaceKind) -> u32 {
+    /// Not in the C library's set for clone(2); from linux/sched.h.
+    const CLONE_NEWTIME: u32 = 0x80;
+    match kind {
+        NamespaceKind::User => libc::CLONE_NEWUSER as u32,
+        NamespaceKind::Pid => libc::CLONE_NEWPID as u32,
+        NamespaceKind::Network => libc::CLONE_NEWNET as u32,
+        NamespaceKind::Ipc => libc::CLONE_NEWIPC as u32,
+        NamespaceKind::Uts => libc::CLONE_NEWUTS as u32,
+        NamespaceKind::Cgroup => libc::CLONE_NEWCGROUP as u32,
+        NamespaceKind::Time => CLONE_NEWTIME,
+        NamespaceKind::Mount => libc::CLONE_NEWNS as u32,
+    }
+}
