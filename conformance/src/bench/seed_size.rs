@@ -18,7 +18,7 @@ const SECTION: &str = "Cost over the size of the seed";
 /// Megabytes of JavaScript's heap that the seeds hold.
 const SIZES_MB: [usize; 4] = [1, 4, 16, 64];
 /// Objects of a megabyte: each has two fields, an array and a text of its own.
-const OBJECTS_PER_MB: usize = 7_500;
+const OBJECTS_PER_MB: usize = 9_700;
 /// The steps of a start that are shown.
 const STEPS: [&str; 2] = ["fork call alone", "fork call to first JavaScript result"];
 const KB_PER_MB: f64 = 1024.0;
