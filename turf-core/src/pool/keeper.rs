@@ -45,7 +45,7 @@ const MAX_DEAD: usize = 1024;
 
 /// Descriptors that a spare holds: those of its init and its gate, stdio, channel, gauges, and the control groups'
 /// (one for each hierarchy).
-const DESCRIPTORS_OF_SPARE: u64 = 20;
+const DESCRIPTORS_OF_SPARE: u64 = 16;
 
 /// A sandbox that waits for a worker, with everything that its start needs.
 #[derive(Debug)]
@@ -97,7 +97,8 @@ impl Supervisor {
         }
         let live = self.workers.values().filter(|worker| worker.phase != Phase::Draining).count() as u32;
         let wanted = self.config.spare.min(self.config.bounds.max.saturating_sub(live));
-        let room = self.most_descriptors / 2 / DESCRIPTORS_OF_SPARE;
+        // An eighth is left for connections and workers.
+        let room = self.most_descriptors / 8 * 7 / DESCRIPTORS_OF_SPARE;
         (u64::from(wanted).min(room) as usize).saturating_sub(self.keeper.spares.len())
     }
 
