@@ -31,6 +31,7 @@ pub fn workers(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> R
     let begun = Instant::now();
     let workers = count.to_string();
     let pool = Pool::start(case, SCRIPT, &["--min", &workers, "--max", &workers, "--spare", "0"])?;
+    pool.ignore_events()?;
     let (never, _writer) = std::io::pipe().context("make a pipe")?;
     let end = Instant::now() + 8 * wait::STEP;
     let status = loop {

@@ -105,7 +105,9 @@ pub fn churn(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Res
 fn disposable(case: &mut Case, max: usize, spare: usize) -> Result<Pool> {
     let (max, spare) = (max.to_string(), spare.to_string());
     let flags = ["--disposable", "connection", "--max", &max, "--spare", &spare, "--max-queue", "100000"];
-    Pool::start(case, SCRIPT, &flags)
+    let pool = Pool::start(case, SCRIPT, &flags)?;
+    pool.ignore_events()?;
+    Ok(pool)
 }
 
 /// Milliseconds from connecting to the first byte of the answer.

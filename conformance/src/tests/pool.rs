@@ -107,6 +107,13 @@ impl Pool {
         })
     }
 
+    /// Reads the events from here on and throws them away: a follower that does not read is hung up on.
+    pub fn ignore_events(&self) -> Result<()> {
+        let mut events = self.events.try_clone().context("duplicate a pipe")?;
+        thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
+        Ok(())
+    }
+
     /// The next event for which `wanted` holds; those before it are kept as seen.
     pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let end = Instant::now() + wait::STEP;
