@@ -522,6 +522,11 @@ impl Supervisor {
         if !is_calm || is_at_work {
             let interval = if self.waiting > 0 { LOOK_EVERY_WAITING } else { LOOK_EVERY };
             self.look_at = Some(now + interval);
+            let serves = self.workers.values().any(|worker| worker.phase != Phase::Draining);
+            if !serves && self.waiting == 0 {
+                // The next connection has nobody else to notice it.
+                self.watch_sockets();
+            }
             return;
         }
         if self.calm_since.take().is_some() && !self.go_quiet() {
@@ -545,13 +550,20 @@ impl Supervisor {
         for worker in self.workers.values_mut() {
             changed |= worker.look(now);
         }
-        if !self.config.passes_connections() {
-            for socket in &self.sockets {
-                let source = Source::Listener(u64::from(socket.number));
-                let _ = self.poller.modify(socket, self.listener_flags(), source);
-            }
-        }
+        self.watch_sockets();
         !changed
+    }
+
+    /// Asks to be told of the next connection.
+    fn watch_sockets(&self) {
+        if self.config.passes_connections() {
+            return;
+        }
+        for socket in &self.sockets {
+            let source = Source::Listener(u64::from(socket.number));
+            // One that cannot be watched is looked at when others wake us.
+            let _ = self.poller.modify(socket, self.listener_flags(), source);
+        }
     }
 
     pub(super) fn event(&mut self, event: &'static str, worker: Option<&str>, details: serde_json::Value) {
