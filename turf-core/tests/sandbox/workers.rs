@@ -203,6 +203,8 @@ fn relayed(release: Release, finish: impl FnOnce(&OwnedFd, i32)) -> i32 {
     });
     drop(connection);
     assert_eq!(gate.wait_running(SOON).unwrap(), WorkerStart::Running);
+    // As `turf start` does: from here on only H holds the connection.
+    drop(gate);
     if release == Release::Worker {
         drop(hold);
     }
