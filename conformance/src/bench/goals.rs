@@ -28,6 +28,9 @@ const LOAD: &str = "Requests over keep-alive";
 const PLAIN: &str = "Plain programs";
 const POOL: &str = "Pool beside Node's cluster";
 
+const RESIDENT: &str = "Starts without a process";
+const BURST: &str = "Starts at once";
+
 const MEDIAN: f64 = 50.0;
 
 const fn at_most(text: &'static str, section: &'static str, row: &'static str, limit: f64) -> Goal {
@@ -197,6 +200,22 @@ const GOALS: &[Goal] = &[
         "turf pool: PSS of all processes, after the load",
         Limit::MostTimes(1.0 / 3.0, "node cluster: PSS of all processes, after the load"),
     ),
+    at_most(
+        "start of a prepared sandbox to the first byte, one every 200 ms",
+        RESIDENT,
+        "one every 200 ms: connect to first byte",
+        0.8,
+    ),
+    Goal {
+        text: "the same",
+        section: RESIDENT,
+        row: "one every 200 ms: connect to first byte",
+        rank: 99.0,
+        limit: Limit::Most(2.0),
+    },
+    at_most("the same, back to back", RESIDENT, "back to back: connect to first byte", 0.8),
+    at_most("a thousand starts at once, all answered", BURST, "1000 connections, all answered after", 1500.0),
+    at_most("processor time of such a start", BURST, "processor time per start until then", 0.8),
     at_most(
         "first connection to a pool at zero",
         "First connection to a pool at zero",
