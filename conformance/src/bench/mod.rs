@@ -22,7 +22,7 @@ mod start;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::case::Case;
 use crate::suite;
@@ -110,19 +110,26 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
     let wanted = |name: &str| {
         arguments.only.is_empty() || arguments.only.iter().any(|word| name.contains(word.as_str()))
     };
+    let mut failed = Vec::new();
     for (number, section) in SECTIONS.iter().filter(|section| wanted(section.name)).enumerate() {
         eprintln!("measuring: {}", section.name);
         let mut case = Case::new(&runtime, number)?;
-        (section.measure)(&mut case, arguments, &mut report)
-            .with_context(|| format!("section {}", section.name))?;
-        case.finish()?;
+        let measured = (section.measure)(&mut case, arguments, &mut report).and_then(|()| case.finish());
+        if let Err(error) = measured {
+            report.note(format!("the section {} is not complete: {error:#}", section.name));
+            failed.push(section.name);
+        }
     }
     println!("{report}");
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report.to_json())?;
         fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     }
-    arguments.document.as_deref().map_or(Ok(()), |path| document::write(&report, path))
+    if let Some(path) = &arguments.document {
+        document::write(&report, path)?;
+    }
+    ensure!(failed.is_empty(), "not complete: {}", failed.join(", "));
+    Ok(())
 }
 
 /// What the machine is, in one line.
