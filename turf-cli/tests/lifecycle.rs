@@ -237,7 +237,8 @@ fn a_killed_command_leaves_what_delete_removes() {
             let status = state["status"].as_str().unwrap();
             assert!(["creating", "created", "running", "stopped"].contains(&status), "{state}");
             let alive = state["pid"].as_i64().unwrap() != 0;
-            assert_eq!(alive, status != "stopped", "{state}");
+            // What a killed `create` had begun may take a moment to end: until then there may be no init to name.
+            assert!(status == "creating" || alive == (status != "stopped"), "{state}");
         } else {
             assert!(state.stderr.contains("does not exist"), "{state:?}");
         }
