@@ -247,3 +247,21 @@ fn a_killed_command_leaves_what_delete_removes() {
     }
     assert!(interrupted > 10, "only {interrupted} commands were interrupted");
 }
+
+/// Nobody knows that init yet, and it may not have joined its control groups: it ends by itself, a moment later, and has the
+/// container locked until then.
+#[test]
+fn a_delete_waits_for_the_init_of_a_killed_create() {
+    let Some(scratch) = Scratch::new("unknown") else { return };
+    let Some(bundle) = scratch.bundle("b", "sleep 1000", |_| {}) else { return };
+    let bundle = bundle.to_str().unwrap();
+    fs::create_dir_all(scratch.root()).unwrap();
+    let faults = scratch.root().join(turf_core::fault::FILE);
+    for _ in 0..200 {
+        fs::write(&faults, "create:init-spawned kill").unwrap();
+        assert_eq!(scratch.turf(&["create", "--bundle", bundle, scratch.id()]).code, None);
+        fs::remove_file(&faults).unwrap();
+        scratch.turf(&["delete", "--force", scratch.id()]).ok();
+        scratch.assert_nothing_left();
+    }
+}

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -277,11 +277,17 @@ pub const STATE_FILE: &str = "state.json";
 
 /// The right to change a container, until it is dropped or the process dies.
 ///
-/// flock(2) belongs to the open file, which a forked child shares: init must close everything that
-/// it does not need.
+/// flock(2) belongs to the open file, which a forked child shares: dropping the lock unlocks it for both, but if the
+/// process is killed the child still has it. Init makes use of that while it builds, and then closes its copy.
 #[derive(Debug)]
 pub struct Lock {
     file: Flock<File>,
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl Lock {

@@ -152,6 +152,7 @@ fn build(
         unit,
         preserve_fds: options.preserve_fds,
         console_socket: options.console.into_socket(plan.process.terminal.is_some()),
+        lock: Some(lock.as_fd()),
     })?;
     let pid = building.pid();
     fault::at(Point::CreateInitSpawned)?;

@@ -89,6 +89,7 @@ impl Case {
             unit: None,
             preserve_fds: self.preserve_fds,
             console_socket: self.console.as_ref().map(|console| console.try_clone().unwrap()),
+            lock: None,
         };
         spawn(options)?.wait_created(runtime_hooks, |_| Ok(()))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sched::unshare;
@@ -33,6 +33,7 @@ pub(super) struct Inherited<'a> {
     pub(super) cgroup: &'a [OwnedFd],
     pub(super) preserve_fds: u32,
     pub(super) console: Option<OwnedFd>,
+    pub(super) lock: Option<BorrowedFd<'a>>,
     pub(super) id_mapped: VecDeque<OwnedFd>,
 }
 
@@ -104,7 +105,7 @@ fn find_script(process: &ProcessPlan) -> Result<(), StepError> {
 }
 
 /// Waits for the creator's word. If it has died, init ends here.
-pub(super) fn wait_for_word(setup: std::os::fd::BorrowedFd<'_>) -> Result<(), StepError> {
+pub(super) fn wait_for_word(setup: BorrowedFd<'_>) -> Result<(), StepError> {
     let mut packet = [0; 4];
     loop {
         match recv(setup.as_raw_fd(), &mut packet, MsgFlags::empty()) {
@@ -133,6 +134,7 @@ fn close_the_rest(inherited: &Inherited<'_>, then: While) -> std::io::Result<()>
     if then == While::Building {
         keep.extend(inherited.cgroup.iter().map(AsRawFd::as_raw_fd));
         keep.extend(inherited.console.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(inherited.lock.iter().map(AsRawFd::as_raw_fd));
         keep.extend(inherited.id_mapped.iter().map(AsRawFd::as_raw_fd));
     }
     keep.extend(

@@ -64,6 +64,9 @@ pub struct SpawnOptions<'a> {
     pub preserve_fds: u32,
     /// Where the terminal's master is sent, if the plan asks for a terminal.
     pub console_socket: Option<OwnedFd>,
+    /// What init keeps open while it builds: the container's lock. A `create` that is killed before it has written down
+    /// which process init is leaves the container locked until init has ended.
+    pub lock: Option<BorrowedFd<'a>>,
 }
 
 /// An init that builds its sandbox. Dropping it kills and reaps init.
@@ -103,6 +106,7 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
         cgroup: options.cgroup,
         preserve_fds: options.preserve_fds,
         console: options.console_socket,
+        lock: options.lock,
         id_mapped,
     };
     let pid = spawn::clone_init(&options.plan.init, inherited)?;
