@@ -71,21 +71,22 @@ fn walk(directory: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
 
 /// The children of this process that still run, as `pid command line`.
 pub fn children() -> Vec<String> {
-    host::processes()
-        .into_iter()
-        .filter(|process| process.parent == std::process::id().cast_signed() && process.state != 'Z')
-        .map(|process| format!("{} {}", process.pid, host::command_line(process.pid)))
-        .collect()
+    child_ids().into_iter().map(|pid| format!("{pid} {}", host::command_line(pid))).collect()
+}
+
+/// The ids of the children of this process that still run.
+pub fn child_ids() -> Vec<i32> {
+    let own = std::process::id().cast_signed();
+    let running = host::processes().into_iter().filter(|process| process.state != 'Z');
+    running.filter(|process| process.parent == own).map(|process| process.pid).collect()
 }
 
 /// Ends and reaps every descendant, generation after generation.
 pub fn kill_children() {
     while !wait::no_children(std::time::Duration::from_millis(1)) {
-        for process in host::processes() {
-            if process.parent == std::process::id().cast_signed() && process.state != 'Z' {
-                // It may have ended by itself in between.
-                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
-            }
+        for pid in child_ids() {
+            // It may have ended by itself in between.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         if !wait::no_children(wait::STEP) {
             return;
@@ -95,6 +96,11 @@ pub fn kill_children() {
 
 /// Takes away what a failed test left: mounts that were not there before, and tagged control groups.
 pub fn sweep(before: &BTreeSet<PathBuf>, tag: &str) -> Result<()> {
+    for group in cgroups(tag) {
+        // Nobody dies in a paused container; whatever is none of a freezer has no such file.
+        let _ = fs::write(group.join("freezer.state"), "THAWED");
+        let _ = fs::write(group.join("cgroup.freeze"), "0");
+    }
     kill_children();
     for mount in mounts()?.difference(before).collect::<Vec<_>>().into_iter().rev() {
         umount2(mount, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", mount.display()))?;

@@ -2,37 +2,52 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::clean;
 
 /// The longest any single step of a test may take on a busy machine.
 pub const STEP: Duration = Duration::from_secs(30);
 
 /// Waits for a child or an adopted descendant, and returns how it ended.
 pub fn child(pid: i32, limit: Duration) -> Result<WaitStatus> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(retry(|| waitpid(Pid::from_raw(pid), None))));
-    match receiver.recv_timeout(limit) {
-        Ok(status) => status.with_context(|| format!("wait for process {pid}")),
-        Err(_) => bail!("process {pid} still runs after {limit:?}"),
-    }
+    let ended = ends_within(pid, limit).with_context(|| format!("wait for process {pid}"))?;
+    ensure!(ended, "process {pid} still runs after {limit:?}");
+    retry(|| waitpid(Pid::from_raw(pid), None)).with_context(|| format!("wait for process {pid}"))
 }
 
 /// Reaps children until none is left; false if some still run at the limit.
 pub fn no_children(limit: Duration) -> bool {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        while retry(|| waitpid(Pid::from_raw(-1), None)).is_ok() {}
-        sender.send(())
-    });
-    receiver.recv_timeout(limit).is_ok()
+    let end = Instant::now() + limit;
+    loop {
+        match retry(|| waitpid(None, Some(WaitPidFlag::WNOHANG))) {
+            Err(_) => return true,
+            // Whichever: all have to end.
+            Ok(WaitStatus::StillAlive) => {
+                let left = end.saturating_duration_since(Instant::now());
+                let ended =
+                    clean::child_ids().first().is_none_or(|pid| ends_within(*pid, left).unwrap_or(true));
+                if !ended || left.is_zero() {
+                    return false;
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Whether a process ends within the limit; it is not reaped.
+fn ends_within(pid: i32, limit: Duration) -> Result<bool> {
+    let pid = rustix::process::Pid::from_raw(pid).context("0 is no process")?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).context("open it")?;
+    Ok(readable_within(&process, limit))
 }
 
 fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {

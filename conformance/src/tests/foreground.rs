@@ -70,8 +70,10 @@ fn the_terminal_has_the_callers_size_and_the_caller_gets_its_mode_back(case: &mu
     let mut command = std::process::Command::new("script");
     command.args(["-qec", &script, "/dev/null"]);
     let files = case.directory().join("script");
-    let finished =
-        crate::runtime::begin(command, "script".to_owned(), &files, None, None)?.finish()?.success()?;
+    // At the end of its input script(1) writes to the terminal what ends it, as if it had been typed.
+    let (input, _open) = std::io::pipe()?;
+    let script = crate::runtime::begin(command, "script".to_owned(), &files, Some(input.into()), None)?;
+    let finished = script.finish()?.success()?;
     ensure!(finished.lines().contains(&"33 44"), "{finished}");
     ensure!(fs::read(&before)? == fs::read(&after)?, "the terminal's mode has changed");
     Ok(())
