@@ -50,15 +50,28 @@ fn prepare() -> Result<PathBuf, String> {
 }
 
 /// Makes the linker script that puts those functions first. `INSERT` adds it to the linker's own.
+///
+/// The hash at the end of a name tells apart what one generic function becomes for each type. It stays the same while compiler,
+/// settings and types do; what is not found under it is taken by the name alone, behind the others, for all types.
 fn order() -> PathBuf {
     let names = fs::read_to_string(TOUCHED).expect("the list of functions can be read");
+    let names: Vec<&str> = names.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let mut script = "SECTIONS {\n  .text.touched : {\n".to_owned();
-    for name in names.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for name in &names {
         match name.split_once(':') {
             // A member of the C library, whose functions have no sections of their own.
             Some((library, member)) => script.push_str(&format!("    *{library}:{member}(.text .text.*)\n")),
+            // What the compiler adds to a name stands behind the hash.
+            None if name.starts_with("_ZN") => {
+                script.push_str(&format!("    *(.text.{name}* .text.unlikely.{name}*)\n"));
+            }
             None => script.push_str(&format!("    *(.text.{name} .text.unlikely.{name})\n")),
         }
+    }
+    for name in
+        names.iter().filter_map(|name| Some(&name[..name.rfind("17h").filter(|_| name.starts_with("_ZN"))?]))
+    {
+        script.push_str(&format!("    *(.text.{name}17h* .text.unlikely.{name}17h*)\n"));
     }
     script.push_str("  }\n}\nINSERT BEFORE .text;\n");
     let path = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("touched.ld");

@@ -5,6 +5,7 @@
 //!
 //! The program is single-threaded, because init is forked from it, and reads nothing that its verb
 //! does not need.
+#![cfg_attr(not(test), no_main)]
 
 mod command;
 mod log;
@@ -13,7 +14,6 @@ mod verb;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::IntoRawFd;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -23,7 +23,16 @@ use command::{Arguments, Command};
 use log::Log;
 use turf_core::sys::fd;
 
-fn main() -> ExitCode {
+#[cfg(not(test))]
+turf_core::main_function!(turf);
+
+#[cfg(test)]
+fn main() -> std::process::ExitCode {
+    turf().into()
+}
+
+/// From the command line to the exit status.
+fn turf() -> u8 {
     let given: Vec<OsString> = std::env::args_os().collect();
     let arguments = match Arguments::quick(&given).map_or_else(|| parse(&given), Ok) {
         Ok(arguments) => arguments,
@@ -32,10 +41,9 @@ fn main() -> ExitCode {
     let globals = arguments.globals;
     let log = Log::new(globals.log.clone(), globals.log_format, globals.debug);
     log.debug(|| format!("{:?}", arguments.command));
-    let failure =
-        if matches!(arguments.command, Command::Exec(_)) { EXEC_FAILURE.into() } else { ExitCode::FAILURE };
+    let failure = if matches!(arguments.command, Command::Exec(_)) { EXEC_FAILURE } else { FAILURE };
     match close_inherited(&arguments.command).and_then(|()| verb::run(&globals, arguments.command, &log)) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error) => {
             log.error(&words(&error));
             failure
@@ -45,9 +53,12 @@ fn main() -> ExitCode {
 
 /// Understands any command line. Apart from `main`, so that whoever does not need it pays nothing for it.
 #[inline(never)]
-fn parse(given: &[OsString]) -> Result<Arguments, ExitCode> {
+fn parse(given: &[OsString]) -> Result<Arguments, u8> {
     Arguments::try_parse_from(given).map_err(|error| refuse(given, &error))
 }
+
+/// What a verb ends with that has failed.
+const FAILURE: u8 = 1;
 
 /// What `exec` ends with when the process could not be run, so that it is told from a process that ended with 1; runc
 /// has the same.
@@ -112,19 +123,19 @@ fn words(error: &anyhow::Error) -> String {
 
 /// A command line that is not understood is an error like any other, in the log too; help and version
 /// are not.
-fn refuse(given: &[OsString], error: &clap::Error) -> ExitCode {
+fn refuse(given: &[OsString], error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Nobody is left to tell if this fails.
             drop(error.print());
-            ExitCode::SUCCESS
+            0
         }
         _ => {
             let text = error.to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             command::log_of_unparsed(given).error(text.lines().next().unwrap_or(text));
             eprintln!("{}", text.lines().skip(1).collect::<Vec<_>>().join("\n").trim());
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }

@@ -4,6 +4,7 @@
 //! address is looked up in the symbols. turf-cli's build script lays the functions beside each other. The list may be
 //! older than the program: it only gets less good.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io::Write;
@@ -26,7 +27,7 @@ const LIST: &str = "turf-cli/touched.txt";
 const LIBRARIES: [&str; 3] = ["libc.a", "libgcc_eh.a", "libseccomp.a"];
 
 const HEADER: &str = "\
-# The functions that short verbs call, for build.rs: first those that most verbs call.
+# The functions that short verbs call, for build.rs: first those that most verbs call, those of the same verbs together.
 # Written by `cargo xtask touched`; `*` stands for what differs from build to build.
 ";
 
@@ -40,16 +41,19 @@ pub fn run(arguments: &[String]) -> Result<()> {
     fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
     let touched = walk(&turf, &directory, &symbols);
     fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
-    let mut lines: Vec<(usize, String)> = touched?.into_iter().map(|(name, verbs)| (verbs, name)).collect();
-    lines.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let mut lines: Vec<(Verbs, String)> = touched?.into_iter().map(|(name, verbs)| (verbs, name)).collect();
+    lines.sort_by_key(|(verbs, name)| (Reverse(verbs.count_ones()), *verbs, name.clone()));
     let text: String = lines.iter().map(|(_, name)| format!("{name}\n")).collect();
     fs::write(workspace().join(LIST), format!("{HEADER}{text}")).with_context(|| format!("write {LIST}"))?;
     println!("{} functions in {LIST}", lines.len());
     Ok(())
 }
 
-/// Runs every verb; returns how many of them called each function.
-fn walk(turf: &Path, directory: &Path, symbols: &Symbols) -> Result<BTreeMap<String, usize>> {
+/// Which verbs call a function: one bit for each.
+type Verbs = u16;
+
+/// Runs every verb; returns which of them called each function.
+fn walk(turf: &Path, directory: &Path, symbols: &Symbols) -> Result<BTreeMap<String, Verbs>> {
     let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
     let (root, bundle, worker) = (path("root"), path("bundle"), path("worker"));
     fs::create_dir_all(format!("{bundle}/rootfs/bin"))?;
@@ -75,7 +79,7 @@ fn walk(turf: &Path, directory: &Path, symbols: &Symbols) -> Result<BTreeMap<Str
         &["delete", "--force", "c"],
     ];
     let mut touched = BTreeMap::new();
-    for verb in verbs {
+    for (number, verb) in verbs.iter().enumerate() {
         step(&format!("turf {}", verb.join(" ")));
         let mut functions = BTreeSet::new();
         let mut count = 0;
@@ -84,7 +88,7 @@ fn walk(turf: &Path, directory: &Path, symbols: &Symbols) -> Result<BTreeMap<Str
             count += 1;
         }
         println!("    {count} addresses in {} functions", functions.len());
-        functions.into_iter().for_each(|name| *touched.entry(name).or_insert(0) += 1);
+        functions.into_iter().for_each(|name| *touched.entry(name).or_insert(0) |= 1 << number);
     }
     execute(command(turf).args(["--root", &root, "seed", "stop", "default"]))?;
     Ok(touched)
@@ -173,12 +177,12 @@ impl Symbols {
     }
 }
 
-/// A name of the compiler's, without what differs from build to build: the hash at the end of one kind of names, those
-/// of the crates in the other.
+/// A name of the compiler's for the list: in the kind that says which types a function is for, without the hashes of crates, which
+/// differ from build to build; in the older kind with the hash at its end, which alone tells the types.
 fn pattern(name: &str) -> Option<String> {
     if name.starts_with("_ZN") {
-        let at = name.rfind("17h").filter(|at| name.len() >= at + 19)?;
-        return Some(format!("{}17h*", &name[..at]));
+        let end = name.rfind("17h").map(|at| at + 20).filter(|end| name.len() >= *end)?;
+        return Some(name[..end].to_owned());
     }
     if !name.starts_with("_R") {
         return (name == "main").then(|| name.to_owned());
@@ -220,8 +224,8 @@ mod tests {
     #[test]
     fn names_lose_what_differs_from_build_to_build() {
         for (name, wanted) in [
-            ("_ZN4turf4main17h27811f855cb68d10E", Some("_ZN4turf4main17h*")),
-            ("_ZN4turf4main17h27811f855cb68d10E.llvm.123", Some("_ZN4turf4main17h*")),
+            ("_ZN4turf4main17h27811f855cb68d10E", Some("_ZN4turf4main17h27811f855cb68d10E")),
+            ("_ZN4turf4main17h27811f855cb68d10E.llvm.123", Some("_ZN4turf4main17h27811f855cb68d10E")),
             ("_RNvNtCs1a2B_4core3fmt5writeCs9_5alloc", Some("_RNvNtCs*_4core3fmt5writeCs*_5alloc")),
             ("main", Some("main")),
             ("malloc", None),

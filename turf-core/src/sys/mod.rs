@@ -14,5 +14,6 @@ pub mod mount;
 pub mod namespace;
 pub mod pidfd;
 pub mod process;
+pub mod program;
 pub mod socket;
 pub mod terminal;
