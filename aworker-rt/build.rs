@@ -1,19 +1,31 @@
-//! Links `aworker` at a fixed address, and makes the startup snapshot: runs every file of `src/js` in name order in a
+//! Links `aworker` statically and at a fixed address, and makes the startup snapshot: runs every file of `src/js` in name order in a
 //! fresh context and writes the heap to `$OUT_DIR/builtins.snapshot`.
 //!
 //! Operations are not callable here. Each name of `op_list.rs` gets a
 //! placeholder of its own that throws, so that the snapshot's references to
 //! native functions have the same indices as the library's table
-//! (`src/engine/ops.rs`).
+//! (`src/engine/ops.rs`). Only while the built-ins go through a worker's life once, so that
+//! what every worker runs is compiled already, placeholders give `undefined`.
+//!
+//! The text of the built-ins is no part of the heap: it stays in the program's file, where nobody reads it who needs
+//! no further function compiled (`$OUT_DIR/builtin_sources.rs` lists it for the library).
 //!
 //! The `v8` crate finds or downloads its static library itself
 //! (`RUSTY_V8_ARCHIVE` names a local copy).
 
+use std::cell::Cell;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 include!("src/engine/op_list.rs");
 include!("src/engine/snapshot_layout.rs");
+include!("../build/static_link.rs");
+
+thread_local! {
+    /// Whether operations do nothing at this moment, rather than throw.
+    static REHEARSING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Defines one placeholder per operation and the table of all of them.
 macro_rules! placeholders {
@@ -26,6 +38,9 @@ macro_rules! placeholders {
                     _: v8::FunctionCallbackArguments,
                     _: v8::ReturnValue,
                 ) {
+                    if crate::REHEARSING.get() {
+                        return;
+                    }
                     let text = concat!("ops.", stringify!($name), " is not callable while the built-ins load");
                     let text = v8::String::new(scope, text).expect("a short string");
                     let error = v8::Exception::type_error(scope, text);
@@ -42,8 +57,10 @@ macro_rules! placeholders {
 for_each_op!(placeholders);
 
 fn main() {
-    // V8's tables of addresses are then ready in the program's file: nothing is relocated at its start, no page of them is private.
-    println!("cargo:rustc-link-arg-bin=aworker=-no-pie");
+    // V8's tables of addresses are then ready in the program's file: nothing is relocated at its start, no page of them is
+    // private; and no library is looked for.
+    link_statically("aworker", &["c", "m", "dl", "pthread", "rt", "util"]);
+    println!("cargo:rerun-if-changed=../build/static_link.rs");
     println!("cargo:rerun-if-changed=src/js");
     println!("cargo:rerun-if-changed=src/engine/op_list.rs");
     println!("cargo:rerun-if-changed=src/engine/snapshot_layout.rs");
@@ -51,10 +68,55 @@ fn main() {
     v8::V8::initialize_platform(v8::new_single_threaded_default_platform(false).make_shared());
     v8::V8::initialize();
 
-    let blob = snapshot(&builtin_files(Path::new("src/js")));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let files: Vec<Builtin> = builtin_files(Path::new("src/js")).into_iter().map(read).collect();
+    write_sources(&out, &files);
+    let blob = snapshot(&files);
     assert!(blob.can_be_rehashed(), "the snapshot would fix the string hash seed at build time");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("builtins.snapshot");
-    fs::write(&out, &*blob).unwrap_or_else(|error| fail(&format!("write {}: {error}", out.display())));
+    write(&out.join("builtins.snapshot"), &blob);
+}
+
+/// A file as V8 gets it. Its text is never given back: the heap refers to it.
+struct Builtin {
+    path: PathBuf,
+    text: &'static v8::OneByteConst,
+}
+
+fn read(path: PathBuf) -> Builtin {
+    println!("cargo:rerun-if-changed={}", path.display());
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| fail(&format!("read {}: {error}", path.display())));
+    // The directive shares the first line, so that line numbers stay right.
+    let text = format!("'use strict';{}", without_comments(&text));
+    if !text.is_ascii() {
+        fail(&format!(
+            "{}: code of built-ins is ASCII; write other characters as \\u escapes",
+            path.display()
+        ));
+    }
+    let text = v8::String::create_external_onebyte_const(Box::leak(text.into_bytes().into_boxed_slice()));
+    Builtin { path, text: Box::leak(Box::new(text)) }
+}
+
+/// Writes the texts and the list of them, in load order, for `src/engine/ops.rs`.
+fn write_sources(out: &Path, files: &[Builtin]) {
+    let directory = out.join("sources");
+    fs::create_dir_all(&directory)
+        .unwrap_or_else(|error| fail(&format!("make {}: {error}", directory.display())));
+    let mut list =
+        "/// The text of each built-in, in load order.\nstatic SOURCES: &[v8::OneByteConst] = &[\n"
+            .to_owned();
+    for Builtin { path, text } in files {
+        let file = directory.join(path.file_name().expect("a file name"));
+        write(&file, text.as_str().as_bytes());
+        let _ = writeln!(list, "    v8::String::create_external_onebyte_const(include_bytes!({file:?})),");
+    }
+    list.push_str("];\n");
+    write(&out.join("builtin_sources.rs"), list.as_bytes());
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap_or_else(|error| fail(&format!("write {}: {error}", path.display())));
 }
 
 /// The built-in files in load order.
@@ -70,10 +132,12 @@ fn builtin_files(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Runs the files and returns the heap they leave behind.
-fn snapshot(files: &[PathBuf]) -> v8::StartupData {
+fn snapshot(files: &[Builtin]) -> v8::StartupData {
     let ops = placeholder_table();
+    let functions = ops.iter().map(|(_, function)| v8::ExternalReference { function: *function });
+    let texts = files.iter().map(|file| std::ptr::from_ref(file.text).cast_mut().cast());
     let references: Vec<v8::ExternalReference> =
-        ops.iter().map(|(_, function)| v8::ExternalReference { function: *function }).collect();
+        functions.chain(texts.map(|pointer| v8::ExternalReference { pointer })).collect();
     let mut isolate = v8::Isolate::snapshot_creator(Some(references.into()), None);
     {
         v8::scope!(let scope, &mut isolate);
@@ -96,8 +160,9 @@ fn snapshot(files: &[PathBuf]) -> v8::StartupData {
             run(scope, file, &arguments);
         }
         for file in builtin_files(Path::new("src/js/lazy")) {
-            compile(scope, &file);
+            compile(scope, &read(file));
         }
+        rehearse(scope, callbacks);
         scope.set_default_context(context);
         let index = scope.add_context_data(context, internals);
         assert_eq!(index, INTERNALS_INDEX);
@@ -105,30 +170,47 @@ fn snapshot(files: &[PathBuf]) -> v8::StartupData {
     isolate.create_blob(v8::FunctionCodeHandling::Keep).expect("V8 makes the snapshot")
 }
 
+/// Goes through a worker's life once, so that the functions it calls are in the snapshot as bytecode.
+fn rehearse(scope: &mut v8::PinScope<'_, '_>, callbacks: v8::Local<v8::Object>) {
+    let key = v8::String::new(scope, "rehearse").expect("a short string");
+    {
+        v8::tc_scope!(let scope, scope);
+        let function =
+            callbacks.get(scope, key.into()).and_then(|function| function.try_cast::<v8::Function>().ok());
+        REHEARSING.set(true);
+        let receiver = v8::undefined(scope).into();
+        if function.and_then(|function| function.call(scope, receiver, &[])).is_none() {
+            fail(&describe(scope, Path::new("internals.callbacks.rehearse")));
+        }
+        REHEARSING.set(false);
+    }
+    callbacks.delete(scope, key.into());
+    scope.perform_microtask_checkpoint();
+}
+
 /// Compiles one file, which is loaded late, only to see whether it can be compiled.
-fn compile(scope: &mut v8::PinScope<'_, '_>, file: &Path) {
+fn compile(scope: &mut v8::PinScope<'_, '_>, file: &Builtin) {
     v8::scope!(let scope, scope);
     v8::tc_scope!(let scope, scope);
     if function(scope, file).is_none() {
-        fail(&describe(scope, file));
+        fail(&describe(scope, &file.path));
     }
 }
 
 /// Runs one file as the body of a strict function of the four arguments.
-fn run(scope: &mut v8::PinScope<'_, '_>, file: &Path, arguments: &[v8::Local<v8::Value>]) {
+fn run(scope: &mut v8::PinScope<'_, '_>, file: &Builtin, arguments: &[v8::Local<v8::Value>]) {
     {
         v8::tc_scope!(let scope, scope);
         let receiver = v8::undefined(scope).into();
         let done = function(scope, file).and_then(|function| function.call(scope, receiver, arguments));
         if done.is_none() {
-            fail(&describe(scope, file));
+            fail(&describe(scope, &file.path));
         }
     }
     scope.perform_microtask_checkpoint();
 }
 
-/// The text with empty lines in the place of its comments: every process keeps the
-/// source of the built-ins in its heap. Comments begin a line, by the style of these files.
+/// The text with empty lines in the place of its comments. Comments begin a line, by the style of these files.
 fn without_comments(text: &str) -> String {
     let mut in_block = false;
     let lines = text.lines().map(|line| {
@@ -141,14 +223,9 @@ fn without_comments(text: &str) -> String {
 }
 
 /// A file as a strict function of the four arguments; `None` with an exception pending.
-fn function<'s>(scope: &mut v8::PinScope<'s, '_>, file: &Path) -> Option<v8::Local<'s, v8::Function>> {
-    println!("cargo:rerun-if-changed={}", file.display());
-    let text =
-        fs::read_to_string(file).unwrap_or_else(|error| fail(&format!("read {}: {error}", file.display())));
-    // The directive shares the first line, so that line numbers stay right.
-    let text = v8::String::new(scope, &format!("'use strict';{}", without_comments(&text)))
-        .expect("a built-in fits into a string");
-    let name = format!("aworker:{}", file.file_stem().expect("a file name").to_string_lossy());
+fn function<'s>(scope: &mut v8::PinScope<'s, '_>, file: &Builtin) -> Option<v8::Local<'s, v8::Function>> {
+    let text = v8::String::new_from_onebyte_const(scope, file.text).expect("a built-in fits into a string");
+    let name = format!("aworker:{}", file.path.file_stem().expect("a file name").to_string_lossy());
     let name = v8::String::new(scope, &name).expect("a short string");
     let origin = v8::ScriptOrigin::new(scope, name.into(), 0, 0, false, 0, None, false, false, false, None);
     let mut source = v8::script_compiler::Source::new(text, Some(&origin));

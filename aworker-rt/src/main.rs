@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use aworker_rt::engine::{in_child, listen_fds};
+use aworker_rt::engine::{give_back_memory, in_child, listen_fds};
 use aworker_rt::http::ServerOptions;
 use aworker_rt::net::{FileUrls, NetFiles};
 use aworker_rt::{
@@ -143,12 +143,19 @@ fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> 
     server.request_timeout_ms = options.request_timeout_ms.unwrap_or(server.request_timeout_ms);
     server.idle_timeout_ms = options.idle_timeout_ms.unwrap_or(server.idle_timeout_ms);
     server.stall_timeout_ms = options.stall_timeout_ms.unwrap_or(server.stall_timeout_ms);
+    let tools = match options.inspect.is_some() || options.cpu_profile.is_some() {
+        true => Tools::InThreads,
+        false => Tools::None,
+    };
     runtime.become_worker(WorkerOptions {
         arguments: options.arguments,
         environment: environment(),
         working_directory: None,
         default_listen: Some(default_listen),
-        on_listening: Some(|address| eprintln!("aworker: listening on {address}")),
+        on_listening: Some(match tools {
+            Tools::None => announce_and_settle,
+            Tools::InThreads => announce,
+        }),
         location: options.location,
         inspect: options.inspect,
         cpu_profile: options.cpu_profile,
@@ -160,6 +167,24 @@ fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> 
         net_files,
         file_urls,
     })
+}
+
+/// Whether a tool has brought threads of its own into the process.
+enum Tools {
+    None,
+    InThreads,
+}
+
+/// Says, in one write, where the worker listens.
+fn announce(address: &ListenAddress) {
+    let line = format!("aworker: listening on {address}\n");
+    eprint!("{line}");
+}
+
+/// [`announce`], when the work of starting is done: what it has left behind goes back to the system.
+fn announce_and_settle(address: &ListenAddress) {
+    announce(address);
+    give_back_memory();
 }
 
 /// Sockets from a service manager.

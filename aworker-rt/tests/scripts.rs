@@ -213,8 +213,12 @@ fn callbacks_run_in_the_order_of_the_standards() {
 #[test]
 fn nested_timers_and_intervals_keep_the_script_alive() {
     Run::eval(
-        "let n = 0; const i = setInterval(() => { if (++n === 3) { clearInterval(i); console.log('three'); } }, 1);
-         setTimeout(() => setTimeout(() => console.log('nested'), 1), 20); 0",
+        "let n = 0; const i = setInterval(() => {
+             if (++n < 3) return;
+             clearInterval(i);
+             console.log('three');
+             setTimeout(() => setTimeout(() => console.log('nested'), 1), 1);
+         }, 1); 0",
     )
     .prints("three\nnested\n0\n");
 }

@@ -362,7 +362,10 @@ impl Server {
     /// then touch only the pages that they receive into.
     pub fn make_read_buffer(&mut self) {
         if self.read_buffer.is_empty() {
-            self.read_buffer = vec![0; MAX_LEFTOVER_BYTES];
+            // From this size on a block is a mapping of its own: only the pages that are received into become memory.
+            const OWN_MAPPING: usize = 512 << 10;
+            self.read_buffer = vec![0; OWN_MAPPING];
+            self.read_buffer.truncate(MAX_LEFTOVER_BYTES);
         }
     }
 

@@ -197,24 +197,24 @@ function drawTable({ columns, rows, hasValues }) {
     for (let j = 0; j < rows.length; j++) width = MathMax(width, (rows[j][keys[i]] ?? '').length);
     ArrayPrototypePush(widths, width + 2);
   }
-  const lines = [ruler(widths, '┌', '┬', '┐'), tableRow(widths, (i) => titles[i]), ruler(widths, '├', '┼', '┤')];
+  const lines = [ruler(widths, '\u250c', '\u252c', '\u2510'), tableRow(widths, (i) => titles[i]), ruler(widths, '\u251c', '\u253c', '\u2524')];
   for (let j = 0; j < rows.length; j++) {
     ArrayPrototypePush(lines, tableRow(widths, (i) => rows[j][keys[i]] ?? ''));
   }
-  ArrayPrototypePush(lines, ruler(widths, '└', '┴', '┘'));
+  ArrayPrototypePush(lines, ruler(widths, '\u2514', '\u2534', '\u2518'));
   return ArrayPrototypeJoin(lines, '\n');
 }
 
 function ruler(widths, left, middle, right) {
   const parts = [];
-  for (let i = 0; i < widths.length; i++) ArrayPrototypePush(parts, StringPrototypeRepeat('─', widths[i]));
+  for (let i = 0; i < widths.length; i++) ArrayPrototypePush(parts, StringPrototypeRepeat('\u2500', widths[i]));
   return left + ArrayPrototypeJoin(parts, middle) + right;
 }
 
 function tableRow(widths, cell) {
   const parts = [];
   for (let i = 0; i < widths.length; i++) ArrayPrototypePush(parts, StringPrototypePadEnd(` ${cell(i)}`, widths[i]));
-  return `│${ArrayPrototypeJoin(parts, '│')}│`;
+  return `\u2502${ArrayPrototypeJoin(parts, '\u2502')}\u2502`;
 }
 
 /** The caller's stack, without the line of console itself. */

@@ -44,7 +44,7 @@ function urls(i) {
 }
 
 function bytes(i) {
-  const encoded = new TextEncoder().encode(`text ${i} ä`);
+  const encoded = new TextEncoder().encode(`text ${i} \u00e4`);
   const text = new TextDecoder().decode(encoded);
   return atob(btoa(`${i}`)) + text + new Uint8Array(8).fill(i).subarray(2, 4).length;
 }
@@ -101,6 +101,17 @@ function life() {
   dispatchLifecycleEvent('warm-up');
   return handlesFetch();
 }
+
+/** () at the end of the crate's build, with operations that do nothing: one small worker's life and a request of each kind. */
+internals.callbacks.rehearse = () => {
+  const { httpDispatch, httpWarmUp } = internals.callbacks;
+  life();
+  for (const kind of [0, 3]) {
+    httpWarmUp(kind);
+    httpDispatch(0);
+  }
+  httpWarmUp(-1);
+};
 
 /** Rounds of the slow subjects: enough for bytecode and baseline code, no more. */
 const SLOW_ROUNDS = 200;

@@ -271,6 +271,46 @@ impl Heap {
             FROZEN.store(NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
         });
     }
+
+    /// Gives back to the system what holds nothing: the free end of the region, and pages of nothing but zeroes, which
+    /// read the same when they are touched again.
+    pub(super) fn give_back(&self) {
+        self.with_small(|small| {
+            // SAFETY: trimming has no precondition.
+            unsafe { small.trim(0) };
+            let begin = BASE.load(Ordering::Relaxed).max(FROZEN.load(Ordering::Relaxed));
+            let end = NEXT.load(Ordering::Relaxed);
+            let mut run = begin..begin;
+            for page in (begin..end).step_by(PAGE) {
+                if is_zero(page) {
+                    run.end = page + PAGE;
+                    continue;
+                }
+                drop_pages(&run);
+                run = page + PAGE..page + PAGE;
+            }
+            drop_pages(&run);
+        });
+    }
+}
+
+/// Whether a page of the region, between its beginning and `NEXT`, is nothing but zeroes.
+fn is_zero(page: usize) -> bool {
+    (page..page + PAGE).step_by(size_of::<u64>()).all(|word| {
+        // SAFETY: that part of the region is readable, and the address is aligned; whatever stands there is a number.
+        unsafe { ptr::with_exposed_provenance::<u64>(word).read_volatile() == 0 }
+    })
+}
+
+/// Makes the pages zeroes without memory. A failure costs the memory and nothing else.
+fn drop_pages(run: &std::ops::Range<usize>) {
+    if run.is_empty() {
+        return;
+    }
+    let start = ptr::with_exposed_provenance_mut::<libc::c_void>(run.start);
+    // SAFETY: the pages are private and anonymous and hold zeroes, which they do afterwards, too; the heap's lock is held and
+    // the process has one thread, so nobody writes to them meanwhile.
+    unsafe { libc::madvise(start, run.len(), libc::MADV_DONTNEED) };
 }
 
 /// A heap without memory.

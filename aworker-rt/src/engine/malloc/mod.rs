@@ -23,6 +23,11 @@ pub(super) fn freeze() {
     HEAP.freeze();
 }
 
+/// Gives memory that starting up has left empty back to the system. For a process of one thread.
+pub fn give_back_memory() {
+    HEAP.give_back();
+}
+
 /// Makes fork(2) wait until no thread is inside the heap. Programs have one thread; tests that fork have more.
 pub(super) fn make_forkable() {
     extern "C" fn lock() {

@@ -144,6 +144,51 @@ fn a_frozen_block_is_left_alone() {
     }
 }
 
+/// In a process of its own, which has one thread.
+#[test]
+fn pages_of_zeroes_go_back_to_the_system_and_are_zeroes_still() {
+    // It makes fork(2) wait for the heap, the only lock that the child needs.
+    crate::engine::initialize(&crate::engine::V8Flags::default());
+    // SAFETY: the child uses nothing but the heap, and ends without running anybody's handlers.
+    match unsafe { libc::fork() } {
+        0 => {
+            let status = i32::from(!zeroes_go_back());
+            // SAFETY: as above.
+            unsafe { libc::_exit(status) }
+        }
+        child => {
+            let mut status = -1;
+            // SAFETY: `status` is a live c_int.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert!(waited == child && status == 0, "the child ended with {status}");
+        }
+    }
+}
+
+fn zeroes_go_back() -> bool {
+    const LEN: usize = 256 << 10;
+    let (empty, full) = (malloc(LEN), malloc(LEN));
+    fill(empty, LEN, 0);
+    fill(full, LEN, 7);
+    let before = (resident(empty, LEN), resident(full, LEN));
+    super::give_back_memory();
+    let after = (resident(empty, LEN), resident(full, LEN));
+    // The first and the last page are shared with other blocks.
+    let given_back = before.0 >= 63 && after.0 <= 2 && before.1 == after.1;
+    given_back && holds(empty, LEN, 0) && holds(full, LEN, 7)
+}
+
+/// How many pages of a block are in memory: mincore(2).
+fn resident(block: *mut c_void, len: usize) -> usize {
+    let begin = (block as usize) & !4095;
+    let pages = (block as usize + len - begin).div_ceil(4096);
+    let mut found = vec![0_u8; pages];
+    // SAFETY: the block lies within these pages, and there is a byte for each of them.
+    let asked = unsafe { libc::mincore(begin as *mut c_void, pages * 4096, found.as_mut_ptr()) };
+    assert_eq!(asked, 0, "mincore");
+    found.iter().filter(|page| **page & 1 == 1).count()
+}
+
 /// Twenty thousand random steps against a record of what every block must hold.
 #[test]
 fn random_steps_keep_every_block() {
