@@ -53,6 +53,27 @@ fn cpu_ticks(pid: i32, fields: usize) -> Result<f64> {
     Ok(ticks as f64 / USER_HZ)
 }
 
+/// The same of one process that lives, to the nanosecond (proc_pid_schedstat(5)): many short ones are not lost in the units
+/// of `stat`.
+pub fn precise_cpu_seconds(pid: i32) -> Result<f64> {
+    let path = format!("/proc/{pid}/schedstat");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let nanoseconds = text.split_ascii_whitespace().next().with_context(|| format!("{path} is empty"))?;
+    Ok(nanoseconds.parse::<f64>()? / 1e9)
+}
+
+/// All processes below one, those included that have ended and have not been waited for.
+pub fn below(pid: i32) -> Vec<i32> {
+    let all = processes();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(all.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
 /// So many fields of a `stat` line, from the 14th on, added: `utime`, `stime`, `cutime`, `cstime`.
 fn parse_cpu_ticks(stat: &str, fields: usize) -> Option<u64> {
     let times = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().skip(11);

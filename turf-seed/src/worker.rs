@@ -19,10 +19,11 @@ use nix::sys::signal::SigSet;
 use nix::time::ClockId;
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setresgid, setresuid, setsid};
 use turf_core::sandbox::{StepError, enter, gate};
-use turf_core::seed::client::{send_report, wait_for_agent, wait_to_be_moved};
+use turf_core::seed::client::{send_report, wait_for_agent, wait_to_be_moved, wait_to_begin};
 use turf_core::seed::plan::WorkerPlan;
 use turf_core::seed::protocol::{
-    ForkRequest, GroupEntry, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, SupervisionFds, Timeline,
+    Begin, ForkRequest, GroupEntry, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, SupervisionFds,
+    Timeline,
 };
 use turf_core::sys::identity::{ProcessLayout, replace_environment};
 
@@ -118,6 +119,19 @@ fn make(
     prctl::set_dumpable(true)
         .map_err(|errno| Refusal::from_io("dumpable", "make /proc/self readable", &errno.into()))?;
     timeline.plan_applied_ns = nanoseconds(ClockId::CLOCK_MONOTONIC);
+    if let Some(SupervisionFds { channel, peer, gauges }) = fds.supervision {
+        runtime
+            .supervise(Supervision { channel, peer, gauges })
+            .map_err(|error| Refusal::from_io("supervision", "map the worker's gauges", &error))?;
+    }
+    if request.begin == Begin::WhenTold {
+        runtime.rehearse().map_err(|error| Refusal::new("rehearse", error.to_string()))?;
+        let told = wait_to_begin(report)
+            .map_err(|error| Refusal::from_io("begin", "wait to be told to begin", &error))?;
+        for listener in told {
+            listeners.push(inherited_listener(listener)?);
+        }
+    }
     let start = match prepared.beginning {
         Beginning::Deserialize => Start::Deserialize,
         Beginning::OwnScript => Start::Load(open_script(&plan)?),
@@ -126,14 +140,9 @@ fn make(
         let map = ImportMap::read(Path::new(path));
         runtime.set_import_map(map.map_err(|error| Refusal::new("open import map", error.to_string()))?);
     }
-    let mut worker = runtime
+    let worker = runtime
         .become_worker(worker_options(&plan)?)
         .map_err(|error| Refusal::new("become worker", error.to_string()))?;
-    if let Some(SupervisionFds { channel, peer, gauges }) = fds.supervision {
-        worker
-            .supervise(Supervision { channel, peer, gauges })
-            .map_err(|error| Refusal::from_io("supervision", "map the worker's gauges", &error))?;
-    }
     timeline.javascript_ns = nanoseconds(ClockId::CLOCK_MONOTONIC);
     gate::report_running(fds.gate.as_fd()).map_err(at_gate)?;
     Ok(Ready { worker, start, listeners })

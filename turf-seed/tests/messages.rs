@@ -120,8 +120,9 @@ fn hostile_messages_are_errors_for_the_script_and_nothing_else() {
     let copy = |fd: std::os::fd::BorrowedFd<'_>| -> OwnedFd { fd.try_clone_to_owned().unwrap() };
     let (peer, gauges) = (copy(channel.as_fd()), copy(gauges.as_fd()));
     let supervisor = thread::spawn(move || play(&channel));
-    let mut worker = Runtime::new().become_worker(WorkerOptions::default()).unwrap();
-    worker.supervise(Supervision { channel: theirs, peer, gauges }).unwrap();
+    let mut runtime = Runtime::new();
+    runtime.supervise(Supervision { channel: theirs, peer, gauges }).unwrap();
+    let worker = runtime.become_worker(WorkerOptions::default()).unwrap();
     let status = worker.run(Start::Load(Script::read(&path).unwrap()), Vec::new());
     assert_eq!(status, 0, "a message has ended the worker");
     let (sent, messages, errors) = supervisor.join().unwrap();

@@ -115,13 +115,25 @@ fn load_module(
     Ok(Loaded::Module { evaluated, namespace: v8::Global::new(scope, namespace) })
 }
 
-/// Compiles and runs a small script, so that what V8 makes for the first one is there. Tells what failed.
-pub fn warm_up_compiler(scope: &mut v8::PinScope<'_, '_>) -> Result<(), String> {
-    const TEXT: &str = "(function warmUp(one) { return [one].map((each) => `${each}`); })(1);";
+/// Compiles and runs a small program, so that what V8 makes for the first one is there: it listens to `fetch`, and
+/// gives a function that ends this. One of another number is compiled again; the same one V8 would remember. Tells what failed.
+pub fn warm_up_compiler(
+    scope: &mut v8::PinScope<'_, '_>,
+    number: u32,
+) -> Result<v8::Global<v8::Function>, String> {
     v8::scope!(let scope, scope);
-    let script = Script::from_text("aworker:warm-up", TEXT);
+    let text = format!(
+        "(function warmUp(one) {{
+           const listener = (event) => event.respondWith(new Response([one].map((each) => `${{each}}`)[0]));
+           addEventListener('fetch', listener);
+           return () => removeEventListener('fetch', listener);
+         }})({number});"
+    );
+    let script = Script::from_text("aworker:warm-up", &text);
     let value = compile_classic(scope, &script).and_then(|compiled| compiled.run(scope));
-    value.map(drop).ok_or_else(|| "the script of the warm-up failed".to_owned())
+    let undo = value.and_then(|value| value.try_cast::<v8::Function>().ok());
+    let undo = undo.ok_or_else(|| "the script of the warm-up failed".to_owned())?;
+    Ok(v8::Global::new(scope, undo))
 }
 
 /// Adds a name to V8's table of names: after a collection of garbage the next name makes it resize the table, in every

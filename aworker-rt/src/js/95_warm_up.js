@@ -13,6 +13,7 @@ const {
   TransformStream,
   URL,
   URLSearchParams,
+  addEventListener,
   atob,
   btoa,
   clearInterval,
@@ -20,6 +21,7 @@ const {
   crypto,
   performance,
   queueMicrotask,
+  removeEventListener,
   setInterval,
   setTimeout,
   structuredClone,
@@ -50,6 +52,9 @@ function bytes(i) {
 }
 
 function events(i) {
+  // As programs do: the global object is the target, and there are no options.
+  addEventListener('warm-up', nothing);
+  removeEventListener('warm-up', nothing);
   const target = new EventTarget();
   target.addEventListener('x', nothing);
   target.dispatchEvent(new CustomEvent('x', { detail: i }));

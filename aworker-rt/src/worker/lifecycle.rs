@@ -115,7 +115,7 @@ pub(super) fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<
 }
 
 /// Tells the built-ins where the program comes from.
-fn set_location(scope: &mut v8::PinScope<'_, '_>, url: &str) -> Result<(), ScriptError> {
+pub(super) fn set_location(scope: &mut v8::PinScope<'_, '_>, url: &str) -> Result<(), ScriptError> {
     let Some(function) = engine::callback(scope, "setLocation") else {
         return Ok(());
     };
@@ -221,11 +221,15 @@ pub(super) fn tell_environment(
     let arguments: Vec<_> =
         options.arguments.iter().map(|argument| conversions::string(scope, argument).into()).collect();
     let arguments = v8::Array::new_with_elements(scope, &arguments).into();
-    let environment = v8::Object::new(scope);
+    // A dictionary: properties that are added one by one make hidden classes, and no other worker has the same names.
+    let prototype = v8::Object::new(scope).get_prototype(scope).unwrap_or_else(|| v8::null(scope).into());
+    let mut names: Vec<v8::Local<v8::Name>> = Vec::with_capacity(options.environment.len());
+    let mut values: Vec<v8::Local<v8::Value>> = Vec::with_capacity(options.environment.len());
     for (name, value) in &options.environment {
-        let value = conversions::string(scope, value).into();
-        conversions::set(scope, environment, name, value);
+        names.push(conversions::string(scope, name).into());
+        values.push(conversions::string(scope, value).into());
     }
+    let environment = v8::Object::with_prototype_and_properties(scope, prototype, &names, &values);
     let location = match &options.location {
         Some(location) => conversions::string(scope, location).into(),
         None => v8::undefined(scope).into(),

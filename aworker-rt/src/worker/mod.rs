@@ -24,6 +24,7 @@ pub use listener::{ListenAddress, Listener};
 pub(crate) use serve::retire;
 pub use snapshot::build_snapshot;
 pub use supervised::Supervision;
+use warm_up::Program;
 
 use crate::engine::{Engine, ImportMap, Script, ScriptError};
 use crate::event_loop;
@@ -40,6 +41,7 @@ pub struct Runtime {
     engine: Engine,
     /// Timers of a snapshot's program: armed once this process is a worker.
     timers: Vec<(u64, i64)>,
+    program: Program,
 }
 
 /// What a worker is told of the place it runs in.
@@ -101,7 +103,7 @@ impl Runtime {
             event_loop::attach(scope);
             http::attach(scope);
         });
-        Runtime { engine, timers: Vec::new() }
+        Runtime { engine, timers: Vec::new(), program: Program::None }
     }
 
     /// What specifiers mean beyond paths; for a program that is not loaded yet.
@@ -115,6 +117,7 @@ impl Runtime {
     /// Syntax errors, failed imports, what the top level throws, and a
     /// top-level `await` that nothing can settle.
     pub fn load(&mut self, script: &Script) -> Result<(), ScriptError> {
+        self.program = Program::Loaded;
         self.engine.with_scope(|scope| lifecycle::load(scope, script).map(drop))
     }
 
@@ -133,7 +136,7 @@ impl Runtime {
     /// # Errors
     /// A built-in failed: the build is broken.
     pub fn warm_up(&mut self) -> Result<(), ScriptError> {
-        self.engine.with_scope(warm_up::warm_up)
+        self.engine.with_scope(|scope| warm_up::warm_up(scope, self.program))
     }
 
     /// Collects garbage and stops the clock of timers.
@@ -152,13 +155,31 @@ impl Runtime {
     /// A built-in failed: the build is broken. There is no memory for a copy of a large heap.
     pub fn await_forks(&mut self) -> Result<(), ScriptError> {
         self.settle();
-        self.engine.with_scope(warm_up::rehearse)?;
+        self.engine.with_scope(|scope| warm_up::rehearse(scope, self.program))?;
         self.engine.freeze().map_err(|error| ScriptError::new(format!("move the heap into a file: {error}")))
+    }
+
+    /// For a clone of a seed that waits for its start: what every worker writes to first becomes its own memory, and
+    /// the program's pages that every worker runs are mapped. It is still no worker: nothing is read that differs from
+    /// clone to clone.
+    ///
+    /// # Errors
+    /// A built-in failed: the build is broken.
+    pub fn rehearse(&mut self) -> Result<(), ScriptError> {
+        self.engine.with_scope(|scope| warm_up::rehearse_in_clone(scope, self.program))
     }
 
     /// Whether the process holds something that must not be shared with a clone.
     pub fn may_be_forked(&mut self) -> bool {
         self.engine.with_scope(|scope| !event_loop::get(scope).has_epoll())
+    }
+
+    /// Puts the worker that this will be under a supervisor.
+    ///
+    /// # Errors
+    /// The page of the gauges cannot be mapped.
+    pub fn supervise(&mut self, supervision: Supervision) -> std::io::Result<()> {
+        self.engine.with_scope(|scope| supervised::attach(scope, supervision))
     }
 
     /// Makes this process's copy of the runtime a worker of its own: randomness,
@@ -203,14 +224,6 @@ impl Worker {
         let status = engine.with_scope(|scope| lifecycle::run_observed(scope, &start, listeners, options));
         std::mem::forget(self.engine);
         status
-    }
-
-    /// Puts the worker under a supervisor, before it runs.
-    ///
-    /// # Errors
-    /// The page of the gauges cannot be mapped.
-    pub fn supervise(&mut self, supervision: Supervision) -> std::io::Result<()> {
-        self.engine.with_scope(|scope| supervised::attach(scope, supervision))
     }
 
     /// Runs a program and returns its completion value as text: `aworker eval`.

@@ -7,6 +7,7 @@
 use crate::engine::{self, Engine, ImportMap, Script, ScriptError, Snapshot, SnapshotError};
 use crate::{event_loop, files, http, net, web};
 
+use super::warm_up::Program;
 use super::{Runtime, lifecycle};
 
 /// A room of natives that keeps state in a slot of the isolate. Every room with `v8::Global`s in its slot, or
@@ -133,6 +134,7 @@ impl Runtime {
         let mut runtime = Runtime::around(Engine::restored(snapshot)?);
         runtime.engine.with_scope(|scope| net::set_next_id(scope, next_exchange));
         runtime.timers = timers;
+        runtime.program = Program::Loaded;
         Ok(runtime)
     }
 }

@@ -215,7 +215,13 @@ const GOALS: &[Goal] = &[
     },
     at_most("the same, back to back", RESIDENT, "back to back: connect to first byte", 0.8),
     at_most("a thousand starts at once, all answered", BURST, "1000 connections, all answered after", 1500.0),
-    at_most("processor time of such a start", BURST, "processor time per start until then", 0.8),
+    at_most(
+        "processor time of a start of a prepared sandbox",
+        RESIDENT,
+        "processor time of a sandbox: its start, until the last of all is answered",
+        0.8,
+    ),
+    at_most("processor time of a thousand at once, each", BURST, "processor time per start until then", 0.8),
     at_most(
         "first connection to a pool at zero",
         "First connection to a pool at zero",

@@ -171,7 +171,7 @@ pub fn from_zero(case: &mut Case, arguments: &BenchArgs, report: &mut Report) ->
         loop {
             let status = pool.status(case)?;
             let idle = status["workers"].as_array().is_some_and(Vec::is_empty);
-            if idle && status["spares"] == 1 {
+            if idle && status["ahead"] == 1 {
                 break;
             }
             ensure!(Instant::now() < end, "the pool did not go back to zero: {status}");

@@ -17,6 +17,9 @@ use crate::{host, wait};
 tests! { "keeper";
     Turf:
         a_sandbox_held_ready_is_a_created_container_and_is_replaced_when_it_is_deleted,
+        what_was_forked_ahead_of_its_start_has_run_nothing_and_has_a_time_and_randomness_of_its_own,
+        a_process_forked_ahead_that_is_killed_is_replaced,
+        processes_forked_ahead_end_with_the_supervisor,
         a_connection_promised_to_a_worker_that_fails_is_served_by_another,
         disposable_workers_are_never_more_than_the_maximum,
         a_worker_whose_init_is_slow_to_go_costs_no_processor_time,
@@ -63,6 +66,84 @@ fn a_sandbox_held_ready_is_a_created_container_and_is_replaced_when_it_is_delete
     let ready = pool.wait_for_event("ready")?;
     ensure!(ready["worker"] == second, "{ready}");
     pool.drain(case)
+}
+
+/// The status once so many processes wait to be told to begin.
+fn wait_for_ahead(pool: &Pool, case: &mut Case, count: u64) -> Result<serde_json::Value> {
+    let end = Instant::now() + wait::STEP;
+    loop {
+        let status = pool.status(case)?;
+        if status["ahead"] == count && status["spares"] == count {
+            return Ok(status);
+        }
+        ensure!(Instant::now() < end, "there are not {count} processes forked ahead: {status}");
+    }
+}
+
+/// The processes in the only sandbox that is held ready: its init, and its worker's if it has one.
+fn inside_spare(case: &mut Case) -> Result<(i32, Option<i32>)> {
+    let id = spare(case, "")?;
+    let state: serde_json::Value = serde_json::from_str(&case.runtime.ok(&["state", &id])?.stdout)?;
+    ensure!(state["status"] == "created", "{state}");
+    let init = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).context("no pid")?;
+    Ok((init, host::children_of(init).first().copied()))
+}
+
+fn what_was_forked_ahead_of_its_start_has_run_nothing_and_has_a_time_and_randomness_of_its_own(
+    case: &mut Case,
+) -> Result<()> {
+    const REPORT: &str = "\
+const loaded = Date.now();
+addEventListener('fetch', (event) => event.respondWith(Response.json({
+  loaded, origin: performance.timeOrigin, random: [Math.random(), crypto.randomUUID()].join(),
+})));
+";
+    let flags = ["--disposable", "--max", "4", "--spare", "4", "--ahead", "4"];
+    let pool = Pool::start(case, REPORT, &flags)?;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        wait_for_ahead(&pool, case, 4)?;
+        let begun = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64() * 1e3;
+        for _ in 0..4 {
+            let said: serde_json::Value = serde_json::from_str(http::get(pool.address, "/")?.text()?)?;
+            for time in ["loaded", "origin"] {
+                // Clocks of a script are coarse.
+                let at = said[time].as_f64().with_context(|| said.to_string())?;
+                ensure!(at + 2.0 >= begun, "{time} is {} ms before the start", begun - at);
+            }
+            ensure!(seen.insert(said["random"].to_string()), "two have the same numbers: {said}");
+        }
+    }
+    pool.drain(case)
+}
+
+fn a_process_forked_ahead_that_is_killed_is_replaced(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--max", "1"])?;
+    wait_for_ahead(&pool, case, 1)?;
+    let (_, forked) = inside_spare(case)?;
+    kill(Pid::from_raw(forked.context("nothing is forked ahead")?), Signal::SIGKILL)?;
+    pool.wait_for_event("spare-lost")?;
+    wait_for_ahead(&pool, case, 1)?;
+    ensure!(http::get(pool.address, "/")?.text()? == "one");
+    pool.drain(case)
+}
+
+fn processes_forked_ahead_end_with_the_supervisor(case: &mut Case) -> Result<()> {
+    let pool = Pool::start(case, SCRIPT, &["--max", "1"])?;
+    let status = wait_for_ahead(&pool, case, 1)?;
+    let id = spare(case, "")?;
+    let supervisor = status["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).context("no pid")?;
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL)?;
+    let (name, script, address) = (pool.name().to_owned(), pool.script().to_owned(), pool.address);
+    pool.finish_follower()?;
+    let end = Instant::now() + wait::STEP;
+    while case.runtime.status(&id)? != "stopped" {
+        ensure!(Instant::now() < end, "the worker that nobody can start any more lives on");
+    }
+    let second = Pool::run(case, &name, &script, address, &["--max", "1"])?;
+    wait_for_ahead(&second, case, 1)?;
+    ensure!(http::get(second.address, "/")?.text()? == "one");
+    second.drain(case)
 }
 
 fn a_connection_promised_to_a_worker_that_fails_is_served_by_another(case: &mut Case) -> Result<()> {

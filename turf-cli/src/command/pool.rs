@@ -118,6 +118,9 @@ pub struct PoolRun {
     /// Sandboxes held ready beside the workers [default: 1].
     #[arg(long, value_name = "N")]
     pub spare: Option<u32>,
+    /// How many of those have their process already, forked ahead of its start: some 0.5 MB each [default: 1].
+    #[arg(long, value_name = "N")]
+    pub ahead: Option<u32>,
     /// File for what the workers print [default: inherited; for a detached pool its own].
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
@@ -183,6 +186,7 @@ impl PoolRun {
                 DispatchBy::Least => Dispatch::Least,
             }),
             spare: self.spare,
+            ahead: self.ahead,
             log_file: self.log_file.clone(),
         }
     }

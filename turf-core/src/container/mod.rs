@@ -37,7 +37,7 @@ pub use kill::{SignalNumber, Target, kill};
 pub use notify::{Notify, service_manager};
 pub use pause::{pause, resume};
 pub use query::{Unreadable, list, processes, state};
-pub use ready::{Ready, Starting, Supervised};
+pub use ready::{Heard, Ready, Starting, Supervised};
 pub use run::{Attended, Foreground};
 pub use start::{open_listeners, start};
 pub use state::OciState;

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   created --open--> Ready --fork: one message to the seed--> Starting --the worker reports--> running
+//!                       |  |                                      |
+//!                       |  +--fork_ahead--> Starting, waits --begin--+   (no user code before that)
 //!                       |                                         |
 //!                       +-- dropped: still created                +-- fails: the container is to be deleted
 //! ```
@@ -11,7 +13,8 @@
 //!
 //! A [`Ready`] holds init's gate: init has been told that a worker comes, and listens to nobody else until the
 //! connection ends. If its holder dies, or the seed does before a worker is born, init goes back to waiting: the
-//! container is still created.
+//! container is still created. A worker that was forked ahead ends when nobody is left who could tell it to begin, and
+//! init with it: the container is stopped.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -31,9 +34,11 @@ use crate::sandbox::gate::{Gate, WorkerStart};
 use crate::sandbox::init;
 use crate::sandbox::plan::{ListenAddress, NamespaceKind, Plan, WorkloadPlan};
 use crate::sandbox::seccomp_agent;
-use crate::seed::client::{Asked, ClientError, Fork, receive_report, report_channel};
+use crate::seed::client::{Asked, ClientError, Fork, receive_report, report_channel, tell_to_begin};
 use crate::seed::plan::{WorkerLimits, WorkerPlan};
-use crate::seed::protocol::{ForkFds, GroupEntry, Namespaces, Reaper, Report, SupervisionFds, Timeline};
+use crate::seed::protocol::{
+    Begin, ForkFds, GroupEntry, Namespaces, Reaper, Report, SupervisionFds, Timeline,
+};
 use crate::seed::registry::{Registry, SeedName};
 use crate::sys::pidfd::{pidfd_getfd, pidfd_open};
 
@@ -103,14 +108,24 @@ impl Ready {
     /// Forks the worker under the container's lock, which is refused if another verb has it. Nothing is waited for but
     /// hooks, and a default seed that must be made first.
     pub fn start(self, listeners: &[BorrowedFd<'_>], supervised: Supervised<'_>) -> Result<Starting> {
+        let lock = self.lock()?;
+        self.fork(lock, listeners, Some(supervised))
+    }
+
+    /// Forks the worker ahead of the container's start: it enters the sandbox, applies its plan, makes the memory its
+    /// own that it will write to, and waits for [`Starting::begin`]. The container stays created.
+    pub fn fork_ahead(self, supervised: Supervised<'_>) -> Result<Starting> {
+        let lock = self.lock()?;
+        self.ask_for_worker(lock, Begin::WhenTold, &[], Some(supervised))
+    }
+
+    fn lock(&self) -> Result<Lock> {
         let lock = match &self.released {
             Some(released) => self.dir.try_lock_again(released)?,
             None => self.dir.try_lock()?,
         };
-        match lock {
-            Some(lock) => self.fork(lock, listeners, Some(supervised)),
-            None => Err(Error::invalid(format!("container {}", self.state.id), "is busy with another verb")),
-        }
+        let busy = || Error::invalid(format!("container {}", self.state.id), "is busy with another verb");
+        lock.ok_or_else(busy)
     }
 
     pub(super) fn fork(
@@ -120,6 +135,16 @@ impl Ready {
         supervised: Option<Supervised<'_>>,
     ) -> Result<Starting> {
         run_start_container(&self.dir, &self.plan, &self.state, &self.init)?;
+        self.ask_for_worker(lock, Begin::AtOnce, listeners, supervised)
+    }
+
+    fn ask_for_worker(
+        self,
+        lock: Lock,
+        begin: Begin,
+        listeners: &[BorrowedFd<'_>],
+        supervised: Option<Supervised<'_>>,
+    ) -> Result<Starting> {
         let (seed, listen) = worker_of(&self.plan)?;
         let worker = WorkerPlan {
             process: self.plan.process.clone(),
@@ -129,11 +154,12 @@ impl Ready {
         let request = Request {
             seed,
             worker: worker.encode()?,
-            listeners: listeners.iter().map(duplicate).collect::<Result<_>>()?,
+            begin,
+            listeners: duplicates(listeners)?,
             supervision: supervised.map(|supervised| duplicate_all(&supervised.fds)).transpose()?,
         };
         let stage = self.ask(&request)?;
-        Ok(Starting { ready: self, lock, request, attempts: 1, stage })
+        Ok(Starting { ready: self, lock: Some(lock), request, attempts: 1, stage })
     }
 
     fn ask(&self, request: &Request) -> Result<Stage> {
@@ -147,6 +173,7 @@ impl Ready {
             namespaces: namespaces(&self.plan)?,
             reaper: if has_own_reaper { Reaper::Init } else { Reaper::Relay },
             groups: group_entry(&self.plan),
+            begin: request.begin,
             plan: &request.worker,
             fds: ForkFds {
                 init: self.pidfd.as_fd(),
@@ -172,12 +199,17 @@ impl Ready {
 struct Request {
     seed: SeedName,
     worker: Vec<u8>,
+    begin: Begin,
     listeners: Vec<OwnedFd>,
     supervision: Option<SupervisionFds<OwnedFd>>,
 }
 
 fn duplicate(fd: &BorrowedFd<'_>) -> Result<OwnedFd> {
     fd.try_clone_to_owned().operation(|| "duplicate a descriptor for a worker")
+}
+
+fn duplicates(fds: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>> {
+    fds.iter().map(duplicate).collect()
 }
 
 fn duplicate_all(fds: &SupervisionFds<BorrowedFd<'_>>) -> Result<SupervisionFds<OwnedFd>> {
@@ -188,13 +220,15 @@ fn duplicate_all(fds: &SupervisionFds<BorrowedFd<'_>>) -> Result<SupervisionFds<
     })
 }
 
-/// A worker that was asked for. It has the container's lock until it is dropped.
+/// A worker that was asked for. It has the container's lock until it is dropped, but for the time in which a worker
+/// waits to be told to begin.
 ///
 /// A start that has failed leaves a container to be deleted: its worker may yet be born.
 #[derive(Debug)]
 pub struct Starting {
     ready: Ready,
-    lock: Lock,
+    /// None while the worker waits to be told to begin.
+    lock: Option<Lock>,
     request: Request,
     /// How many seeds were asked.
     attempts: usize,
@@ -208,18 +242,60 @@ enum Stage {
     Asked(Asked, OwnedFd),
     /// The worker, over its report; if the seed has ended over the request, how: there may be no worker.
     Forked { report: OwnedFd, groups: GroupEntry, lost: Option<Error> },
+    /// The worker waits, at the other end of its report, to be told to begin.
+    Waiting(OwnedFd),
     /// init, over the gate.
     Running(Timeline),
     /// Nobody: it runs, or it failed.
     Over,
 }
 
+/// What has been heard of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing that is of use to anybody.
+    Nothing,
+    /// The worker waits to be told to begin.
+    Waits,
+    /// The worker runs, and the `poststart` hooks have run; the start's milestones.
+    Runs(Timeline),
+}
+
 impl Starting {
+    /// Whether the worker waits to be told to begin; then there is nothing to [`hear`](Starting::hear).
+    pub fn waits(&self) -> bool {
+        matches!(self.stage, Stage::Waiting(_))
+    }
+
+    /// Starts the container whose worker was forked ahead, under its lock, which is refused if another verb has it. A
+    /// worker that is not there yet begins as soon as it is.
+    pub fn begin(&mut self, listeners: &[BorrowedFd<'_>]) -> Result<()> {
+        if self.lock.is_none() {
+            self.lock = Some(self.ready.lock()?);
+        }
+        run_start_container(&self.ready.dir, &self.ready.plan, &self.ready.state, &self.ready.init)?;
+        self.request.begin = Begin::AtOnce;
+        self.request.listeners = duplicates(listeners)?;
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Waiting(report) => self.tell(report),
+            stage @ (Stage::Asked(..) | Stage::Forked { .. } | Stage::Running(_) | Stage::Over) => {
+                self.stage = stage;
+                Ok(())
+            }
+        }
+    }
+
+    fn tell(&mut self, report: OwnedFd) -> Result<()> {
+        tell_to_begin(report.as_fd(), &borrow(&self.request.listeners))?;
+        self.stage = Stage::Forked { report, groups: GroupEntry::Itself, lost: None };
+        Ok(())
+    }
+
     /// Readable when there is something to [`hear`](Starting::hear); another descriptor after each time.
     pub fn next(&self) -> BorrowedFd<'_> {
         match &self.stage {
             Stage::Asked(asked, _) => asked.as_fd(),
-            Stage::Forked { report, .. } => report.as_fd(),
+            Stage::Forked { report, .. } | Stage::Waiting(report) => report.as_fd(),
             Stage::Running(_) | Stage::Over => self.ready.gate.as_fd(),
         }
     }
@@ -231,16 +307,15 @@ impl Starting {
         }
     }
 
-    /// Takes what has been said, without waiting for more. The start's milestones once the worker runs and the
-    /// `poststart` hooks have run; an error when there will be no worker.
-    pub fn hear(&mut self) -> Result<Option<Timeline>> {
-        while is_readable(self.next()) {
+    /// Takes what has been said, without waiting for more; an error when there will be no worker.
+    pub fn hear(&mut self) -> Result<Heard> {
+        while !self.waits() && is_readable(self.next()) {
             if let Some(timeline) = self.step()? {
                 run_poststart(&self.ready.dir, &self.ready.plan, &self.ready.init)?;
-                return Ok(Some(timeline));
+                return Ok(Heard::Runs(timeline));
             }
         }
-        Ok(None)
+        Ok(if self.waits() { Heard::Waits } else { Heard::Nothing })
     }
 
     /// Waits until the worker runs and init knows it, so that the container's status is `running`. A start that fails
@@ -257,7 +332,8 @@ impl Starting {
             Ok(timeline) => {
                 fault::at(Point::StartRunning)?;
                 run_poststart(&self.ready.dir, &self.ready.plan, &self.ready.init)?;
-                Ok((timeline, self.lock))
+                let lock = self.lock.ok_or_else(|| Error::invalid("the start", "has lost its lock"))?;
+                Ok((timeline, lock))
             }
             // The worker has ended by itself, and init ends with its status.
             Err(error @ Error::Remote { .. }) => Err(error),
@@ -274,7 +350,7 @@ impl Starting {
                 self.hear_init()?;
                 return Ok(Some(timeline));
             }
-            Stage::Over => return Err(Error::invalid("the start", "is over")),
+            Stage::Waiting(_) | Stage::Over => return Err(Error::invalid("the start", "is over")),
         }
         Ok(None)
     }
@@ -328,7 +404,14 @@ impl Starting {
                 fault::at(Point::StartReported)?;
                 Stage::Running(timeline)
             }
-            Report::Born | Report::Running(_) => {
+            Report::Waiting if groups == GroupEntry::Itself => match self.request.begin {
+                Begin::AtOnce => return self.tell(report),
+                Begin::WhenTold => {
+                    self.ready.released = self.lock.take().map(Lock::release).transpose()?;
+                    Stage::Waiting(report)
+                }
+            },
+            Report::Born | Report::Running(_) | Report::Waiting => {
                 return Err(Error::invalid("the seed's worker", "is not in the container's control groups"));
             }
             Report::Notifications(number) => {

@@ -154,6 +154,8 @@ pub struct PoolOptions {
     pub warm: Option<bool>,
     pub dispatch: Option<Dispatch>,
     pub spare: Option<u32>,
+    /// How many of those have a process that was forked ahead.
+    pub ahead: Option<u32>,
     pub log_file: Option<PathBuf>,
 }
 
@@ -182,6 +184,7 @@ impl PoolOptions {
             warm: self.warm.or(other.warm),
             dispatch: self.dispatch.or(other.dispatch),
             spare: self.spare.or(other.spare),
+            ahead: self.ahead.or(other.ahead),
             log_file: self.log_file.or(other.log_file),
         }
     }
@@ -222,6 +225,8 @@ pub struct PoolConfig {
     pub dispatch: Dispatch,
     /// Sandboxes held ready.
     pub spare: u32,
+    /// How many of those have a process that was forked ahead.
+    pub ahead: u32,
 }
 
 impl PoolConfig {
@@ -269,6 +274,7 @@ impl PoolConfig {
         }
         let ms = |value: Option<Milliseconds>, default: u64| value.map_or(default, |value| value.0.max(1));
         let disposable = options.disposable.unwrap_or_default();
+        let spare = options.spare.unwrap_or(1).min(max);
         Ok(PoolConfig {
             name,
             source,
@@ -292,7 +298,8 @@ impl PoolConfig {
             seed: options.seed.clone(),
             warm: options.warm.unwrap_or(false),
             dispatch: options.dispatch.unwrap_or_default(),
-            spare: options.spare.unwrap_or(1).min(max),
+            spare,
+            ahead: options.ahead.unwrap_or(1).min(spare),
         })
     }
 

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!   create, open what a start needs --> spare --> a worker's start --> worker --> its end --> dead --> deleted
-//!       (a chore)                         |                                                    (a chore)
-//!                                         +-- its init ends: deleted, another one is made
+//!       (a chore)                       |   |                                                  (a chore)
+//!                                       |   +-- forked ahead (a chore): its process waits to be told to begin
+//!                                       +-- its init ends: deleted, another one is made
 //! ```
 //!
 //! Chores are done one at a time when the loop has no events, and not while a worker is starting. A supervisor that is
@@ -12,7 +13,7 @@
 //! ordinary containers, which `turf list` shows and `turf delete --force` removes.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollFlags;
@@ -21,15 +22,18 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::channel::Channel;
+use super::channel::{Channel, tag};
 use super::gauges::Gauges;
 use super::policy::Phase;
-use super::supervisor::{Ending, Source, Supervisor};
-use crate::container::{self, CgroupOptions, CreateOptions, Force, Fresh, Ready};
-use crate::error::{Operation, Result};
+use super::supervisor::{Ending, Source, Supervisor, duplicate};
+use crate::container::{
+    self, CgroupOptions, CreateOptions, Force, Fresh, Heard, Ready, Starting, Supervised,
+};
+use crate::error::{Error, Operation, Result};
 use crate::fault::{self, Point};
 use crate::root::ContainerId;
 use crate::sandbox::compile::{Keyring, RootEntry};
+use crate::seed::protocol::SupervisionFds;
 
 /// For so long after a start nothing else is begun: it would compete with the worker for the processor.
 const STARTING: Duration = Duration::from_millis(20);
@@ -43,9 +47,13 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Dead workers' containers that may wait for their deletion; above it they go first, whoever waits.
 const MAX_DEAD: usize = 1024;
 
-/// Descriptors that a spare holds: those of its init and its gate, stdio, channel, gauges, and the control groups'
-/// (one for each hierarchy).
-const DESCRIPTORS_OF_SPARE: u64 = 16;
+/// Descriptors that a spare holds: those of its init and its gate, stdio, channel, gauges, the control groups' (one for
+/// each hierarchy), and those of a worker forked ahead.
+const DESCRIPTORS_OF_SPARE: u64 = 20;
+
+/// A process that was forked ahead is made anew after this time, so that a pool without work does not begin some day with
+/// a copy of a seed that was replaced long before.
+const LONGEST_AHEAD: Duration = Duration::from_mins(10);
 
 /// A sandbox that waits for a worker, with everything that its start needs.
 #[derive(Debug)]
@@ -55,11 +63,39 @@ pub(super) struct Spare {
     pub id: ContainerId,
     pub init_pid: i32,
     pub init: OwnedFd,
-    pub ready: Ready,
+    pub sandbox: Sandbox,
     /// The supervisor's end of the channel, and the worker's.
     pub channel: Channel,
     pub theirs: OwnedFd,
     pub gauges: Gauges,
+}
+
+/// What is in a spare.
+#[derive(Debug)]
+pub(super) enum Sandbox {
+    /// No process but its init.
+    Empty(Ready),
+    /// A worker's process, since then, that waits to be told to begin, or will soon.
+    Forked(Starting, Instant),
+}
+
+impl Spare {
+    /// Says to the worker who it will be. It reads that when it begins.
+    pub fn introduce(&self) -> Result<()> {
+        let identity = [&[tag::IDENTITY], self.id.as_str().as_bytes()].concat();
+        self.channel.send(&identity, None).operation(|| "write to a worker's channel")
+    }
+
+    fn waits(&self) -> bool {
+        matches!(&self.sandbox, Sandbox::Forked(starting, _) if starting.waits())
+    }
+
+    fn forked_at(&self) -> Option<Instant> {
+        match &self.sandbox {
+            Sandbox::Empty(_) => None,
+            Sandbox::Forked(_, at) => Some(*at),
+        }
+    }
 }
 
 /// What the keeper has and has to do.
@@ -82,6 +118,16 @@ impl Keeper {
         self.dead.len()
     }
 
+    /// How many processes wait to be told to begin.
+    pub fn ahead(&self) -> usize {
+        self.spares.iter().filter(|spare| spare.waits()).count()
+    }
+
+    /// When the oldest process that was forked ahead is to be made anew.
+    fn next_renewal(&self) -> Option<Instant> {
+        self.spares.iter().filter_map(Spare::forked_at).min().map(|at| at + LONGEST_AHEAD)
+    }
+
     /// Containers that are of no use to a later supervisor.
     pub fn useless(&self) -> impl Iterator<Item = &ContainerId> {
         self.spares.iter().map(|spare| &spare.id).chain(&self.dead)
@@ -102,6 +148,16 @@ impl Supervisor {
         (u64::from(wanted).min(room) as usize).saturating_sub(self.keeper.spares.len())
     }
 
+    /// How many of the spares are to be forked ahead, and are not.
+    fn missing_ahead(&self) -> usize {
+        let is_held_back = self.failures.held_back_ms(Instant::now()) > 0;
+        if self.ending != Ending::No || is_held_back {
+            return 0;
+        }
+        let forked = self.keeper.spares.iter().filter(|spare| spare.forked_at().is_some()).count();
+        (self.config.ahead as usize).min(self.keeper.spares.len()).saturating_sub(forked)
+    }
+
     /// The first spare, which is the proof that sandboxes can be made of the configuration.
     pub(super) fn make_first_spare(&mut self) -> Result<()> {
         let spare = self.make_spare()?;
@@ -115,11 +171,87 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A spare, made now if none is there.
+    /// A spare, made now if none is there; the one whose worker can begin at once, if there is one.
     pub(super) fn take_spare(&mut self) -> Result<Spare> {
-        let Some(spare) = self.keeper.spares.pop_front() else { return self.make_spare() };
+        let spares = &mut self.keeper.spares;
+        let first = spares
+            .iter()
+            .position(Spare::waits)
+            .or_else(|| spares.iter().position(|spare| spare.forked_at().is_some()));
+        let Some(spare) = spares.remove(first.unwrap_or(0)) else { return self.make_spare() };
         self.poller.remove(&spare.init);
         Ok(spare)
+    }
+
+    /// Forks the worker of a spare ahead of its start.
+    fn fork_ahead(&mut self) {
+        let spares = &mut self.keeper.spares;
+        let Some(index) = spares.iter().position(|spare| spare.forked_at().is_none()) else { return };
+        let Some(spare) = spares.remove(index) else { return };
+        let (id, init) = (spare.id.clone(), spare.init_pid);
+        match self.forked_ahead(spare) {
+            Ok(spare) => self.keeper.spares.push_back(spare),
+            Err(error) => self.start_failed(&id, Some(init), &error.to_string()),
+        }
+    }
+
+    fn forked_ahead(&self, spare: Spare) -> Result<Spare> {
+        spare.introduce()?;
+        let Spare { number, generation, id, init_pid, init, sandbox, channel, theirs, gauges } = spare;
+        let sandbox = match sandbox {
+            Sandbox::Empty(ready) => {
+                let peer = duplicate(&channel, "a worker's channel")?;
+                let supervised = Supervised {
+                    fds: SupervisionFds {
+                        channel: theirs.as_fd(),
+                        peer: peer.as_fd(),
+                        gauges: gauges.as_fd(),
+                    },
+                    limits: self.worker_limits(number),
+                };
+                let starting = ready.fork_ahead(supervised)?;
+                self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))?;
+                Sandbox::Forked(starting, Instant::now())
+            }
+            forked @ Sandbox::Forked(..) => forked,
+        };
+        Ok(Spare { number, generation, id, init_pid, init, sandbox, channel, theirs, gauges })
+    }
+
+    /// The seed or the process itself has said something of a fork ahead.
+    pub(super) fn on_forked_ahead(&mut self, number: u64) {
+        let Some(index) = self.keeper.spares.iter().position(|spare| spare.number == number) else { return };
+        let Sandbox::Forked(starting, _) = &mut self.keeper.spares[index].sandbox else { return };
+        if starting.waits() {
+            return;
+        }
+        self.poller.remove(starting.next());
+        let heard = match starting.hear() {
+            Ok(Heard::Nothing) => {
+                self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))
+            }
+            Ok(Heard::Waits) => Ok(()),
+            Ok(Heard::Runs(_)) => Err(Error::invalid("a worker forked ahead", "has begun by itself")),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = heard
+            && let Some(spare) = self.keeper.spares.remove(index)
+        {
+            self.poller.remove(&spare.init);
+            self.start_failed(&spare.id, Some(spare.init_pid), &error.to_string());
+            self.remember();
+        }
+    }
+
+    /// Makes room for another of the spares whose processes are too old.
+    fn renew(&mut self) {
+        let is_old = |spare: &Spare| spare.forked_at().is_some_and(|at| at.elapsed() >= LONGEST_AHEAD);
+        if let Some(spare) =
+            self.keeper.spares.iter().position(is_old).and_then(|index| self.keeper.spares.remove(index))
+        {
+            self.discard(spare);
+            self.remember();
+        }
     }
 
     fn make_spare(&mut self) -> Result<Spare> {
@@ -155,7 +287,7 @@ impl Supervisor {
             id,
             init_pid: created.pid,
             init: created.pidfd,
-            ready,
+            sandbox: Sandbox::Empty(ready),
             channel,
             theirs,
             gauges,
@@ -164,6 +296,8 @@ impl Supervisor {
 
     /// The init of a spare has ended: somebody has killed it. Whether there was such a spare.
     pub(super) fn on_spare_exit(&mut self, number: u64) -> bool {
+        // Why its worker could not be forked is known better by whoever asked for it.
+        self.on_forked_ahead(number);
         let Some(index) = self.keeper.spares.iter().position(|spare| spare.number == number) else {
             return false;
         };
@@ -184,9 +318,12 @@ impl Supervisor {
 
     fn discard(&mut self, spare: Spare) {
         self.poller.remove(&spare.init);
-        let Spare { id, init_pid, ready, .. } = spare;
+        let Spare { id, init_pid, sandbox, .. } = spare;
+        if let Sandbox::Forked(starting, _) = &sandbox {
+            self.poller.remove(starting.next());
+        }
         // It holds init's gate.
-        drop(ready);
+        drop(sandbox);
         self.delete(&id, Some(init_pid));
     }
 
@@ -229,10 +366,13 @@ impl Supervisor {
 
     /// When there is something to do: now, or when no worker is starting any more.
     pub(super) fn next_chore(&mut self, now: Instant) -> Option<Instant> {
-        let is_due = self.keeper.is_record_old || !self.keeper.dead.is_empty() || self.missing_spares() > 0;
+        let is_due = self.keeper.is_record_old
+            || !self.keeper.dead.is_empty()
+            || self.missing_ahead() > 0
+            || self.missing_spares() > 0;
         if !is_due {
             self.keeper.due_since = None;
-            return None;
+            return self.keeper.next_renewal();
         }
         let latest = *self.keeper.due_since.get_or_insert(now) + LONGEST_WAIT;
         Some(self.keeper.wait_until.map_or(now, |until| until.min(latest)))
@@ -253,7 +393,9 @@ impl Supervisor {
 
     /// Does one thing, the one whose delay costs most first.
     fn do_chore(&mut self) {
-        if std::mem::take(&mut self.keeper.is_record_old) {
+        if self.missing_ahead() > 0 {
+            self.fork_ahead();
+        } else if std::mem::take(&mut self.keeper.is_record_old) {
             self.write_record();
         } else if !self.keeper.dead.is_empty() {
             self.bury_one();
@@ -262,6 +404,8 @@ impl Supervisor {
         {
             self.event("create-failed", None, json!({ "error": error.to_string() }));
             self.fail();
+        } else {
+            self.renew();
         }
     }
 

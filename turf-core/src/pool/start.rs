@@ -9,19 +9,20 @@ use serde_json::json;
 use super::channel::tag;
 use super::config::Dispatch;
 use super::gauges::word;
-use super::keeper::{Spare, descriptor_limit_of};
+use super::keeper::{Sandbox, Spare, descriptor_limit_of};
 use super::messages::Lost;
 use super::place::{Record, WorkerRecord};
 use super::policy::Phase;
 use super::source;
 use super::supervisor::{DEGRADED_AFTER, Ending, Reload, Source, Supervisor, TERM_GRACE, duplicate};
 use super::worker::{Ended, Identity, Leaving, Worker, reason};
-use crate::container::Supervised;
 use crate::container::process::ProcessId;
 use crate::container::state::State;
+use crate::container::{Heard, Supervised};
 use crate::error::{Operation, Result};
 use crate::fault::{self, Point};
 use crate::root::ContainerId;
+use crate::seed::plan::WorkerLimits;
 use crate::seed::protocol::SupervisionFds;
 use crate::seed::registry::{DEFAULT_SEED, Registry, SeedSource};
 use crate::sys::pidfd::pidfd_send_signal;
@@ -58,7 +59,7 @@ impl Supervisor {
                 self.workers.insert(number, worker);
                 self.promise_connection(number);
                 self.remember();
-                true
+                self.tell_to_begin(number)
             }
             Err(error) => {
                 self.start_failed(&id, Some(init), &error.to_string());
@@ -68,10 +69,10 @@ impl Supervisor {
     }
 
     fn fork_into(&mut self, spare: Spare) -> Result<Worker> {
-        let Spare { number, generation, id, init_pid, init, ready, channel, theirs, gauges } = spare;
-        let identity = [&[tag::IDENTITY], id.as_str().as_bytes()].concat();
-        channel.send(&identity, None).operation(|| "write to a worker's channel")?;
-        let peer = duplicate(&channel, "a worker's channel")?;
+        if let Sandbox::Empty(_) = &spare.sandbox {
+            spare.introduce()?;
+        }
+        let Spare { number, generation, id, init_pid, init, sandbox, channel, theirs, gauges } = spare;
         let slot = self.free_slot();
         let initial: Vec<u32> = match self.config.dispatch {
             Dispatch::Shared if !self.config.passes_connections() => {
@@ -79,16 +80,27 @@ impl Supervisor {
             }
             _ => Vec::new(),
         };
-        let listeners: Vec<BorrowedFd<'_>> =
-            self.sockets.iter().filter(|socket| initial.contains(&socket.number)).map(AsFd::as_fd).collect();
-        let supervised = Supervised {
-            fds: SupervisionFds { channel: theirs.as_fd(), peer: peer.as_fd(), gauges: gauges.as_fd() },
-            limits: self.config.worker_limits(chance(number)),
+        let (starting, is_begun) = match sandbox {
+            Sandbox::Empty(ready) => {
+                let peer = duplicate(&channel, "a worker's channel")?;
+                let supervised = Supervised {
+                    fds: SupervisionFds {
+                        channel: theirs.as_fd(),
+                        peer: peer.as_fd(),
+                        gauges: gauges.as_fd(),
+                    },
+                    limits: self.worker_limits(number),
+                };
+                (ready.start(&self.listeners(&initial), supervised)?, true)
+            }
+            // Told in `tell_to_begin`, when its first connection is in its channel.
+            Sandbox::Forked(starting, _) => (starting, false),
         };
-        let starting = ready.start(&listeners, supervised)?;
         self.poller.add(&init, EpollFlags::EPOLLIN, Source::Init(number))?;
         self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(number))?;
-        self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))?;
+        if is_begun || starting.waits() {
+            self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))?;
+        }
         let mut worker = Worker::new(Identity {
             number,
             slot,
@@ -102,17 +114,52 @@ impl Supervisor {
             listeners: initial,
         });
         worker.starting = Some(starting);
+        worker.is_begun = is_begun;
         Ok(worker)
+    }
+
+    fn listeners(&self, numbers: &[u32]) -> Vec<BorrowedFd<'_>> {
+        self.sockets.iter().filter(|socket| numbers.contains(&socket.number)).map(AsFd::as_fd).collect()
+    }
+
+    /// What one worker is limited to.
+    pub(super) fn worker_limits(&self, number: u64) -> WorkerLimits {
+        self.config.worker_limits(chance(number))
+    }
+
+    /// Tells a worker that was forked ahead to begin; whether that went well so far.
+    fn tell_to_begin(&mut self, number: u64) -> bool {
+        let Some(worker) = self.workers.get_mut(&number) else { return false };
+        if std::mem::replace(&mut worker.is_begun, true) {
+            return true;
+        }
+        let Some(mut starting) = worker.starting.take() else { return true };
+        let numbers = worker.listeners.clone();
+        let begun = starting.begin(&self.listeners(&numbers));
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.starting = Some(starting);
+        }
+        begun.map_err(|error| self.forget_failed(number, &error.to_string())).is_ok()
+    }
+
+    fn forget_failed(&mut self, number: u64, words: &str) {
+        if let Some(worker) = self.forget_worker(number) {
+            self.start_failed(&worker.id, Some(worker.init_pid), words);
+            self.remember();
+        }
     }
 
     /// The seed, a worker or its init has said something of a start.
     pub(super) fn on_start(&mut self, number: u64) {
-        let Some(worker) = self.workers.get_mut(&number) else { return };
+        let Some(worker) = self.workers.get_mut(&number) else { return self.on_forked_ahead(number) };
         let Some(starting) = &mut worker.starting else { return };
         self.poller.remove(starting.next());
         let heard = match starting.hear() {
-            Ok(None) => self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number)),
-            Ok(Some(_)) => {
+            // One that begins as soon as it can does not wait.
+            Ok(Heard::Nothing | Heard::Waits) => {
+                self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))
+            }
+            Ok(Heard::Runs(_)) => {
                 worker.starting = None;
                 self.totals.started += 1;
                 let details = json!({ "pid": worker.init_pid, "generation": worker.generation });
@@ -122,16 +169,13 @@ impl Supervisor {
             }
             Err(error) => Err(error),
         };
-        if let Err(error) = heard
-            && let Some(worker) = self.forget_worker(number)
-        {
-            self.start_failed(&worker.id, Some(worker.init_pid), &error.to_string());
-            self.remember();
+        if let Err(error) = heard {
+            self.forget_failed(number, &error.to_string());
         }
     }
 
     /// What is left of a start that failed goes at once: its worker may yet be born.
-    fn start_failed(&mut self, id: &ContainerId, init: Option<i32>, words: &str) {
+    pub(super) fn start_failed(&mut self, id: &ContainerId, init: Option<i32>, words: &str) {
         self.delete(id, init);
         self.event("start-failed", Some(id.as_str()), json!({ "error": words }));
         self.fail();

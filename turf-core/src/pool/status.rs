@@ -40,6 +40,7 @@ impl Supervisor {
                 + self.connections.waiting(),
             "parked": self.connections.parked(),
             "spares": self.keeper.spares.len(),
+            "ahead": self.keeper.ahead(),
             "unburied": self.keeper.unburied(),
             "requests": self.requests(),
             "started": self.totals.started,

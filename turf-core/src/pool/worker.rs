@@ -89,6 +89,8 @@ pub struct Worker {
     pub passed: u32,
     /// Its start, until it runs.
     pub starting: Option<Starting>,
+    /// Whether it was told to begin: one that is forked ahead is told when its first connection is in its channel.
+    pub is_begun: bool,
     /// A copy of the connection that it was given before it was born, until it serves.
     pub promised: Option<OwnedFd>,
     /// Messages that it has not read.
@@ -138,6 +140,7 @@ impl Worker {
             budget: Budget::new(now),
             silenced_until: None,
             starting: None,
+            is_begun: true,
             promised: None,
         }
     }

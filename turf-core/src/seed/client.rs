@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 
 use super::protocol::{
-    self, FdName, ForkFds, ForkRequest, GroupEntry, MAX_INLINE_PLAN, MAX_PACKET, MAX_PLAN, Namespaces,
+    self, Begin, FdName, ForkFds, ForkRequest, GroupEntry, MAX_INLINE_PLAN, MAX_PACKET, MAX_PLAN, Namespaces,
     PlanBytes, ProtocolError, Reaper, Refusal, Reply, Report, Request, SeedStat,
 };
 use crate::limits;
@@ -71,6 +71,8 @@ pub struct Fork<'a> {
     pub reaper: Reaper,
     /// How the worker comes into its control groups.
     pub groups: GroupEntry,
+    /// When the worker's life begins.
+    pub begin: Begin,
     /// The encoded worker plan, at most [`MAX_PLAN`] bytes.
     pub plan: &'a [u8],
     /// The descriptors.
@@ -136,6 +138,7 @@ impl SeedClient {
             namespaces: fork.namespaces,
             reaper: fork.reaper,
             groups: fork.groups,
+            begin: fork.begin,
             plan,
             fds: names,
         };
@@ -355,6 +358,31 @@ pub fn send_report(end: BorrowedFd<'_>, report: &Report) -> Result<(), ClientErr
         .map_err(|source| ClientError::Io { operation: "send the worker's report", source })
 }
 
+/// The word that a worker which reported [`Report::Waiting`] waits for.
+const BEGIN: &[u8] = b"begin";
+
+/// Tells a worker that was forked ahead of its start to begin, with these listeners beside those of its fork.
+pub fn tell_to_begin(end: BorrowedFd<'_>, listeners: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+    socket::send_packet(end, BEGIN, listeners)
+        .map_err(|source| ClientError::Io { operation: "tell the worker to begin", source })
+}
+
+/// The worker's side of [`Report::Waiting`]: reports it, and returns with further listeners when it was told to begin.
+/// Whoever would have told it may have gone; then there is nothing to begin.
+pub fn wait_to_begin(end: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    let report = protocol::encode(&Report::Waiting).map_err(io::Error::other)?;
+    socket::send_packet(end, &report, &[])?;
+    let mut word = [0; BEGIN.len() + 1];
+    loop {
+        match socket::recv_packet(end, &mut word) {
+            Ok(packet) if &word[..packet.len] == BEGIN && !packet.fds_truncated => return Ok(packet.fds),
+            Ok(_) => return Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// The worker's side of [`Report::Born`]: returns when the client has moved the worker.
 pub fn wait_to_be_moved(end: BorrowedFd<'_>) -> io::Result<()> {
     let packet = protocol::encode(&Report::Born).map_err(io::Error::other)?;
@@ -391,6 +419,23 @@ mod tests {
         drop(theirs);
         let own = std::process::id().cast_signed();
         assert_eq!(receive_report(ours.as_fd(), Duration::from_secs(5)).unwrap(), (report, own));
+    }
+
+    #[test]
+    fn a_worker_forked_ahead_begins_when_it_is_told_and_not_when_nobody_is_left_to_tell_it() {
+        let (ours, theirs) = report_channel().unwrap();
+        let listener = std::fs::File::open("/dev/null").unwrap();
+        tell_to_begin(ours.as_fd(), &[listener.as_fd()]).unwrap();
+        assert_eq!(wait_to_begin(theirs.as_fd()).unwrap().len(), 1);
+        assert_eq!(receive_report(ours.as_fd(), Duration::from_secs(5)).unwrap().0, Report::Waiting);
+        for packet in [&b"begi"[..], b"begin!", b"begin with more than that"] {
+            socket::send_packet(ours.as_fd(), packet, &[]).unwrap();
+            assert_eq!(wait_to_begin(theirs.as_fd()).unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+        }
+        let waiting = std::thread::spawn(move || wait_to_begin(theirs.as_fd()));
+        receive_report(ours.as_fd(), Duration::from_secs(5)).unwrap();
+        drop(ours);
+        assert!(waiting.join().unwrap().is_err());
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //!     | <------------------------------- Report (one packet) -------- |
 //! ```
 //!
+//! With [`Begin::WhenTold`] the worker reports `Waiting` when all is done that can be done before its start, and then
+//! waits for a word on the same connection (`client::tell_to_begin`).
+//!
 //! Transport is `SOCK_SEQPACKET` (unix(7)): one message is one packet, descriptors travel in the same packet as
 //! `SCM_RIGHTS`, and the message names each of them, in order. A connection carries one request. Every packet is
 //! `magic, version, body`; the body is encoded by `postcard`. What does not decode exactly - unknown version, trailing
@@ -25,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::describe;
 
 /// Version of the messages. A seed outlives an upgrade of the programs around it, so both sides check.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// First bytes of every packet.
 const MAGIC: [u8; 4] = *b"turf";
@@ -89,6 +92,8 @@ pub struct ForkRequest {
     pub reaper: Reaper,
     /// How the worker comes into the sandbox's control groups.
     pub groups: GroupEntry,
+    /// When the worker's life begins.
+    pub begin: Begin,
     /// The worker's plan, opaque to the seed.
     pub plan: PlanBytes,
     /// The name of each descriptor in the packet, in order.
@@ -162,6 +167,15 @@ pub enum GroupEntry {
     Itself,
     /// It waits until the client has moved it: who holds such a descriptor could move any process of the host.
     Moved,
+}
+
+/// When a forked worker becomes one: randomness, clocks, environment, script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Begin {
+    /// At once.
+    AtOnce,
+    /// When whoever asked for it says so: it is forked ahead of its start.
+    WhenTold,
 }
 
 /// Where the worker's plan is.
@@ -257,11 +271,13 @@ pub struct SeedStat {
     pub rss_bytes: u64,
 }
 
-/// What a forked worker says once, on the descriptor named [`FdName::Report`], before user code runs.
+/// What a forked worker says on the descriptor named [`FdName::Report`] before user code runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// The worker is in its namespaces and waits for a word before it goes on: with [`GroupEntry::Moved`].
     Born,
+    /// The plan is applied, and the worker waits to be told that it begins: with [`Begin::WhenTold`].
+    Waiting,
     /// The plan is applied, the script is open, the listeners are bound: user code runs next.
     Running(Timeline),
     /// A step failed; the worker exits with status 1.

@@ -270,6 +270,7 @@ impl World {
             namespaces: fork.namespaces,
             reaper: fork.reaper,
             groups: fork.groups,
+            begin: fork.begin,
             plan: PlanBytes::Inline(plan.clone()),
             fds: names,
         });
@@ -285,6 +286,7 @@ impl World {
             namespaces: Namespaces::from_bits(self.sandbox.namespaces.bits() as u32).unwrap(),
             reaper,
             groups: protocol::GroupEntry::Itself,
+            begin: protocol::Begin::AtOnce,
             plan,
             fds: ForkFds {
                 init: self.sandbox.init.as_fd(),

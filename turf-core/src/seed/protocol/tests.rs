@@ -10,6 +10,7 @@ fn request(fds: Vec<FdName>) -> ForkRequest {
         namespaces: Namespaces::PID,
         reaper: Reaper::Init,
         groups: GroupEntry::Itself,
+        begin: Begin::AtOnce,
         plan: PlanBytes::Inline(vec![1, 2, 3]),
         fds,
     }
