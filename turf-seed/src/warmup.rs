@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use aworker_rt::{Runtime, Script, Snapshot, V8Flags, initialize};
 use turf_core::seed::registry::SeedSource;
+use turf_core::sys::program_pages;
 
 use crate::options::Options;
 
@@ -22,6 +23,6 @@ pub fn warm_runtime(options: &Options) -> Result<Runtime> {
         runtime.load(&script).with_context(|| format!("run {}", path.display()))?;
         runtime.fire_serialize().with_context(|| format!("fire serialize in {}", path.display()))?;
     }
-    runtime.await_forks().context("rehearse")?;
+    runtime.await_forks(program_pages::give_back).context("rehearse")?;
     Ok(runtime)
 }

@@ -60,7 +60,7 @@ fn main() {
     let descriptors = open_descriptors();
     seed.load(&Script::from_text("[seed]", &script)).expect("the seed's script runs");
     seed.fire_serialize().expect("nobody objects");
-    seed.await_forks().expect("rehearsal");
+    seed.await_forks(turf_core::sys::program_pages::give_back).expect("rehearsal");
     assert!(seed.may_be_forked(), "no epoll instance exists");
     assert_eq!(open_descriptors(), descriptors, "what was in flight is closed");
     let mut request = String::new();

@@ -44,7 +44,7 @@ fn main() {
     seed.settle();
     let before = anonymous_bytes();
     assert!(before > SEED_BYTES, "{before} bytes");
-    seed.await_forks().expect("memory for the heap's copy");
+    seed.await_forks(turf_core::sys::program_pages::give_back).expect("memory for the heap's copy");
     let after = anonymous_bytes();
     println!("memory that a fork has to copy page tables of: {} kB, then {} kB", before >> 10, after >> 10);
     assert!(after < before - SEED_BYTES, "{before} bytes, then {after}");

@@ -19,7 +19,7 @@ const USAGE: &str = "usage: cargo xtask VERB
   demo    set up the machine, build, and run a worker from a bundle, with timings
   test    set up the machine, build, and run every check and test
   tidy    check the rules of docs/architecture.md that a program can check
-  touched write the list of the functions that short verbs call, which the linker lays beside each other
+  touched write the lists of the functions that short verbs and workers call, which the linker lays beside each other
   v8      find or make V8's archive; the last line is what to export for plain cargo
   vm      run the tests of control groups on cgroup v2, without and with systemd, in a virtual machine";
 

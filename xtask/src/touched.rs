@@ -1,8 +1,11 @@
-//! `cargo xtask touched`: writes `turf-cli/touched.txt`, the functions that short verbs of `turf` call.
+//! `cargo xtask touched`: writes `turf-cli/touched.txt`, the functions that short verbs of `turf` call, and
+//! `turf-seed/touched.txt`, those that a worker calls from its fork to its end ([`worker`]).
 //!
 //! Each verb is run step by step (ptrace(2), `PTRACE_SINGLESTEP`), init until it becomes another program included, and every
-//! address is looked up in the symbols. turf-cli's build script lays the functions beside each other. The list may be
-//! older than the program: it only gets less good.
+//! address is looked up in the symbols. The build scripts lay the functions beside each other. A list may be
+//! older than its program: it only gets less good.
+
+mod worker;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -36,17 +39,19 @@ const HEADER: &str = "\
 pub fn run(arguments: &[String]) -> Result<()> {
     let turf = arguments.first().map_or_else(|| program("turf"), PathBuf::from);
     let turf = turf.canonicalize().with_context(|| format!("find {}", turf.display()))?;
-    let symbols = Symbols::read(&turf)?;
+    let members = members()?;
+    let symbols = Symbols::read(&turf, |name| pattern(name).or_else(|| members.get(name).cloned()))?;
     let directory = std::env::temp_dir().join(format!("turf-touched-{}", std::process::id()));
     fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
     let touched = walk(&turf, &directory, &symbols);
+    let by_workers = worker::walk(&turf, &directory);
     fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
     let mut lines: Vec<(Verbs, String)> = touched?.into_iter().map(|(name, verbs)| (verbs, name)).collect();
     lines.sort_by_key(|(verbs, name)| (Reverse(verbs.count_ones()), *verbs, name.clone()));
     let text: String = lines.iter().map(|(_, name)| format!("{name}\n")).collect();
     fs::write(workspace().join(LIST), format!("{HEADER}{text}")).with_context(|| format!("write {LIST}"))?;
     println!("{} functions in {LIST}", lines.len());
-    Ok(())
+    worker::write(&by_workers?)
 }
 
 /// Which verbs call a function: one bit for each.
@@ -151,16 +156,15 @@ struct Symbols {
 }
 
 impl Symbols {
-    fn read(program: &Path) -> Result<Symbols> {
-        let members = members()?;
+    /// Those that `listed` gives a name for the list.
+    fn read(program: &Path, listed: impl Fn(&str) -> Option<String>) -> Result<Symbols> {
         let text = output(command("nm").args(["--print-size", "--defined-only"]).arg(program))?;
         let mut functions = Vec::new();
         for line in text.lines() {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             let [begin, size, "t" | "T" | "w" | "W" | "i", name] = fields[..] else { continue };
             let (begin, size) = (u64::from_str_radix(begin, 16)?, u64::from_str_radix(size, 16)?);
-            let name = pattern(name).or_else(|| members.get(name).cloned());
-            functions.extend(name.map(|name| (begin, begin + size, name)));
+            functions.extend(listed(name).map(|name| (begin, begin + size, name)));
         }
         functions.sort();
         Ok(Symbols { functions })
@@ -181,8 +185,9 @@ impl Symbols {
 /// differ from build to build; in the older kind with the hash at its end, which alone tells the types.
 fn pattern(name: &str) -> Option<String> {
     if name.starts_with("_ZN") {
-        let end = name.rfind("17h").map(|at| at + 20).filter(|end| name.len() >= *end)?;
-        return Some(name[..end].to_owned());
+        let is_hash = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let at = name.rfind("17h").filter(|at| name.get(at + 3..at + 19).is_some_and(is_hash))?;
+        return Some(name[..at + 20].to_owned());
     }
     if !name.starts_with("_R") {
         return (name == "main").then(|| name.to_owned());
@@ -229,6 +234,7 @@ mod tests {
             ("_RNvNtCs1a2B_4core3fmt5writeCs9_5alloc", Some("_RNvNtCs*_4core3fmt5writeCs*_5alloc")),
             ("main", Some("main")),
             ("malloc", None),
+            ("_ZN2v84base17hash_value_unsignedEv", None),
         ] {
             assert_eq!(pattern(name).as_deref(), wanted, "{name}");
         }

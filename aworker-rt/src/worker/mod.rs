@@ -17,6 +17,7 @@ mod snapshot;
 pub mod supervised;
 mod warm_up;
 
+use std::io;
 use std::path::PathBuf;
 
 pub use lifecycle::Start;
@@ -149,13 +150,17 @@ impl Runtime {
     }
 
     /// [`Runtime::settle`] for a process that waits for forks: what every worker does first is brought back into
-    /// memory, and native memory is packed no further, so that clones share what they have of it.
+    /// memory, and native memory is packed no further, so that clones share what they have of it. `give_back` is
+    /// called when all code has been made and may unmap what of the program is not needed any more.
     ///
     /// # Errors
-    /// A built-in failed: the build is broken. There is no memory for a copy of a large heap.
-    pub fn await_forks(&mut self) -> Result<(), ScriptError> {
+    /// A built-in failed: the build is broken. There is no memory for a copy of a large heap. An error of `give_back`.
+    pub fn await_forks(&mut self, give_back: impl FnOnce() -> io::Result<()>) -> Result<(), ScriptError> {
         self.settle();
         self.engine.with_scope(|scope| warm_up::rehearse(scope, self.program))?;
+        give_back().map_err(|error| ScriptError::new(format!("give back the program's pages: {error}")))?;
+        // Workers share the pages of the program that this brings back.
+        self.engine.with_scope(|scope| warm_up::rehearse_again(scope, self.program))?;
         self.engine.freeze().map_err(|error| ScriptError::new(format!("move the heap into a file: {error}")))
     }
 

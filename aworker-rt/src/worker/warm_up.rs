@@ -87,6 +87,12 @@ pub(super) fn rehearse(scope: &mut v8::PinScope<'_, '_>, program: Program) -> Re
     event_loop::checkpoint(scope)
 }
 
+/// Once more, when nothing has to be compiled: what runs here is what workers run.
+pub(super) fn rehearse_again(scope: &mut v8::PinScope<'_, '_>, program: Program) -> Result<(), ScriptError> {
+    rehearse_life(scope, program, IN_CLONE + 1)?;
+    rehearse_requests(scope, 1)
+}
+
 fn rehearse_requests(scope: &mut v8::PinScope<'_, '_>, rounds: usize) -> Result<(), ScriptError> {
     let kinds = match lifecycle::handles_fetch(scope)? {
         true => http::WarmUp::Modules,

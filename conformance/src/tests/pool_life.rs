@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::failure::seed_pid;
 use super::pool::{Load, Pool, SCRIPT};
 use crate::case::{Case, text};
 use crate::http::{self, Client};
@@ -24,6 +25,7 @@ tests! { "pool";
         a_supervisor_that_is_killed_is_replaced_and_no_request_is_lost,
         a_supervisor_that_is_killed_before_it_has_written_down_what_it_made_leaves_nothing_unknown,
         a_quiet_pool_is_not_woken,
+        a_quiet_pool_gives_back_what_only_its_start_needed,
         a_watched_status_fits_its_terminal_and_is_plain_elsewhere,
         a_web_socket_keeps_its_worker_and_is_closed_after_a_grace,
         the_guides_systemd_units_are_valid;
@@ -247,6 +249,28 @@ fn a_quiet_pool_is_not_woken(case: &mut Case) -> Result<()> {
         before = now;
     }
     bail!("the supervisor or the worker of a quiet pool wakes every second")
+}
+
+fn a_quiet_pool_gives_back_what_only_its_start_needed(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "1", "--max", "1"])?;
+    pool.wait_for_event("ready")?;
+    let supervisor = pool.status(case)?["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let supervisor = supervisor.context("the pool has no pid")?;
+    let (never, _writer) = std::io::pipe().context("make a pipe")?;
+    for (who, pid) in [("seed", seed_pid(case, "default")?), ("supervisor", supervisor)] {
+        let end = Instant::now() + wait::STEP;
+        loop {
+            let most = host::kilobytes(pid, "status", "VmHWM")?;
+            let resident = host::kilobytes(pid, "status", "VmRSS")?;
+            if resident <= most / 2 {
+                break;
+            }
+            ensure!(Instant::now() < end, "the {who} still has {resident} of {most} kB");
+            wait::readable_within(&never, Duration::from_millis(20));
+        }
+    }
+    ensure!(http::get(pool.address, "/")?.status == 200);
+    pool.drain(case)
 }
 
 fn a_watched_status_fits_its_terminal_and_is_plain_elsewhere(case: &mut Case) -> Result<()> {

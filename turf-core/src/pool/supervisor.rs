@@ -38,6 +38,7 @@ use super::sockets::Listening;
 use super::worker::{Leaving, Worker};
 use crate::error::{Operation, Result};
 use crate::root::StateRoot;
+use crate::sys::program_pages;
 
 /// Between two looks while requests come.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -164,6 +165,8 @@ pub struct Supervisor {
     look_at: Option<Instant>,
     /// Since when nothing has changed; none while quiet.
     calm_since: Option<Instant>,
+    /// It has been quiet, and sandboxes were ready.
+    is_set_up: bool,
     waiting_since: Option<Instant>,
     /// When idle workers were last told that something waits.
     poked: Option<Instant>,
@@ -227,6 +230,7 @@ impl Supervisor {
             signals,
             look_at: Some(Instant::now()),
             calm_since: Some(Instant::now()),
+            is_set_up: false,
             waiting_since: None,
             poked: None,
             waiting: 0,
@@ -252,6 +256,10 @@ impl Supervisor {
         while !self.has_ended() {
             let deadline = self.next_deadline();
             let chore = self.next_chore(Instant::now());
+            if chore.is_none() && self.calm_since.is_none() && !std::mem::replace(&mut self.is_set_up, true) {
+                // Most of the program was needed for that only. Should it fail, memory is what it was.
+                let _ = program_pages::give_back();
+            }
             let wake_at = deadline.into_iter().chain(chore).min();
             let count = match self.poller.0.wait(&mut events, timeout_until(wake_at)) {
                 Err(nix::errno::Errno::EINTR) => 0,

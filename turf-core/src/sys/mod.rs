@@ -15,5 +15,6 @@ pub mod namespace;
 pub mod pidfd;
 pub mod process;
 pub mod program;
+pub mod program_pages;
 pub mod socket;
 pub mod terminal;
