@@ -200,6 +200,30 @@ const GOALS: &[Goal] = &[
         "turf pool: PSS of all processes, after the load",
         Limit::MostTimes(1.0 / 3.0, "node cluster: PSS of all processes, after the load"),
     ),
+    beside(
+        "memory of a pool of 4, idle",
+        POOL,
+        "turf pool of 4: PSS of all processes, idle",
+        Limit::MostTimes(1.0 / 3.0, "node cluster of 4: PSS of all processes, idle"),
+    ),
+    beside(
+        "the same after the load",
+        POOL,
+        "turf pool of 4: PSS of all processes, after the load",
+        Limit::MostTimes(1.0 / 3.0, "node cluster of 4: PSS of all processes, after the load"),
+    ),
+    beside(
+        "memory of a pool of 8, idle",
+        POOL,
+        "turf pool of 8: PSS of all processes, idle",
+        Limit::MostTimes(1.0 / 3.0, "node cluster of 8: PSS of all processes, idle"),
+    ),
+    beside(
+        "the same after the load",
+        POOL,
+        "turf pool of 8: PSS of all processes, after the load",
+        Limit::MostTimes(1.0 / 3.0, "node cluster of 8: PSS of all processes, after the load"),
+    ),
     at_most(
         "start of a prepared sandbox to the first byte, one every 200 ms",
         RESIDENT,

@@ -1,5 +1,9 @@
-//! A pool beside Node's cluster with as many workers: throughput of four kinds of request, memory of all processes
-//! together; and how long the first connection to a pool without workers takes.
+//! A pool beside Node's cluster with as many workers: gopool's four rows (idle, a simple request, I/O, I/O and `fibonacci(30)`;
+//! its npm package has no scripts for them, and a wait stands for its database), memory of all processes together; and how
+//! long the first connection to a pool without workers takes.
+//!
+//! Servers and generator share the machine, so that it is the processors that are used up: rates then follow what a request
+//! costs, the generator's part of it included, which is the same for both.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,12 +25,28 @@ use crate::{host, http, wait};
 const SECTION: &str = "Pool beside Node's cluster";
 const ZERO: &str = "First connection to a pool at zero";
 
-/// As many workers as this machine has cores.
-const WORKERS: &str = "2";
+/// As many workers as this machine has cores: the number whose throughput is compared.
+const WORKERS: usize = 2;
 
-/// What a request does, and its path.
-const ROWS: [(&str, &str); 3] =
-    [("simple request", "/"), ("I/O bound: a wait of 5 ms", "/io"), ("I/O and fibonacci(30)", "/mixed")];
+/// Numbers of workers whose memory is compared.
+const MEMORY_WORKERS: [usize; 3] = [WORKERS, 4, 8];
+
+/// One kind of request.
+struct Row {
+    name: &'static str,
+    path: &'static str,
+    /// Connections at a time: so many that the processors are used up, not the time that requests wait.
+    connections: &'static str,
+}
+
+const ROWS: [Row; 3] = [
+    Row { name: "simple request", path: "/", connections: "64" },
+    Row { name: "I/O bound: a wait of 5 ms", path: "/io", connections: "1024" },
+    Row { name: "I/O and fibonacci(30)", path: "/mixed", connections: "64" },
+];
+
+/// Threads of the generator: as many as there are cores, so that it can use what servers leave.
+const GENERATORS: &str = "2";
 
 const FIBONACCI: &str = "const fibonacci = (n) => (n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2));\n";
 
@@ -60,74 +80,130 @@ struct Side {
     address: SocketAddr,
     /// Its supervisor or primary.
     pid: i32,
+    workers: Vec<i32>,
     /// What else belongs to it: sandboxes' inits and the seed.
     others: Vec<i32>,
 }
 
+impl Side {
+    fn processes(&self) -> impl Iterator<Item = i32> + '_ {
+        [self.pid].into_iter().chain(self.workers.iter().copied()).chain(self.others.iter().copied())
+    }
+
+    /// Memory of all processes, pages that several have divided among them.
+    fn pss_kb(&self) -> Result<u64> {
+        self.processes().map(|pid| host::kilobytes(pid, "smaps_rollup", "Pss")).sum()
+    }
+
+    fn cpu_seconds(&self) -> Result<Vec<f64>> {
+        self.processes().map(host::cpu_seconds).collect()
+    }
+}
+
 /// Throughput and memory.
 pub fn beside_cluster(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
+    for workers in MEMORY_WORKERS {
+        compare(case, arguments, report, workers)?;
+    }
+    Ok(())
+}
+
+fn compare(case: &mut Case, arguments: &BenchArgs, report: &mut Report, workers: usize) -> Result<()> {
     let script = format!("{FIBONACCI}{POOL}");
-    let mut pool = Pool::start(case, &script, &["--min", WORKERS, "--max", WORKERS, "--spare", "0"])?;
-    for _ in 0..WORKERS.parse::<usize>()? {
+    let count = workers.to_string();
+    let mut pool = Pool::start(case, &script, &["--min", &count, "--max", &count, "--spare", "0"])?;
+    for _ in 0..workers {
         pool.wait_for_event("ready")?;
     }
-    let status = pool.status(case)?;
-    let pid_of = |value: &serde_json::Value| value.as_i64().and_then(|pid| i32::try_from(pid).ok());
-    let supervisor = pid_of(&status["pid"]).context("the pool has no pid")?;
-    let mut others = vec![crate::tests::seed_pid(case, "default")?];
-    for worker in status["workers"].as_array().context("the pool has no workers")? {
-        others.extend(pid_of(&worker["pid"]));
-        others.extend(pid_of(&worker["worker_pid"]));
-    }
-    let mut sides = vec![Side { name: "turf pool", address: pool.address, pid: supervisor, others }];
-    let node = Cluster::start(case.directory());
+    let mut sides = vec![side_of(case, &pool)?];
+    let node = Cluster::start(case.directory(), workers);
     match &node {
         Ok(node) => {
             let pid = node.child.id().cast_signed();
-            let others = host::children_of(pid);
-            sides.push(Side { name: "node cluster", address: node.address, pid, others });
+            let workers = host::children_of(pid);
+            sides.push(Side {
+                name: "node cluster",
+                address: node.address,
+                pid,
+                workers,
+                others: Vec::new(),
+            });
         }
         Err(error) => report.note(format!("no comparison with Node's cluster: {error:#}")),
     }
-    let memory = |side: &Side, when: &str, report: &mut Report| -> Result<()> {
-        let mut pss = 0;
-        for pid in side.others.iter().chain([&side.pid]) {
-            pss += host::kilobytes(*pid, "smaps_rollup", "Pss")?;
-        }
-        report.add(SECTION, &format!("{}: PSS of all processes, {when}", side.name), "kB", pss as f64);
-        Ok(())
-    };
+    let of = if workers == WORKERS { String::new() } else { format!(" of {workers}") };
     for side in &sides {
-        memory(side, "idle", report)?;
+        let name = format!("{}{of}: PSS of all processes, idle", side.name);
+        report.add(SECTION, &name, "kB", side.pss_kb()? as f64);
     }
-    for round in 0..=arguments.rounds {
-        for (row, path) in ROWS {
+    // The first round is for the compilers; of larger numbers, only the memory after it is of interest.
+    let rounds = if workers == WORKERS { arguments.rounds } else { 0 };
+    for round in 0..=rounds {
+        for row in &ROWS {
             for side in &sides {
-                let rate = load(side.address, path)?;
-                // The first round is for the compilers.
+                let seen = load(side, row)?;
                 if round > 0 {
-                    report.add(SECTION, &format!("{}: {row}", side.name), "1/s", rate);
+                    seen.add_to(report, &format!("{}: {}", side.name, row.name));
                 }
             }
         }
     }
     for side in &sides {
-        memory(side, "after the load", report)?;
+        let name = format!("{}{of}: PSS of all processes, after the load", side.name);
+        report.add(SECTION, &name, "kB", side.pss_kb()? as f64);
     }
     drop(node);
     pool.drain(case)
 }
 
-fn load(address: SocketAddr, path: &str) -> Result<f64> {
-    let url = format!("http://{address}{path}");
-    let begun = Instant::now();
-    let output =
-        Command::new("wrk").args(["-t", "1", "-c", "32", "-d", "2s", &url]).output().context("run wrk")?;
+fn side_of(case: &mut Case, pool: &Pool) -> Result<Side> {
+    let status = pool.status(case)?;
+    let pid_of = |value: &serde_json::Value| value.as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid_of(&status["pid"]).context("the pool has no pid")?;
+    let listed = status["workers"].as_array().context("the pool has no workers")?;
+    let mut others: Vec<i32> = listed.iter().filter_map(|worker| pid_of(&worker["pid"])).collect();
+    others.push(crate::tests::seed_pid(case, "default")?);
+    let workers = listed.iter().filter_map(|worker| pid_of(&worker["worker_pid"])).collect();
+    Ok(Side { name: "turf pool", address: pool.address, pid, workers, others })
+}
+
+/// What a load has seen.
+struct Seen {
+    per_second: f64,
+    /// Processor time of all of the side's processes, user and system, for each request.
+    cpu_us: f64,
+    /// The part of it that the busiest worker had.
+    busiest_percent: f64,
+}
+
+impl Seen {
+    fn add_to(&self, report: &mut Report, name: &str) {
+        report.add(SECTION, name, "1/s", self.per_second);
+        report.add(SECTION, &format!("{name}: CPU time per request, all processes"), "us", self.cpu_us);
+        report.add(SECTION, &format!("{name}: part of the busiest worker"), "%", self.busiest_percent);
+    }
+}
+
+fn load(side: &Side, row: &Row) -> Result<Seen> {
+    let url = format!("http://{}{}", side.address, row.path);
+    let (begun, before) = (Instant::now(), side.cpu_seconds()?);
+    let flags = ["-t", GENERATORS, "-c", row.connections, "-d", "2s", &url];
+    let output = Command::new("wrk").args(flags).output().context("run wrk")?;
     let elapsed = begun.elapsed().as_secs_f64();
+    let spent: Vec<f64> =
+        side.cpu_seconds()?.iter().zip(&before).map(|(after, before)| after - before).collect();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success() && !printed.contains("Non-2xx"), "wrk {url}: {printed}");
     ensure!(!printed.contains("Socket errors"), "wrk {url}: {printed}");
-    Ok(parse_wrk(&printed).with_context(|| format!("wrk printed {printed}"))? / elapsed)
+    let requests = parse_wrk(&printed).with_context(|| format!("wrk printed {printed}"))?;
+    let all: f64 = spent.iter().sum();
+    let of_workers = &spent[1..=side.workers.len()];
+    Ok(Seen {
+        per_second: requests / elapsed,
+        cpu_us: all * 1e6 / requests,
+        busiest_percent: of_workers.iter().copied().fold(0.0, f64::max) * 100.0
+            / of_workers.iter().sum::<f64>().max(f64::MIN_POSITIVE),
+    })
 }
 
 /// Node's cluster; it ends with this value.
@@ -137,13 +213,13 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start(directory: &Path) -> Result<Cluster> {
+    fn start(directory: &Path, workers: usize) -> Result<Cluster> {
         let script = directory.join("cluster.js");
         fs::write(&script, format!("{FIBONACCI}{NODE}"))?;
         let address = http::free_address()?;
         let (mut output, input) = std::io::pipe()?;
         let child = Command::new("node")
-            .args([text(&script)?, &address.port().to_string(), WORKERS])
+            .args([text(&script)?, &address.port().to_string(), &workers.to_string()])
             .stdout(input)
             .stdin(Stdio::null())
             .spawn()
