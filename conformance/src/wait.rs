@@ -18,7 +18,7 @@ pub const STEP: Duration = Duration::from_secs(30);
 
 /// Waits for a child or an adopted descendant, and returns how it ended.
 pub fn child(pid: i32, limit: Duration) -> Result<WaitStatus> {
-    let ended = ends_within(pid, limit).with_context(|| format!("wait for process {pid}"))?;
+    let ended = one_ends_within(&[pid], limit).with_context(|| format!("wait for process {pid}"))?;
     ensure!(ended, "process {pid} still runs after {limit:?}");
     retry(|| waitpid(Pid::from_raw(pid), None)).with_context(|| format!("wait for process {pid}"))
 }
@@ -29,12 +29,9 @@ pub fn no_children(limit: Duration) -> bool {
     loop {
         match retry(|| waitpid(None, Some(WaitPidFlag::WNOHANG))) {
             Err(_) => return true,
-            // Whichever: all have to end.
             Ok(WaitStatus::StillAlive) => {
                 let left = end.saturating_duration_since(Instant::now());
-                let ended =
-                    clean::child_ids().first().is_none_or(|pid| ends_within(*pid, left).unwrap_or(true));
-                if !ended || left.is_zero() {
+                if left.is_zero() || !one_ends_within(&clean::child_ids(), left).unwrap_or(true) {
                     return false;
                 }
             }
@@ -43,11 +40,18 @@ pub fn no_children(limit: Duration) -> bool {
     }
 }
 
-/// Whether a process ends within the limit; it is not reaped.
-fn ends_within(pid: i32, limit: Duration) -> Result<bool> {
-    let pid = rustix::process::Pid::from_raw(pid).context("0 is no process")?;
-    let process = pidfd_open(pid, PidfdFlags::empty()).context("open it")?;
-    Ok(readable_within(&process, limit))
+/// Whether one of the processes ends within the limit, or there is none; it is not reaped. One may wait for another to be reaped,
+/// as the first of a pid namespace does for all in it.
+fn one_ends_within(pids: &[i32], limit: Duration) -> Result<bool> {
+    let open = |&pid: &i32| {
+        let id = rustix::process::Pid::from_raw(pid).context("0 is no process")?;
+        pidfd_open(id, PidfdFlags::empty()).with_context(|| format!("open process {pid}"))
+    };
+    let processes = pids.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let mut fds: Vec<_> =
+        processes.iter().map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)).collect();
+    let timeout = PollTimeout::try_from(limit.as_millis()).unwrap_or(PollTimeout::MAX);
+    Ok(fds.is_empty() || retry(|| poll(&mut fds, timeout)).context("poll")? > 0)
 }
 
 fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {

@@ -10,10 +10,10 @@
 //! where neither users, nor /etc/subuid, nor systemd's ranges are. They belong to a name of a state directory; the
 //! table of all is one per machine, because ids are.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::error::{Error, Operation, Result};
@@ -45,21 +45,28 @@ impl Tenant {
     fn in_table(table: &Path, directory: &Path) -> Result<Tenant> {
         create_private_dir_all(table)?;
         let _lock = lock(&table.join("lock"))?;
+        let entries = entries(table)?;
+        let own = entries.iter().find(|(_, owner)| owner.as_path() == directory);
+        if let Some((&number, _)) = own {
+            return Ok(Tenant::number(number));
+        }
         for number in 0..TENANTS {
-            let tenant = Tenant { first: FIRST + number * IDS };
+            let tenant = Tenant::number(number);
             let entry = table.join(number.to_string());
-            match fs::read_link(&entry) {
-                Ok(owner) if owner == directory => return Ok(tenant),
-                Ok(owner) if owner.exists() || tenant.has_processes()? => continue,
-                Ok(_) => fs::remove_file(&entry).operation(|| format!("remove {}", entry.display()))?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::io(format!("read the link {}", entry.display()), error)),
+            match entries.get(&number) {
+                Some(owner) if owner.exists() || tenant.has_processes()? => continue,
+                Some(_) => fs::remove_file(&entry).operation(|| format!("remove {}", entry.display()))?,
+                None => {}
             }
             std::os::unix::fs::symlink(directory, &entry)
                 .operation(|| format!("link {}", entry.display()))?;
             return Ok(tenant);
         }
         Err(Error::invalid(table.display().to_string(), format!("has {TENANTS} names of seeds already")))
+    }
+
+    fn number(number: u32) -> Tenant {
+        Tenant { first: FIRST + number * IDS }
     }
 
     /// The user and group id of the seed.
@@ -79,6 +86,18 @@ impl Tenant {
         // A process that ends meanwhile has no ids.
         Ok(entries.flatten().any(|entry| entry.metadata().is_ok_and(|found| ids.contains(&found.uid()))))
     }
+}
+
+/// Who has which number.
+fn entries(table: &Path) -> Result<BTreeMap<u32, PathBuf>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(table).operation(|| format!("read directory {}", table.display()))? {
+        let entry = entry.operation(|| format!("read directory {}", table.display()))?;
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let path = entry.path();
+        found.insert(number, fs::read_link(&path).operation(|| format!("read the link {}", path.display()))?);
+    }
+    Ok(found)
 }
 
 /// Held for some system calls by each command.
@@ -120,6 +139,7 @@ mod tests {
         }
         // The ids of a name that is gone, and of which nothing runs, are given to another.
         fs::remove_dir(&names[1]).unwrap();
+        assert_eq!(Tenant::in_table(&table, &names[2]).unwrap(), tenants[2], "a number below has come free");
         let late = root.path().join("late");
         fs::create_dir(&late).unwrap();
         assert_eq!(Tenant::in_table(&table, &late).unwrap(), tenants[1]);
