@@ -45,6 +45,40 @@ fn an_import_map_gives_bare_specifiers_a_meaning() {
         .fails_with(&["none.json", "no such file"]);
 }
 
+/// Files with the digests that `openssl dgst -sha256 -binary | base64` gives of them, and one that was changed.
+#[test]
+fn modules_are_what_the_integrity_of_the_import_map_says() {
+    const GOOD: &str = "sha256-lpCeHc6FylNP2IgfbINpqKh+Bt9aS/ge9Epy2xlbBwQ=";
+    let map = |name: &str, value: &str| format!(r#"{{ "integrity": {{ "./{name}": "{value}" }} }}"#);
+    let directory = Directory::new(
+        "map-integrity",
+        &[
+            (
+                "main.mjs",
+                "import x from './x.js'; import json from './x.json' with { type: 'json' }; console.log(x, json);",
+            ),
+            ("x.js", "export default 1;\n"),
+            ("x.json", "2"),
+            ("good.json", &map("x.js", GOOD)),
+            ("other.json", &map("y.js", &GOOD.replace('l', "m"))),
+            ("bad.json", &map("x.js", &GOOD.replace('l', "m"))),
+            ("bad-json.json", &map("x.json", GOOD)),
+            ("bad-main.json", &map("main.mjs", GOOD)),
+            ("unknown.json", &map("x.js", "md5-abc")),
+        ],
+    );
+    for fitting in ["good.json", "other.json"] {
+        directory.run(&["run", "--import-map", fitting, "main.mjs"]).prints("1 2\n");
+    }
+    let wanted = "is not what the import map's \"integrity\" wants";
+    for (wrong, file) in [("bad.json", "x.js"), ("bad-json.json", "x.json"), ("bad-main.json", "main.mjs")] {
+        directory.run(&["run", "--import-map", wrong, "main.mjs"]).fails_with(&[file, wanted]);
+    }
+    directory
+        .run(&["run", "--import-map", "unknown.json", "main.mjs"])
+        .fails_with(&["unknown.json", "md5-abc"]);
+}
+
 #[test]
 fn a_snapshot_keeps_its_import_map() {
     let directory = Directory::new(

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use net_support::proxy::proxy;
 use net_support::{Scratch, run_with};
 
 /// A certificate authority and certificates by it: `good` for localhost and 127.0.0.1, `expired`, and
@@ -152,6 +153,27 @@ fn certificates_that_prove_nothing_are_refused() {
     );
     let key = path(&scratch, "ca.key");
     run_with("bad-key", &base, "await fails(fetch(base), /no usable/);", &[], &[("SSL_CERT_FILE", &key)]);
+}
+
+/// The proxy sees a host's name and bytes; the certificate is the host's, and must prove the name that was asked for.
+#[test]
+fn a_proxys_tunnel_is_secured_from_end_to_end() {
+    let scratch = certificates("tunnel");
+    let node = Node::start(&scratch.0, "good", "h2");
+    let (address, heads) = proxy(([127, 0, 0, 1], node.port.parse().expect("a port")).into());
+    run_with(
+        "tunnel-script",
+        "https://localhost:4433",
+        "const first = await (await fetch(base + '/a?b')).json(); same([first.httpVersion, first.url].join(), '2.0,/a?b');
+         same((await (await fetch(base, { method: 'POST', body: 'x'.repeat(300000) })).json()).length, 300000);
+         let count = 0; for await (const chunk of (await fetch(base + '/big')).body) count += chunk.length; same(count, 64 * 65536);
+         await fails(fetch('https://elsewhere.test/'), /not valid for name.*ERR_TLS_CERT/);",
+        &[],
+        &[("SSL_CERT_FILE", &path(&scratch, "ca.pem")), ("https_proxy", &address)],
+    );
+    let heads = heads.lock().expect("no test thread panics");
+    let lines: Vec<&str> = heads.iter().map(|head| head.lines().next().expect("a line")).collect();
+    assert_eq!(lines, ["CONNECT localhost:4433 HTTP/1.1", "CONNECT elsewhere.test:443 HTTP/1.1"]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Import maps: what specifiers mean beyond paths. Pure but for [`ImportMap::read`].
 //!
 //! <https://html.spec.whatwg.org/#import-maps>. One map for a program, given before anything is imported. Addresses
-//! are resolved against the map's own file. `integrity` is refused: files are not fetched, and an ignored check
-//! would be worse than none.
+//! are resolved against the map's own file. Where the standard would ignore what it cannot check (`integrity` of no known
+//! kind), the map is refused: a check that nobody makes is worse than none.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::exceptions::ScriptError;
+use super::integrity::Integrity;
 use super::module_files::read_text;
 use super::specifier::url_like;
 
@@ -22,6 +23,8 @@ type Specifiers = Vec<(String, Option<String>)>;
 pub struct ImportMap {
     imports: Specifiers,
     scopes: Vec<(String, Specifiers)>,
+    /// What the files behind these URLs must be.
+    integrity: Vec<(String, Integrity)>,
 }
 
 impl ImportMap {
@@ -47,13 +50,31 @@ impl ImportMap {
             match (key.as_str(), value) {
                 ("imports", Value::Object(imports)) => map.imports = specifiers(imports, base),
                 ("scopes", Value::Object(scopes)) => map.scopes = parse_scopes(scopes, base)?,
-                ("imports" | "scopes", _) => return Err(format!("\"{key}\" must be an object")),
+                ("integrity", Value::Object(entries)) => map.integrity = parse_integrity(entries, base)?,
+                ("imports" | "scopes" | "integrity", _) => {
+                    return Err(format!("\"{key}\" must be an object"));
+                }
                 (other, _) => {
-                    return Err(format!("\"{other}\" is not supported: want \"imports\", \"scopes\""));
+                    return Err(format!(
+                        "\"{other}\" is not supported: want \"imports\", \"scopes\", \"integrity\""
+                    ));
                 }
             }
         }
         Ok(map)
+    }
+
+    /// Checks what a module is made of.
+    ///
+    /// # Errors
+    /// The map wants other bytes behind this URL; the end of a sentence.
+    pub(super) fn check(&self, url: &str, bytes: &[u8]) -> Result<(), String> {
+        match self.integrity.iter().find(|(known, _)| known == url) {
+            Some((_, integrity)) if !integrity.matches(bytes) => {
+                Err(format!("{url} is not what the import map's \"integrity\" wants"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The URL that the map has for a specifier, if it has one.
@@ -113,6 +134,20 @@ fn parse_scopes(scopes: &Map<String, Value>, base: &Url) -> Result<Vec<(String, 
         parsed.push((String::from(prefix), specifiers(imports, base)));
     }
     parsed.sort_by(|(left, _), (right, _)| right.encode_utf16().cmp(left.encode_utf16()));
+    Ok(parsed)
+}
+
+/// <https://html.spec.whatwg.org/#normalizing-a-module-integrity-map>
+fn parse_integrity(entries: &Map<String, Value>, base: &Url) -> Result<Vec<(String, Integrity)>, String> {
+    let mut parsed: Vec<(String, Integrity)> = Vec::new();
+    for (key, value) in entries {
+        let wrong = |text: String| format!("integrity of \"{key}\": {text}");
+        let url = url_like(key, base).map(String::from);
+        let url = url.ok_or_else(|| wrong("it is no URL and no path".to_owned()))?;
+        let text = value.as_str().ok_or_else(|| wrong("it must be a string".to_owned()))?;
+        parsed.retain(|(known, _)| *known != url);
+        parsed.push((url, Integrity::parse(text).map_err(wrong)?));
+    }
     Ok(parsed)
 }
 
@@ -223,7 +258,14 @@ mod tests {
             ("{\"imports\": []}", "\"imports\" must be an object"),
             ("{\"scopes\": 1}", "\"scopes\" must be an object"),
             ("{\"scopes\": {\"/\": 1}}", "the scope \"/\" must be an object"),
-            ("{\"integrity\": {}}", "\"integrity\" is not supported"),
+            ("{\"integrity\": 1}", "\"integrity\" must be an object"),
+            ("{\"integrity\": { \"./a.js\": 1 }}", "integrity of \"./a.js\": it must be a string"),
+            ("{\"integrity\": { \"a.js\": \"\" }}", "integrity of \"a.js\": it is no URL"),
+            (
+                "{\"integrity\": { \"./a.js\": \"md5-x\" }}",
+                "integrity of \"./a.js\": \"md5-x\" has no digest",
+            ),
+            ("{\"other\": {}}", "\"other\" is not supported"),
         ] {
             let error = ImportMap::parse(text, &base).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");

@@ -16,6 +16,7 @@ mod image;
 mod import_map;
 pub(crate) mod import_scripts;
 mod inherited;
+mod integrity;
 mod isolate;
 pub(crate) mod lazy;
 mod madvise;

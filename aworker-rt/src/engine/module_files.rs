@@ -24,17 +24,30 @@ pub(super) fn read_source(path: &str) -> Result<String, String> {
     read_text(path)
 }
 
+/// As [`read_source`], the bytes themselves.
+///
+/// # Errors
+/// As [`read_source`].
+pub(super) fn read_source_bytes(path: &str) -> Result<Vec<u8>, String> {
+    refuse_other_languages(path)?;
+    read_bytes(path)
+}
+
 /// Reads a file as UTF-8, without its byte order mark; what is no UTF-8 becomes U+FFFD.
 ///
 /// # Errors
 /// As [`read_source`].
 pub(super) fn read_text(path: &str) -> Result<String, String> {
-    let bytes = read_bytes(path)?;
+    read_bytes(path).map(into_text)
+}
+
+/// UTF-8 without its byte order mark; what is none becomes U+FFFD.
+pub(super) fn into_text(bytes: Vec<u8>) -> String {
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
     };
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
 
 /// Reads a file as it is.

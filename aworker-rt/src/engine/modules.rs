@@ -157,6 +157,14 @@ pub(super) fn compile_main<'s>(
     name: &ModuleName,
     text: &str,
 ) -> Option<v8::Local<'s, v8::Module>> {
+    // The program was read before its import map; a byte order mark is gone.
+    if let Some(import_map) = &map(scope).import_map
+        && let Err(reason) = import_map.check(name.url(), text.as_bytes())
+        && import_map.check(name.url(), format!("\u{feff}{text}").as_bytes()).is_err()
+    {
+        throw_type_error(scope, &reason);
+        return None;
+    }
     map(scope).main.get_or_insert_with(|| name.clone());
     compile(scope, name, text)
 }
@@ -315,11 +323,17 @@ fn find_or_read(isolate: &mut v8::Isolate, name: &ModuleName, kind: Kind) -> Res
     if map.entries.len() >= MAX_MODULES {
         return Err(format!("there are {MAX_MODULES} modules already"));
     }
-    match kind {
-        Kind::JavaScript => module_files::read_source(&name.path()).map(Found::Source),
-        Kind::Json | Kind::Text => module_files::read_text(&name.path()).map(Found::Source),
-        Kind::Bytes => module_files::read_bytes(&name.path()).map(Found::Bytes),
+    let bytes = match kind {
+        Kind::JavaScript => module_files::read_source_bytes(&name.path())?,
+        Kind::Json | Kind::Text | Kind::Bytes => module_files::read_bytes(&name.path())?,
+    };
+    if let Some(import_map) = &map.import_map {
+        import_map.check(name.url(), &bytes)?;
     }
+    Ok(match kind {
+        Kind::JavaScript | Kind::Json | Kind::Text => Found::Source(module_files::into_text(bytes)),
+        Kind::Bytes => Found::Bytes(bytes),
+    })
 }
 
 fn uint8_array<'s>(

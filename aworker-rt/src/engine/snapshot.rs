@@ -45,7 +45,7 @@ pub(super) const FLAGS: &str = SNAPSHOT_FLAGS;
 pub(super) const INTERNALS: usize = INTERNALS_INDEX;
 
 const MAGIC: &[u8; 8] = b"AWKSNAP\n";
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const HEADER_BYTES: usize = 36;
 
 /// Largest heap in a file; V8 counts its bytes in an `int`.
