@@ -7,6 +7,7 @@ mod watch;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use aworker_rt::engine::{give_back_memory, in_child, listen_fds};
 use aworker_rt::http::ServerOptions;
@@ -19,6 +20,10 @@ use options::{Command, Program, RunOptions};
 
 /// Where a worker listens when nobody says otherwise; `$PORT` replaces the port.
 const DEFAULT_PORT: &str = "8080";
+
+/// How long a program may take to the end of `serialize` when a snapshot of it is built and nobody says otherwise: programs
+/// that prepare much take seconds.
+const DEFAULT_BUILD_TIMEOUT_S: u64 = 60;
 
 /// Exit status for a command line that cannot be understood.
 const USAGE: u8 = 2;
@@ -56,7 +61,8 @@ fn main() -> ExitCode {
 fn write_snapshot(file: &Path, output: &Path, options: RunOptions) -> Result<ExitCode, ScriptError> {
     let script = Script::read(file)?;
     let import_map = import_map(&options)?;
-    let built = in_child(|| {
+    let limit_s = options.timeout_s.unwrap_or(DEFAULT_BUILD_TIMEOUT_S);
+    let built = in_child(Duration::from_secs(limit_s), || {
         initialize(&options);
         let failed = |error| ScriptError::new(format!("write {}: {error}", output.display()));
         let written =
@@ -67,6 +73,12 @@ fn write_snapshot(file: &Path, output: &Path, options: RunOptions) -> Result<Exi
         i32::from(written.is_err())
     });
     let status = built.map_err(|error| ScriptError::new(format!("fork the builder: {error}")))?;
+    let status = status.ok_or_else(|| {
+        ScriptError::new(format!(
+            "{}: after {limit_s} s its top level and `serialize` have not ended; --timeout SECONDS gives them more",
+            file.display()
+        ))
+    })?;
     match status.code() {
         Some(0) => Ok(ExitCode::SUCCESS),
         Some(_) => Ok(ExitCode::FAILURE),

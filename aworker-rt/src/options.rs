@@ -17,7 +17,7 @@ Aworker runs JavaScript after the Service Worker model.
 Usage: aworker [run] [OPTIONS] FILE [OPTIONS] [--] [ARGUMENTS...]
        aworker run [OPTIONS] --snapshot SNAPSHOT [OPTIONS] [--] [ARGUMENTS...]
        aworker eval [OPTIONS] CODE [OPTIONS] [--] [ARGUMENTS...]
-       aworker snapshot build [OPTIONS] FILE -o SNAPSHOT
+       aworker snapshot build [OPTIONS] FILE -o SNAPSHOT [--timeout SECONDS]
        aworker --help | --version
 
 A script that handles `fetch` serves HTTP until SIGTERM; any other script ends
@@ -26,7 +26,8 @@ follows the options, from the first word on that is none of them.
 
 `snapshot build` runs the script, fires `serialize`, waits for what its listeners
 wait for, and writes the heap; `run --snapshot` goes on from there with
-`deserialize`. A snapshot fits only the aworker that made it.
+`deserialize`. A snapshot fits only the aworker that made it. A build that has
+not ended after --timeout SECONDS (60) is given up.
 
 Serving (run):
   --listen ADDRESS    where to serve: tcp://HOST:PORT, HOST:PORT, PORT (on
@@ -106,6 +107,7 @@ pub struct RunOptions {
     pub cpu_profile: Option<PathBuf>,
     pub heap_snapshot_on_signal: bool,
     pub watch: bool,
+    pub timeout_s: Option<u64>,
     snapshot: Option<PathBuf>,
     output: Option<PathBuf>,
 }
@@ -152,6 +154,7 @@ const OPTIONS: &[(&str, &[Verb], Takes)] = &[
     ("--cpu-prof", RUN, Takes::Optional),
     ("--heap-snapshot-on-signal", RUN, Takes::Nothing),
     ("--watch", RUN, Takes::Nothing),
+    ("--timeout", BUILD, Takes::Value),
     ("--output", BUILD, Takes::Value),
     ("-o", BUILD, Takes::Value),
 ];
@@ -178,6 +181,7 @@ fn apply(options: &mut RunOptions, name: &str, value: &str) -> Result<(), String
         "--cpu-prof" => options.cpu_profile = Some(value.into()),
         "--heap-snapshot-on-signal" => options.heap_snapshot_on_signal = true,
         "--watch" => options.watch = true,
+        "--timeout" => options.timeout_s = Some(number(name, value)?),
         "--output" | "-o" => options.output = Some(value.into()),
         _ => unreachable!("every option of the table has its line here"),
     }
@@ -416,6 +420,8 @@ mod tests {
             "snapshot build w.js -o",
             "snapshot build w.js -o s argument",
             "snapshot build --listen 80 w.js -o s",
+            "snapshot build --timeout 0 w.js -o s",
+            "run --timeout 5 w.js",
             "eval --snapshot s 1",
             "run --snapshot s --import-map m",
             "run --output s w.js",

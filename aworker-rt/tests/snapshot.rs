@@ -27,6 +27,25 @@ fn refused(name: &str, source: &str, parts: &[&str]) {
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
+/// Whether it yields or not, and wherever it is.
+#[test]
+fn a_build_that_does_not_end_is_given_up() {
+    for (index, source) in [
+        "for (;;);",
+        "addEventListener('serialize', () => { for (;;); });",
+        "addEventListener('serialize', (event) => event.waitUntil(new Promise(() => setInterval(() => {}, 1))));",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let directory = Directory::new(&format!("endless-{index}"), &[("main.js", source)]);
+        directory
+            .run(&["snapshot", "build", "main.js", "-o", "app.snap", "--timeout", "1"])
+            .fails_with(&["main.js: after 1 s", "--timeout"]);
+        assert!(!directory.0.join("app.snap").exists());
+    }
+}
+
 #[test]
 fn what_a_program_computed_survives() {
     let source = "

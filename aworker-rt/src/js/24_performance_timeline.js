@@ -20,12 +20,12 @@ const { DOMException, queueTask } = internals;
 /** Entries of a type that are kept at most, so that a long-lived worker does not grow. */
 const MAX_ENTRIES = 10000;
 
-const supportedEntryTypes = ObjectFreeze(['mark', 'measure']);
+const supportedEntryTypes = ObjectFreeze(['mark', 'measure', 'resource']);
 
 /** The timeline: entries that are kept and, for each type, how many were not. */
 let entries = [];
-const kept = { __proto__: null, mark: 0, measure: 0 };
-const dropped = { __proto__: null, mark: 0, measure: 0 };
+const kept = { __proto__: null, mark: 0, measure: 0, resource: 0 };
+const dropped = { __proto__: null, mark: 0, measure: 0, resource: 0 };
 
 /** Observers that observe something, in their order. */
 const observers = [];
@@ -38,7 +38,7 @@ function select(list, name, type) {
   return ArrayPrototypeSort(selected, (a, b) => entryStart(a) - entryStart(b));
 }
 
-/** https://w3c.github.io/performance-timeline/#queue-a-performanceentry */
+/** Shows the observers an entry. https://w3c.github.io/performance-timeline/#queue-a-performanceentry */
 function queueEntry(entry) {
   const type = entryType(entry);
   let isWanted = false;
@@ -48,6 +48,11 @@ function queueEntry(entry) {
     isWanted = true;
   }
   if (isWanted) queueObserverTask();
+}
+
+/** Keeps an entry, if there is room. */
+function addEntry(entry) {
+  const type = entryType(entry);
   if (kept[type] === MAX_ENTRIES) {
     dropped[type]++;
     return;
@@ -224,6 +229,9 @@ internals.performanceTimeline = {
   PerformanceObserver,
   PerformanceObserverEntryList,
   queueEntry,
+  addEntry,
+  /** (type) -> how many entries of the type are kept. */
+  count: (type) => kept[type],
   clear,
   lastMark,
   /** (name, type) -> the entries kept, by their start. */

@@ -3,9 +3,9 @@
 
 const { SafeArrayIterator, SafeSet, TypeError } = primordials;
 const { converters, dictionaryConverter, requiredArguments, isObject, defineInterface, kConstruct } = internals.webidl;
-const { EventTarget } = internals.events;
+const { EventTarget, defineEventHandler } = internals.events;
 const { PerformanceMark, PerformanceMeasure, entryStart } = internals.performanceEntries;
-const { queueEntry, clear, lastMark, entries } = internals.performanceTimeline;
+const { queueEntry, addEntry, clear, lastMark, entries } = internals.performanceTimeline;
 const { DOMException } = internals;
 
 /** `(DOMString or DOMHighResTimeStamp)` */
@@ -97,6 +97,7 @@ class Performance extends EventTarget {
     requiredArguments(arguments.length, 1, "Failed to execute 'mark' on 'Performance'");
     const entry = new PerformanceMark(markName, markOptions);
     queueEntry(entry);
+    addEntry(entry);
     return entry;
   }
 
@@ -110,6 +111,7 @@ class Performance extends EventTarget {
     const { from, to } = spanOf(span, prefix);
     const entry = new PerformanceMeasure(kConstruct, measureName, from, to - from, span.detail);
     queueEntry(entry);
+    addEntry(entry);
     return entry;
   }
 
@@ -121,6 +123,18 @@ class Performance extends EventTarget {
   clearMeasures(measureName = undefined) {
     this.#brand;
     clear('measure', measureName === undefined ? undefined : converters.DOMString(measureName));
+  }
+
+  clearResourceTimings() {
+    this.#brand;
+    internals.resourceTiming.clear();
+  }
+
+  setResourceTimingBufferSize(maxSize) {
+    this.#brand;
+    const prefix = "Failed to execute 'setResourceTimingBufferSize' on 'Performance'";
+    requiredArguments(arguments.length, 1, prefix);
+    internals.resourceTiming.setBufferSize(converters.unsignedLong(maxSize, prefix, 'Argument 1'));
   }
 
   getEntries() {
@@ -142,5 +156,6 @@ class Performance extends EventTarget {
 }
 
 defineInterface(Performance);
+defineEventHandler(Performance.prototype, 'resourcetimingbufferfull');
 
 internals.performance = { Performance, performance: new Performance(kConstruct) };

@@ -92,6 +92,7 @@ exposeAll({
   PerformanceEntry,
   PerformanceMark,
   PerformanceMeasure,
+  PerformanceResourceTiming: internals.resourceTiming.PerformanceResourceTiming,
   PerformanceObserver,
   PerformanceObserverEntryList,
   Crypto,

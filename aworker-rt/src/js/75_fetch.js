@@ -43,6 +43,7 @@ const { getCombined, has, toBlock } = internals.headers;
 const { isAborted, abortReason, addAlgorithm, removeAlgorithm } = internals.abort;
 const { acquireDefaultReader, readerRead, readerCancel } = streams.readable;
 const { URL } = internals.url;
+const { report } = internals.resourceTiming;
 
 /** Redirects that are followed. https://fetch.spec.whatwg.org/#http-redirect-fetch */
 const maxRedirects = 20;
@@ -83,8 +84,8 @@ function watch(record, id) {
   forgotten.register(record, id, record);
 }
 
-/** A byte stream of an exchange's body. `ended` is called once nothing more can come. */
-function bodyStream(id, ended) {
+/** A byte stream of an exchange's body. `read` hears how much has come, `ended` is called once nothing more can come. */
+function bodyStream(id, read, ended) {
   let record;
   const finish = () => {
     forgotten?.unregister(record);
@@ -102,6 +103,7 @@ function bodyStream(id, ended) {
       finish();
       record.controller.close();
     } else if (ArrayBufferIsView(piece)) {
+      read(TypedArrayPrototypeGetByteLength(piece));
       record.controller.enqueue(piece);
     } else {
       finish();
@@ -206,6 +208,8 @@ class Fetch {
   #uploader = undefined;
   #stream = undefined;
   #abort;
+  /** What a PerformanceResourceTiming tells; undefined where none is made, or one was. */
+  #timing = undefined;
   /** { response(response), failed(reason) } */
   #client;
 
@@ -223,8 +227,26 @@ class Fetch {
   start() {
     addAlgorithm(this.#signal, this.#abort);
     const scheme = this.#url.protocol;
-    if (scheme === 'http:' || scheme === 'https:') this.#send();
-    else this.#local(scheme);
+    if (scheme === 'http:' || scheme === 'https:') {
+      const start = ops.performance_now();
+      this.#timing = {
+        __proto__: null, name: this.#url.href, initiatorType: this.#client.initiatorType ?? 'fetch', start, redirectEnd: 0,
+        fetchStart: start, isSecure: false, responseStart: 0, responseEnd: 0, status: 0, size: 0, contentType: '',
+      };
+      this.#send();
+    } else {
+      this.#local(scheme);
+    }
+  }
+
+  /** https://fetch.spec.whatwg.org/#fetch-finale: once. */
+  #report() {
+    const timing = this.#timing;
+    if (timing === undefined) return;
+    this.#timing = undefined;
+    timing.isSecure = this.#url.protocol === 'https:';
+    timing.responseEnd = ops.performance_now();
+    report(timing);
   }
 
   /** Schemes that need no connection. */
@@ -331,6 +353,7 @@ class Fetch {
     const list = ops.net_head(this.#id);
     if (list === undefined) return;
     const status = ArrayPrototypeShift(list);
+    if (this.#timing !== undefined) this.#timing.responseStart = ops.performance_now();
     const reason = ArrayPrototypeShift(list);
     if (this.#uploader !== undefined) MapPrototypeSet(waiting, this.#id, { __proto__: null, onRoom: () => this.onRoom() });
     if (status === 101) {
@@ -393,17 +416,26 @@ class Fetch {
     this.#uploader = undefined;
     if (to.origin !== from.origin) this.#list = without(this.#list, secretFields);
     this.#url = to;
+    if (this.#timing !== undefined) {
+      this.#timing.redirectEnd = this.#timing.fetchStart = ops.performance_now();
+      this.#timing.responseStart = 0;
+    }
     return this.#send();
   }
 
   #respond(status, reason, list) {
     const isNull = this.#method === 'HEAD' || status === 204 || status === 205 || status === 304;
     let body;
+    const timing = this.#timing;
+    if (timing !== undefined) {
+      timing.status = status;
+      timing.contentType = ops.mime_extract(getCombined(list, 'content-type') ?? '');
+    }
     if (isNull) {
       ops.net_discard(this.#id);
       this.#end();
     } else {
-      this.#stream = bodyStream(this.#id, () => this.#end());
+      this.#stream = bodyStream(this.#id, (length) => { timing.size += length; }, () => this.#end());
       body = new Body(undefined, undefined, streams.readableShellOf(this.#stream.record));
     }
     const { integrity } = this.#options;
@@ -447,6 +479,7 @@ class Fetch {
 
   /** Nothing more can be aborted. */
   #end() {
+    this.#report();
     removeAlgorithm(this.#signal, this.#abort);
     if (this.#uploader === undefined) MapPrototypeDelete(waiting, this.#id);
   }

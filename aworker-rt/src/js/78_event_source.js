@@ -157,6 +157,7 @@ class EventSource extends EventTarget {
     }
     internals.fetch.begin(request, {
       __proto__: null,
+      initiatorType: 'other',
       response: (response) => {
         if (isCurrent()) this.#open(response, isCurrent);
       },

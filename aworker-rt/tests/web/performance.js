@@ -89,7 +89,7 @@ fact('what to observe is checked', () => {
   observer.observe({ type: 'mark' });
   throws('InvalidModificationError', () => observer.observe({ entryTypes: ['mark'] }));
   observer.disconnect();
-  alike(PerformanceObserver.supportedEntryTypes, ['mark', 'measure']);
+  alike(PerformanceObserver.supportedEntryTypes, ['mark', 'measure', 'resource']);
   holds(PerformanceObserver.supportedEntryTypes === PerformanceObserver.supportedEntryTypes && Object.isFrozen(PerformanceObserver.supportedEntryTypes));
 });
 end();
