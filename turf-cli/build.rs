@@ -42,7 +42,10 @@ fn order() -> PathBuf {
             None if name.starts_with("_ZN") => {
                 script.push_str(&format!("    *(.text.{name}* .text.unlikely.{name}*)\n"));
             }
-            None => script.push_str(&format!("    *(.text.{name} .text.unlikely.{name})\n")),
+            None => {
+                let copies = format!(".text.{name}.llvm.* .text.unlikely.{name}.llvm.*");
+                script.push_str(&format!("    *(.text.{name} .text.unlikely.{name} {copies})\n"));
+            }
         }
     }
     for name in

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -96,8 +97,10 @@ impl StateRoot {
 
 /// Whether the caller is not the host's root: another user, or the root of a user namespace, who may do less.
 pub fn is_unprivileged() -> bool {
-    !nix::unistd::geteuid().is_root()
-        || fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_all_ids(&map))
+    // A verb does not leave its user namespace, and asks more than once.
+    static IN_A_USER_NAMESPACE: OnceLock<bool> = OnceLock::new();
+    let look = || fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_all_ids(&map));
+    !nix::unistd::geteuid().is_root() || *IN_A_USER_NAMESPACE.get_or_init(look)
 }
 
 /// Whether this is the table of the first user namespace, in which every id is itself (user_namespaces(7)).

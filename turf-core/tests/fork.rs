@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, wait};
-use turf_core::sys::fork::{Destination, Fork, Step, fork_into};
+use turf_core::sys::fork::{Destination, Fork, Step, clone_and_stand_still, fork_into};
 use turf_core::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use turf_core::sys::process::exit_now;
 
@@ -29,7 +29,9 @@ fn main() {
         println!("skipped: needs root to make namespaces");
         return;
     }
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 8] = [
+        ("a_child_with_our_memory_leaves_what_it_wrote", a_child_with_our_memory_leaves_what_it_wrote),
+        ("a_child_with_our_memory_is_gone_when_it_ends", a_child_with_our_memory_is_gone_when_it_ends),
         ("the_worker_is_a_child_of_the_sandboxes_init", the_worker_is_a_child_of_the_sandboxes_init),
         ("init_reaps_the_true_status", init_reaps_the_true_status),
         ("a_thousand_forks_leave_no_descriptor_and_no_process", a_thousand_forks_leave_nothing),
@@ -41,6 +43,34 @@ fn main() {
         test();
         println!("test {name} ... ok");
     }
+}
+
+fn a_child_with_our_memory_leaves_what_it_wrote() {
+    let mut words = vec!["ours".to_owned()];
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let new_pid_namespace = CloneFlags::CLONE_NEWPID.bits();
+    let pid = clone_and_stand_still(new_pid_namespace, || {
+        words.push(format!("{} of {}", nix::unistd::getpid(), nix::unistd::getppid()));
+        // Of its own table of descriptors.
+        nix::unistd::close(reader.as_raw_fd()).unwrap();
+        exit_now(7)
+    })
+    .unwrap();
+    assert_eq!(words, ["ours", "1 of 0"]);
+    assert_eq!(nix::unistd::write(&writer, b"open"), Ok(4));
+    assert_eq!(wait(), Ok(WaitStatus::Exited(nix::unistd::Pid::from_raw(pid), 7)));
+}
+
+fn a_child_with_our_memory_is_gone_when_it_ends() {
+    let killed = clone_and_stand_still(0, || {
+        nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL).unwrap();
+        unreachable!("killed")
+    });
+    let pid = nix::unistd::Pid::from_raw(killed.unwrap());
+    assert_eq!(wait(), Ok(WaitStatus::Signaled(pid, nix::sys::signal::Signal::SIGKILL, false)));
+    let refused =
+        clone_and_stand_still(CloneFlags::CLONE_FS.bits() | CloneFlags::CLONE_NEWNS.bits(), || exit_now(0));
+    assert_eq!(refused.unwrap_err().raw_os_error(), Some(Errno::EINVAL as i32));
 }
 
 /// pid 1 of a sandbox: prints `<pid> <status>` of each child it reaps, ends when its standard input does.

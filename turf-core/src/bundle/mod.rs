@@ -12,7 +12,7 @@ mod workload;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
 use serde::Deserialize;
@@ -178,6 +178,11 @@ fn parse_process(text: &[u8]) -> Result<Process> {
 fn rootfs(directory: &Path, path: &Path) -> Result<PathBuf> {
     let place = || format!("{CONFIG_NAME}: $.root.path");
     let rootfs = directory.join(path);
+    // The directory's path is canonical already: there is one name to look at.
+    let is_name = path.components().eq(path.file_name().map(Component::Normal));
+    if is_name && rootfs.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        return Ok(rootfs);
+    }
     let rootfs = rootfs.canonicalize().operation(|| format!("{}: open {}", place(), rootfs.display()))?;
     if !rootfs.is_dir() {
         return Err(Error::invalid(place(), format!("{} is not a directory", rootfs.display())));

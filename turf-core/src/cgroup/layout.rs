@@ -80,17 +80,36 @@ impl Layout {
     ///
     /// Version 2 beside version 1 is left out if it is not in its place.
     pub fn usual() -> Result<Option<Layout>> {
-        let mount_at = |place: &str| mount_at(&CString::new(place).ok()?).ok().flatten();
-        Ok(Layout::at_usual_places(&read(OWN_GROUPS)?, mount_at))
+        Layout::usual_of(None)
     }
 
-    fn at_usual_places(own_groups: &str, mount_at: impl Fn(&str) -> Option<MountFacts>) -> Option<Layout> {
+    /// The same of the version 1 controllers in the list alone, and of version 2 beside them only if one of the list is not of version 1.
+    pub fn usual_of(wanted: Option<&[&str]>) -> Result<Option<Layout>> {
+        let mount_at = |place: &str| mount_at(&CString::new(place).ok()?).ok().flatten();
+        Ok(Layout::at_usual_places(&read(OWN_GROUPS)?, wanted, mount_at))
+    }
+
+    fn at_usual_places(
+        own_groups: &str,
+        wanted: Option<&[&str]>,
+        mount_at: impl Fn(&str) -> Option<MountFacts>,
+    ) -> Option<Layout> {
         let mut layout = Layout::default();
+        let mut missing = wanted.map(<[&str]>::to_vec);
+        let mut hybrid = false;
         // The last line is the hierarchy that was mounted first.
         for line in own_groups.lines().rev() {
             let names = line.split(':').nth(1)?;
             if names.is_empty() {
                 continue;
+            }
+            hybrid = true;
+            if let Some(missing) = &mut missing {
+                let before = missing.len();
+                missing.retain(|wanted| names.split(',').all(|name| name != *wanted));
+                if missing.len() == before {
+                    continue;
+                }
             }
             let place = format!("{PLACE}/{}", names.strip_prefix("name=").unwrap_or(names));
             let facts = mount_at(&place).filter(|facts| facts.file_system == "cgroup")?;
@@ -102,13 +121,16 @@ impl Layout {
             let own = own_group(own_groups, &controllers, &facts.root);
             layout.v1.push(Hierarchy { controllers, mount: place.into(), own });
         }
-        let place = if layout.v1.is_empty() { PLACE.to_owned() } else { format!("{PLACE}/unified") };
+        if hybrid && missing.is_some_and(|missing| missing.is_empty()) {
+            return Some(layout);
+        }
+        let place = if hybrid { format!("{PLACE}/unified") } else { PLACE.to_owned() };
         match mount_at(&place).filter(|facts| facts.file_system == "cgroup2") {
             Some(facts) => {
                 let own = own_group(own_groups, &[], &facts.root);
                 layout.v2 = Some(Hierarchy { controllers: Vec::new(), mount: place.into(), own });
             }
-            None if layout.v1.is_empty() => return None,
+            None if !hybrid => return None,
             None => {}
         }
         Some(layout)
@@ -245,22 +267,37 @@ mod tests {
             Some(MountFacts { file_system: fields[0].into(), root: line.split(' ').nth(3)?.into(), options })
         };
         let own = "4:memory:/a/b\n2:cpu,cpuacct:/c\n1:name=systemd:/\n0::/user.slice/x\n";
-        let mut usual = Layout::at_usual_places(own, mount_at).unwrap();
+        let mut usual = Layout::at_usual_places(own, None, mount_at).unwrap();
         usual.v1.sort_by(|a, b| a.mount.cmp(&b.mount));
         assert_eq!(usual, Layout::parse(HYBRID, own));
+        // Of some, the others are not even looked at.
+        let asked = std::cell::RefCell::new(Vec::new());
+        let some = |wanted: &[&str]| {
+            asked.borrow_mut().clear();
+            Layout::at_usual_places(own, Some(wanted), |place| {
+                asked.borrow_mut().push(place.to_owned());
+                mount_at(place)
+            })
+        };
+        let layout = some(&["memory"]).unwrap();
+        assert_eq!((layout.v1.len(), layout.v2.is_some()), (1, false));
+        assert_eq!(*asked.borrow(), ["/sys/fs/cgroup/memory"]);
+        let layout = some(&["cpuacct", "hugetlb"]).unwrap();
+        assert_eq!((layout.v1.len(), layout.v2.is_some(), layout.is_unified()), (1, true, false));
+        assert_eq!(*asked.borrow(), ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/unified"]);
         // One that is mounted elsewhere, or not as its name says.
-        assert_eq!(Layout::at_usual_places("5:pids:/\n0::/\n", mount_at), None);
+        assert_eq!(Layout::at_usual_places("5:pids:/\n0::/\n", None, mount_at), None);
         let wrong = |place: &str| mount_at(place).map(|facts| MountFacts { options: "cpu".into(), ..facts });
-        assert_eq!(Layout::at_usual_places(own, wrong), None);
+        assert_eq!(Layout::at_usual_places(own, None, wrong), None);
         let unified = |place: &str| {
             let facts =
                 MountFacts { file_system: "cgroup2".into(), root: "/".into(), options: String::new() };
             (place == "/sys/fs/cgroup").then_some(facts)
         };
-        let layout = Layout::at_usual_places("0::/me\n", unified).unwrap();
+        let layout = Layout::at_usual_places("0::/me\n", None, unified).unwrap();
         assert!(layout.is_unified());
         assert_eq!(layout.v2.unwrap().own, Path::new("me"));
-        assert_eq!(Layout::at_usual_places("0::/me\n", |_| None), None);
+        assert_eq!(Layout::at_usual_places("0::/me\n", None, |_| None), None);
     }
 
     #[test]

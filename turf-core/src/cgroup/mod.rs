@@ -272,7 +272,20 @@ impl Cgroup {
 
     /// By the usual places, and by the table of all mounts if those do not do.
     fn on_this_machine(plan: &CgroupPlan) -> Result<Cgroup> {
-        match Layout::usual()?.map(|layout| Cgroup::locate_in(&layout, plan)) {
+        let controllers;
+        let wanted = match (plan.hierarchies, &plan.v1) {
+            (Hierarchies::Needed, Ok(settings)) => {
+                controllers = settings
+                    .iter()
+                    .map(|setting| &*setting.controller)
+                    .chain(["freezer", "devices"])
+                    .chain(COUNTING)
+                    .collect::<Vec<_>>();
+                Some(&controllers[..])
+            }
+            (Hierarchies::Needed, Err(_)) | (Hierarchies::All, _) => None,
+        };
+        match Layout::usual_of(wanted)?.map(|layout| Cgroup::locate_in(&layout, plan)) {
             Some(Ok(cgroup)) => Ok(cgroup),
             Some(Err(_)) | None => Cgroup::locate_in(&Layout::read()?, plan),
         }
@@ -423,6 +436,13 @@ impl Cgroup {
     /// The directories, the bookkeeping one first.
     pub fn directories(&self) -> impl Iterator<Item = &Path> {
         self.groups.iter().map(|group| group.directory.as_path())
+    }
+
+    /// Removes the group that is asked for the container's processes if nobody is in it and none is below it; whether it did. There is
+    /// nothing to kill then.
+    pub fn remove_idle(&self) -> bool {
+        let group = self.groups.first().filter(|_| self.unit.is_none());
+        group.is_some_and(|group| fs::remove_dir(&group.directory).is_ok())
     }
 
     /// Ends the unit of systemd, if there is one, and removes the groups and those that the container made below them; groups that are gone

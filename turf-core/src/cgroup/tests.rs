@@ -133,6 +133,26 @@ fn groups_that_the_container_made_are_removed_with_its_own() {
 }
 
 #[test]
+fn only_a_group_that_nobody_is_in_is_removed_as_idle() {
+    let Some(mut groups) = Groups::create(&plan("idle", serde_json::json!({}))) else { return };
+    groups.add_sleeper();
+    assert!(!groups.0.remove_idle());
+    for child in &mut groups.1 {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let below = groups.0.directories().next().unwrap().join("below");
+    fs::create_dir(&below).unwrap();
+    assert!(!groups.0.remove_idle());
+    fs::remove_dir(&below).unwrap();
+    groups.1.clear();
+    // A group is left a moment after the end is known.
+    let left = || Ok(groups.0.remove_idle());
+    files::wait_until("remove an idle group", limits::CGROUP_REMOVAL, Path::new(""), left).unwrap();
+    assert!(!groups.0.directories().next().unwrap().exists());
+}
+
+#[test]
 fn an_occupied_group_is_refused() {
     let plan = plan("occupied", serde_json::json!({}));
     let Some(mut groups) = Groups::create(&plan) else { return };

@@ -76,7 +76,12 @@ fn delete_known(dir: &ContainerDir, force: Force) -> Result<Vec<Error>> {
 /// Ends and removes whatever there is of a container; returns what its `poststop` hooks failed with.
 pub(super) fn clear(dir: &ContainerDir, lock: &Lock, state: &State) -> Result<Vec<Error>> {
     // Also of a stopped container: without a pid namespace others may live on.
-    kill_processes(state)?;
+    if let Some(init) = &state.init {
+        kill_init(init, state)?;
+    }
+    if !state.cgroup.remove_idle() {
+        state.cgroup.kill_all()?;
+    }
     // One whose `create` or `start` was killed.
     hook::end(dir)?;
     fault::at(Point::DeleteKilled)?;

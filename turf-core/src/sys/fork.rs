@@ -23,6 +23,7 @@
 compile_error!("the fork of a seed is written for x86-64, the only architecture of the V8 archive");
 
 use std::arch::asm;
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -92,7 +93,7 @@ pub fn fork_into(destination: &Destination<'_>) -> Result<Fork, ForkError> {
     let registration = RestartableSequences::of_this_thread();
     let mask = SignalMask::block_all();
     // SAFETY: one thread, all signals blocked; `outer` returns only in a copy of this address space.
-    let result = unsafe { call_in_vfork(outer, &raw mut shared) };
+    let result = unsafe { call_in_vfork(0, outer, &raw mut shared) };
     if result == RETURNED {
         // A process that shares memory has no registration, and passes that on to its children.
         registration.renew();
@@ -120,6 +121,35 @@ pub fn fork() -> Result<Fork, ForkError> {
         pid if pid > 0 => Ok(Fork::Parent { pid }),
         _ => Err(ForkError { step: Step::ForkChild, source: io::Error::last_os_error() }),
     }
+}
+
+/// Makes a child in new namespaces (`CLONE_NEW*`, not those of users and of time) that has this process's memory and stack, and returns
+/// its pid when it has executed a program or has ended. Until then this process stands still: what the child does to memory
+/// stays, what it does to descriptors, directories and credentials does not.
+///
+/// A child that is killed in the middle of changing something leaves it so.
+pub fn clone_and_stand_still(
+    namespaces: libc::c_int,
+    mut child: impl FnMut() -> Infallible,
+) -> io::Result<i32> {
+    // SAFETY: this thread is suspended meanwhile, and the child acts in its place. `live_on` does not return. This program handles
+    // no signals, so nothing else runs in the child.
+    let result = unsafe { call_in_vfork(namespaces, live_on, &raw mut child) };
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result as i32));
+    }
+    Ok(result as i32)
+}
+
+/// The child's side: never returns.
+///
+/// # Safety
+///
+/// Only as the function of [`call_in_vfork`], for a `child` in the frame of its caller.
+unsafe extern "C" fn live_on<F: FnMut() -> Infallible>(child: *mut F) {
+    // SAFETY: the caller is suspended in the frame in which `child` lives.
+    let child = unsafe { &mut *child };
+    child();
 }
 
 fn check_single_threaded() -> Result<(), ForkError> {
@@ -172,18 +202,22 @@ impl Outcome {
 /// What [`call_in_vfork`] answers where the function returned; no system call answers this.
 const RETURNED: i64 = i64::MIN;
 
-/// clone(2) with `CLONE_VM | CLONE_VFORK`, calling `function` in the child on the same stack.
+/// clone(2) with `CLONE_VM | CLONE_VFORK`, calling `function` in the child on the same stack. `namespaces` are `CLONE_NEW*`.
 ///
 /// Answers the child's pid, or a negative error number, in the caller, when the child has exited. Where `function`
 /// returns, [`RETURNED`] is the answer.
 ///
 /// # Safety
 ///
-/// One thread, signals blocked. `function` may return only in a process that does not share this memory, else the
+/// Signals blocked or without handlers. `function` may return only in a process that does not share this memory, else the
 /// child would overwrite the frames that the caller still needs.
 #[inline(never)]
-unsafe fn call_in_vfork(function: unsafe extern "C" fn(*mut Shared), shared: *mut Shared) -> i64 {
-    let flags = i64::from(libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD);
+unsafe fn call_in_vfork<T>(
+    namespaces: libc::c_int,
+    function: unsafe extern "C" fn(*mut T),
+    shared: *mut T,
+) -> i64 {
+    let flags = i64::from(namespaces | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD);
     let result: i64;
     // SAFETY: the child uses the stack below the pointer only, which the compiler leaves alone (no `nostack`, so no
     // red zone either), while the kernel keeps the caller suspended. Every register that a call may change is declared.
@@ -224,7 +258,7 @@ unsafe extern "C" fn outer(shared: *mut Shared) {
         fail(shared, Step::EnterNamespaces);
     }
     // SAFETY: as for the outer half; this half is suspended while the inner one runs.
-    let result = unsafe { call_in_vfork(inner, shared) };
+    let result = unsafe { call_in_vfork(0, inner, shared) };
     if result == RETURNED {
         return;
     }

@@ -37,14 +37,15 @@ pub(super) struct Inherited<'a> {
     pub(super) id_mapped: VecDeque<OwnedFd>,
 }
 
-/// Init's whole life. A panic must not unwind into the creator's frames, of which init has a copy.
-pub(super) fn run(inherited: Inherited<'_>) -> ! {
+/// Init's whole life. A panic must not unwind into the creator's frames, of which init has a copy, or which it has itself. Then it may
+/// drop nothing that is the creator's.
+pub(super) fn run(inherited: &mut Inherited<'_>) -> ! {
     let lived = catch_unwind(AssertUnwindSafe(|| live(inherited)));
     process::exit_now(lived.unwrap_or(FAILURE_STATUS))
 }
 
-fn live(mut inherited: Inherited<'_>) -> i32 {
-    let Err(error) = build(&mut inherited);
+fn live(inherited: &mut Inherited<'_>) -> i32 {
+    let Err(error) = build(inherited);
     // If the creator is gone there is nobody to tell.
     let _ = send(inherited.setup.as_raw_fd(), &gate::encode_failure(&error), MsgFlags::MSG_NOSIGNAL);
     FAILURE_STATUS

@@ -12,7 +12,8 @@
 //!    'g' ---------------------------->   from here on init lives without create
 //! ```
 //!
-//! The two talk over a socket pair. Init ends when its creator dies before the last 'g', so a killed
+//! The two talk over a socket pair. Where nothing stands between the first 'g' and 'r', `create` sends it beforehand and lends
+//! init its memory ([`spawn`](self::spawn)). Init ends when its creator dies before the last 'g', so a killed
 //! `create` leaves no init behind. This file is the creator's side; `inside` is init's until it becomes
 //! `turf-init` ([`super::launch`]), which waits at the gate with a few pages of memory.
 
@@ -88,7 +89,7 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
-/// Makes init with clone3(2) in the namespaces of the plan. The caller must be single-threaded.
+/// Makes init with clone(2) in the namespaces of the plan. The caller must be single-threaded.
 /// Init runs from here on and stops where it needs the caller.
 pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
     if options.plan.process.terminal.is_some() && options.console_socket.is_none() {
@@ -96,6 +97,7 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
         return Err(Error::invalid("config.json: $.process.terminal", reason));
     }
     let id_mapped = id_mapped::prepare(&options.plan.init)?;
+    let lends_memory = spawn::can_lend_memory(&options);
     let listener = gate::listen(options.container_dir)?;
     let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
     let inherited = inside::Inherited {
@@ -109,7 +111,13 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
         lock: options.lock,
         id_mapped,
     };
-    let pid = spawn::clone_init(&options.plan.init, inherited)?;
+    let pid = if lends_memory {
+        // Nobody could say so while init builds.
+        go(&ours)?;
+        spawn::lend_memory(&options.plan.init, inherited)?
+    } else {
+        spawn::clone_init(&options.plan.init, inherited)?
+    };
     let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
     let init = Child { pid, pidfd: Some(pidfd?) };
     idmap::write(&options.plan.init, pid)?;
@@ -118,8 +126,14 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
         unit.attach(pid)?;
     }
     let building = Building { init, setup: ours, warnings: options.plan.warnings.clone() };
-    building.go()?;
+    if !lends_memory {
+        go(&building.setup)?;
+    }
     Ok(building)
+}
+
+fn go(setup: &OwnedFd) -> Result<()> {
+    send(setup.as_raw_fd(), &[GO], MsgFlags::MSG_NOSIGNAL).operation(|| "send to init").map(drop)
 }
 
 impl Building {
@@ -145,7 +159,7 @@ impl Building {
                 Some((&READY, [])) => break,
                 Some((&HOOKS_DUE, [])) => {
                     runtime_hooks.take().map_or(Ok(()), |hooks| hooks())?;
-                    self.go()?;
+                    go(&self.setup)?;
                 }
                 Some((&FAILED, body)) => {
                     return Err(match gate::decode_failure(body) {
@@ -163,16 +177,12 @@ impl Building {
         if let Some(pidfd) = &self.init.pidfd {
             at_gate(pidfd.as_fd())?;
         }
-        self.go()?;
+        go(&self.setup)?;
         let pid = self.init.pid;
         let pidfd = self.init.pidfd.take();
         pidfd
             .map(|pidfd| Created { pid, pidfd, warnings: self.warnings })
             .ok_or_else(|| Error::invalid("init", "has no descriptor"))
-    }
-
-    fn go(&self) -> Result<()> {
-        send(self.setup.as_raw_fd(), &[GO], MsgFlags::MSG_NOSIGNAL).operation(|| "send to init").map(drop)
     }
 
     /// The error of an init that ended without a word.

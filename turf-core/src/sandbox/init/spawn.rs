@@ -13,24 +13,59 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use turf_init::message::{BORN, FAILED};
 
+use super::SpawnOptions;
 use super::inside::{self, Inherited};
 use crate::error::{Error, Operation, Result};
 use crate::sandbox::enter::At;
 use crate::sandbox::gate;
-use crate::sandbox::plan::{InitPlan, NamespaceKind, NamespacePlan};
-use crate::sandbox::step::StepError;
+use crate::sandbox::plan::{InitPlan, NamespaceKind, NamespacePlan, WorkloadPlan};
+use crate::sandbox::step::{Step, StepError};
 use crate::sys::namespace::{Cloned, clone_process};
-use crate::sys::{credentials, process};
+use crate::sys::{credentials, fork, process};
+
+/// Whether init can build its whole sandbox while its creator stands still: then it need not be a copy, which is a quarter of what
+/// `turf run` does for itself. There is nothing for the creator to do meanwhile, and no limit of memory that could have
+/// init, and with it everybody who has its memory, killed.
+pub(super) fn can_lend_memory(options: &SpawnOptions<'_>) -> bool {
+    let plan = options.plan;
+    let steps = &plan.init.steps;
+    let calls_the_creator = |step: &Step| matches!(step, Step::RuntimeHooks | Step::ContainerHooks(_));
+    let settings = [&plan.cgroup.v1, &plan.cgroup.v2];
+    let limits_memory =
+        settings.into_iter().flatten().flatten().any(|setting| setting.controller == "memory");
+    plan.workload == WorkloadPlan::Exec
+        && options.unit.is_none()
+        && plan.net_devices.is_empty()
+        && plan.init.owner.is_none()
+        && plan.init.namespace(NamespaceKind::User).is_none()
+        && !needs_go_between(&plan.init)
+        && !steps.iter().any(calls_the_creator)
+        && !limits_memory
+}
+
+/// Makes an init that has the creator's memory until it executes its program; returns its pid then.
+pub(super) fn lend_memory(plan: &InitPlan, mut inherited: Inherited<'_>) -> Result<i32> {
+    // What is neither yes nor no cannot be set again; no is safe.
+    let dumpable = prctl::get_dumpable().unwrap_or(false);
+    // All of them stand in the upper bits of 32.
+    let namespaces = new_namespaces(plan) as i32;
+    let cloned = fork::clone_and_stand_still(namespaces, || inside::run(&mut inherited));
+    // Init has hidden what was its memory, too.
+    if dumpable {
+        credentials::set_dumpable(true).operation(|| "let memory be looked into again")?;
+    }
+    cloned.operation(|| "clone init into its namespaces")
+}
 
 /// Makes init; returns its pid, in the parent only.
-pub(super) fn clone_init(plan: &InitPlan, inherited: Inherited<'_>) -> Result<i32> {
+pub(super) fn clone_init(plan: &InitPlan, mut inherited: Inherited<'_>) -> Result<i32> {
     let flags = new_namespaces(plan);
     if needs_go_between(plan) {
         return clone_through(plan, flags, inherited);
     }
     match clone_for(plan.owner, flags).operation(|| "clone init into its namespaces")? {
         Cloned::Parent(pid) => Ok(pid),
-        Cloned::Child => inside::run(inherited),
+        Cloned::Child => inside::run(&mut inherited),
     }
 }
 
@@ -98,14 +133,14 @@ fn clone_through(plan: &InitPlan, flags: u64, inherited: Inherited<'_>) -> Resul
     }
 }
 
-fn between(plan: &InitPlan, flags: u64, inherited: Inherited<'_>, writer: &OwnedFd) -> ! {
+fn between(plan: &InitPlan, flags: u64, mut inherited: Inherited<'_>, writer: &OwnedFd) -> ! {
     // Whoever is in a namespace already must not look into who joins it (CVE-2016-9962).
     let hidden = credentials::set_dumpable(false).at(|| "hide init from the container");
     let made = hidden.and_then(|()| enter_namespaces(plan)).and_then(|()| {
         clone_for(plan.owner, flags | libc::CLONE_PARENT as u64).at(|| "clone init into its namespaces")
     });
     let answer = match made {
-        Ok(Cloned::Child) => inside::run(inherited),
+        Ok(Cloned::Child) => inside::run(&mut inherited),
         Ok(Cloned::Parent(pid)) => [&[BORN][..], &pid.to_le_bytes()].concat(),
         Err(error) => gate::encode_failure(&error),
     };
@@ -152,4 +187,48 @@ fn new_time_namespace(plan: &InitPlan) -> std::result::Result<(), StepError> {
     };
     let lines: String = plan.time_offsets.iter().map(line).collect();
     std::fs::write("/proc/self/timens_offsets", &lines).at(|| format!("set the clocks' offsets {lines:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn memory_is_lent_where_init_needs_nobody() {
+        let lends = |change: &dyn Fn(&mut serde_json::Value)| {
+            let mut config: serde_json::Value =
+                serde_json::from_str(crate::bundle::default::PROGRAM).unwrap();
+            change(&mut config);
+            let plan = crate::bundle::compile_unchecked(config.to_string().as_bytes()).unwrap().unwrap();
+            can_lend_memory(&SpawnOptions {
+                plan: &plan,
+                container_dir: std::path::Path::new("/"),
+                cgroup: &[],
+                unit: None,
+                preserve_fds: 0,
+                console_socket: None,
+                lock: None,
+            })
+        };
+        assert!(lends(&|_| {}));
+        assert!(lends(&|config| config["linux"]["resources"] = json!({"pids": {"limit": 7}})));
+        // A lack of memory would end the creator with init.
+        assert!(!lends(&|config| config["linux"]["resources"] = json!({"memory": {"limit": 67108864}})));
+        // The creator writes the mappings, runs the hooks, moves the devices.
+        let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 10}]);
+        assert!(!lends(&|config| {
+            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+            config["linux"]["uidMappings"] = mapping.clone();
+            config["linux"]["gidMappings"] = mapping.clone();
+        }));
+        for hook in ["prestart", "createRuntime", "createContainer"] {
+            assert!(!lends(&|config| config["hooks"] = json!({hook: [{"path": "/bin/true"}]})), "{hook}");
+        }
+        assert!(!lends(&|config| config["linux"]["netDevices"] = json!({"eth7": {}})));
+        // Another process makes init then.
+        assert!(!lends(&|config| {
+            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        }));
+    }
 }

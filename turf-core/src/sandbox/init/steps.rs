@@ -1,9 +1,11 @@
 //! Executing the steps of a plan, in init.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open};
@@ -44,6 +46,8 @@ pub(super) struct Sandbox<'a> {
     pub(super) cgroups: Vec<(String, PathBuf)>,
     /// The id-mapped mounts that the creator has made, in the order of their steps.
     pub(super) id_mapped: VecDeque<OwnedFd>,
+    /// The directory in which the last step made something, if nothing was mounted since.
+    place: Option<(PathBuf, Rc<OwnedFd>)>,
     /// Whether the root was only chosen, not mounted.
     plain: bool,
     /// Whether no mount of this namespace is shared with another.
@@ -70,12 +74,16 @@ impl<'a> Sandbox<'a> {
             null: host_null()?,
             cgroups,
             id_mapped,
+            place: None,
             plain: false,
             nothing_shared: false,
         })
     }
 
     pub(super) fn execute(&mut self, step: &Step) -> Result<(), StepError> {
+        if !matches!(step, Step::Device(_) | Step::Symlink { .. }) {
+            self.place = None;
+        }
         match step {
             Step::NewSession => nix::unistd::setsid().map(drop).at(|| "start a session"),
             Step::LoopbackUp => loopback_up().at(|| "switch the loopback device on"),
@@ -168,13 +176,26 @@ impl<'a> Sandbox<'a> {
         Ok(())
     }
 
-    fn device(&self, device: &DeviceStep) -> io::Result<()> {
+    /// The directory that holds `path`, made if it is missing, and the name in it. The default devices and links are neighbours.
+    fn place_of<'p>(&mut self, path: &'p Path) -> io::Result<(Rc<OwnedFd>, &'p OsStr)> {
+        if let (Some((known, place)), Some(name)) = (&self.place, path.file_name())
+            && path.parent() == Some(known)
+        {
+            return Ok((Rc::clone(place), name));
+        }
+        let (place, name) = self.root.parent(path)?;
+        let place = Rc::new(place);
+        self.place = path.parent().map(|parent| (parent.to_owned(), Rc::clone(&place)));
+        Ok((place, name))
+    }
+
+    fn device(&mut self, device: &DeviceStep) -> io::Result<()> {
         if device.bind {
             let source = path_fd(&device.path)?;
             let tree = open_tree_clone(source.as_fd(), c"", Depth::One)?;
             return move_mount(tree.as_fd(), self.root.file(&device.path)?.as_fd());
         }
-        let (parent, name) = self.root.parent(&device.path)?;
+        let (parent, name) = self.place_of(&device.path)?;
         let kind = match device.kind {
             DeviceKind::Character => SFlag::S_IFCHR,
             DeviceKind::Block => SFlag::S_IFBLK,
@@ -209,9 +230,10 @@ impl<'a> Sandbox<'a> {
         }
     }
 
-    pub(super) fn symlink(&self, content: &Path, target: &Path) -> Result<(), StepError> {
+    /// Makes a link, if there is nothing of that name.
+    fn symlink(&mut self, content: &Path, target: &Path) -> Result<(), StepError> {
         let step = || format!("link {} to {}", target.display(), content.display());
-        let (parent, name) = self.root.parent(target).at(step)?;
+        let (parent, name) = self.place_of(target).at(step)?;
         match symlinkat(content, &parent, name) {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(errno) => Err(StepError::new(step(), errno)),
