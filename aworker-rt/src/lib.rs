@@ -22,6 +22,6 @@ pub use engine::{ImportMap, Script, ScriptError, Snapshot, SnapshotError, V8Flag
 pub use inspector::{Begin, InspectOptions};
 pub use web::is_url;
 pub use worker::{
-    HeapSnapshots, IMPORT_MAP, ListenAddress, Listener, Runtime, Start, Supervision, Worker, WorkerOptions,
-    build_snapshot,
+    Asked, HeapSnapshots, IMPORT_MAP, ListenAddress, Listener, Pause, Runtime, Start, Supervision, Worker,
+    WorkerOptions, build_snapshot,
 };

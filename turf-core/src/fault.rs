@@ -93,6 +93,16 @@ points! {
     StartReported = "start:reported",
     /// The workload runs; the `poststart` hooks come next.
     StartRunning = "start:running",
+    /// The worker that is to become a seed holds its clients.
+    PromoteQuiet = "promote:quiet",
+    /// It has forked; its clone waits.
+    PromoteBorn = "promote:born",
+    /// The clone can be forked, and waits.
+    PromoteReady = "promote:ready",
+    /// The clone serves forks, and has no name.
+    PromoteServing = "promote:serving",
+    /// It has the name, and the former seed still lives.
+    PromoteNamed = "promote:named",
     /// A pool's supervisor has made a sandbox that pool.json does not know.
     PoolSandboxMade = "pool:sandbox-made",
     /// A pool's supervisor has a worker that pool.json does not know.

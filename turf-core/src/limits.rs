@@ -90,6 +90,13 @@ pub const SEED_WARMING: [(&str, u64); 3] =
 pub const SEED_SERVING: [(&str, u64); 3] =
     [("memory.limit_in_bytes", 4 << 30), ("memory.max", 4 << 30), ("pids.max", 4096)];
 
+/// How long `turf seed promote` waits for the worker to be between two requests: longer than the worker itself, which then says
+/// what stands against it.
+pub const PROMOTION_QUIET: Duration = Duration::from_secs(10);
+
+/// How long a worker that holds its clients waits for the terms of its promotion, which are on their way.
+pub const PROMOTION_TERMS: Duration = Duration::from_secs(2);
+
 /// How long a command waits for the table of tenants, which others hold for some system calls.
 pub const TENANT_LOCK: Duration = Duration::from_secs(10);
 

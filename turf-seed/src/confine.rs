@@ -38,6 +38,11 @@ const OWN: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS);
 
+/// The namespaces of its own that a seed has; a worker that may become one has them, too.
+pub fn own_namespaces() -> Namespaces {
+    Namespaces::from_bits(OWN.bits().unsigned_abs()).unwrap_or(Namespaces::NONE)
+}
+
 /// Enters the sandbox; the namespaces that are the seed's own then. `place` is an existing directory that is covered.
 pub fn confine(source: &SeedSource, tenant: Option<u32>, place: &Path) -> Result<Namespaces> {
     if turf_core::root::is_unprivileged() {
@@ -45,6 +50,7 @@ pub fn confine(source: &SeedSource, tenant: Option<u32>, place: &Path) -> Result
     }
     let code = match (source, tenant) {
         (SeedSource::BuiltIns, _) => None,
+        (SeedSource::Promoted(_), _) => bail!("a worker alone can make this seed"),
         (SeedSource::Script(_) | SeedSource::Snapshot(_), None) => bail!("user code needs a tenant"),
         (SeedSource::Script(file), Some(tenant)) => Some((directory_of(file)?, tenant)),
         (SeedSource::Snapshot(file), Some(tenant)) => Some((file.clone(), tenant)),
@@ -59,7 +65,7 @@ pub fn confine(source: &SeedSource, tenant: Option<u32>, place: &Path) -> Result
     apply_process(&plan, &mut |_| Ok(()))?;
     // A change of user takes this away, and /proc/self could not be read.
     prctl::set_dumpable(true).context("make /proc/self readable")?;
-    Namespaces::from_bits(OWN.bits().unsigned_abs()).context("the seed's namespaces")
+    Ok(own_namespaces())
 }
 
 /// What of the host a script sees: its directory, for what it imports. In one where anybody may put files, itself alone.

@@ -26,10 +26,10 @@ pub struct Forkable {
 }
 
 impl Forkable {
-    /// The whole check, with the descriptors that this process is to have.
-    pub fn check(expected: impl IntoIterator<Item = RawFd>) -> Result<Forkable, Refusal> {
+    /// The whole check, with the descriptors that this process is to have, and those that it has for this once.
+    pub fn check(expected: impl IntoIterator<Item = RawFd>, passing: &[RawFd]) -> Result<Forkable, Refusal> {
         let mut forkable = Forkable { expected: expected.into_iter().collect(), checked_pages: 0 };
-        forkable.check_again(&[])?;
+        forkable.check_again(passing)?;
         Ok(forkable)
     }
 

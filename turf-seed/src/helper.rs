@@ -52,6 +52,7 @@ pub fn finish_entry(request: &ForkRequest, fds: ReceivedFds) -> Result<ReceivedF
                     fds.init,
                     fds.plan,
                     fds.supervision,
+                    fds.promotion,
                 ));
                 relay(pid, gate)
             }

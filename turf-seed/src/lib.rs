@@ -5,6 +5,9 @@
 //!                                               | fork request: helper
 //!                                               v
 //!                                             worker: dress, report, run user code
+//!                                               | asked to be a seed: promote
+//!                                               v
+//!                                             server
 //! ```
 //!
 //! One thread, always. The library is what the `turf-seed` program is made of, so that its parts can be tested.
@@ -14,6 +17,8 @@ pub mod daemon;
 pub mod forkable;
 pub mod helper;
 pub mod options;
+pub mod promote;
+pub mod seed;
 pub mod server;
 pub mod warmup;
 pub mod worker;

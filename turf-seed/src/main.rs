@@ -6,14 +6,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use aworker_rt::Runtime;
+use turf_core::seed::groups;
 use turf_core::seed::registry::{READY, Registry, SeedDir, SeedSource, SeedState};
 use turf_core::sys::identity::ProcessLayout;
-use turf_core::sys::process::exit_now;
 use turf_seed::options::{Options, Place, Task};
-use turf_seed::server::{Outcome, Server};
+use turf_seed::seed::Seed;
+use turf_seed::server::Server;
 use turf_seed::worker::{Beginning, Prepared};
-use turf_seed::{confine, daemon, server, warmup, worker};
+use turf_seed::{confine, daemon, server, warmup};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         }
     };
     match options.task {
-        Task::Seed => be_seed(&options),
+        Task::Seed => be_seed(options),
         Task::Replace => replace(&options),
     }
 }
@@ -46,39 +46,20 @@ fn replace(options: &Options) -> ExitCode {
     }
 }
 
-fn be_seed(options: &Options) -> ExitCode {
-    let (mut server, runtime, prepared) = match start(options) {
-        Ok(started) => started,
+fn be_seed(options: Options) -> ExitCode {
+    let name = options.name.clone();
+    match start(options) {
+        Ok(seed) => seed.live(),
         Err(error) => {
             say(&format!("{error:#}"));
             eprintln!("turf-seed: {error:#}");
-            daemon::remove_cgroups(&options.name);
-            return ExitCode::FAILURE;
-        }
-    };
-    match server.serve() {
-        Ok(Outcome::Forked(forked)) => {
-            // Closes what is the seed's.
-            drop(server);
-            exit_now(worker::live(*forked, runtime, &prepared))
-        }
-        Ok(Outcome::Stopped) => {
-            eprintln!("turf-seed: stopped");
-            if let Err(error) = SeedDir::at(&options.directory).clear() {
-                eprintln!("turf-seed: {error}");
-            }
-            daemon::remove_cgroups(&options.name);
-            // V8 has nothing to tell anybody at its end.
-            exit_now(0)
-        }
-        Err(error) => {
-            eprintln!("turf-seed: {error:#}");
+            groups::remove(&name);
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(options: &Options) -> Result<(Server, Runtime, Prepared)> {
+fn start(options: Options) -> Result<Seed> {
     daemon::close_inherited()?;
     match options.place {
         Place::Daemon => daemon::detach()?,
@@ -86,7 +67,7 @@ fn start(options: &Options) -> Result<(Server, Runtime, Prepared)> {
     }
     daemon::forget_caller()?;
     let directory = SeedDir::at(&options.directory);
-    let groups = daemon::enter_cgroups(options);
+    let groups = daemon::enter_cgroups(&options);
     for left in &groups.left {
         eprintln!("turf-seed: {left}");
     }
@@ -96,17 +77,17 @@ fn start(options: &Options) -> Result<(Server, Runtime, Prepared)> {
         .write_state(&SeedState { pid: std::process::id() as i32, source: options.recipe.source.clone() })?;
     let listener = server::listen(&directory.control())?;
     let own = confine::confine(&options.recipe.source, options.tenant, directory.path())?;
-    let runtime = warmup::warm_runtime(options)?;
-    let server = Server::start(options, listener, own, alive)?;
+    let runtime = warmup::warm_runtime(&options)?;
+    let server = Server::start(&options, listener, own, alive, None)?;
     let beginning = match options.recipe.source {
         SeedSource::BuiltIns => Beginning::OwnScript,
-        SeedSource::Script(_) | SeedSource::Snapshot(_) => Beginning::Deserialize,
+        SeedSource::Script(_) | SeedSource::Snapshot(_) | SeedSource::Promoted(_) => Beginning::Deserialize,
     };
     let prepared = Prepared { layout: ProcessLayout::read().ok(), beginning };
     eprintln!("turf-seed: {} listens as process {}", options.name, std::process::id());
     say(READY);
     daemon::close_start_message().context("finish the start")?;
-    Ok((server, runtime, prepared))
+    Ok(Seed { server, runtime, prepared, options })
 }
 
 /// Tells the starter, who may be gone.

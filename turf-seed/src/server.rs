@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::time::{ClockId, clock_gettime};
+use turf_core::seed::SEED_BACKLOG;
 use turf_core::seed::protocol::{
     self, ForkRequest, MAX_PACKET, Namespaces, ProtocolError, ReceivedFds, Refusal, Reply, Request, SeedStat,
     Timeline,
@@ -26,8 +27,6 @@ use crate::forkable::{Forkable, memory_pages};
 use crate::helper;
 use crate::options::Options;
 
-/// Connections that wait for their turn. A burst of starts is some hundreds; more are told to try again.
-const BACKLOG: i32 = 1024;
 /// How long a connected client may take to send its request, which a local one does at once.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a seed that is due waits before it asks another client to replace it: the first one may have been killed.
@@ -78,12 +77,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves at `listener`, and proves that this process may be forked.
-    pub fn start(options: &Options, listener: OwnedFd, own: Namespaces, alive: Alive) -> Result<Server> {
+    /// Serves at `listener`, and proves that this process may be forked once `passing` is closed.
+    pub fn start(
+        options: &Options,
+        listener: OwnedFd,
+        own: Namespaces,
+        alive: Alive,
+        passing: Option<&OwnedFd>,
+    ) -> Result<Server> {
         let signals = termination_signals().context("watch for SIGTERM")?;
         let expected =
             [0, 1, 2, listener.as_raw_fd(), signals.as_fd().as_raw_fd(), alive.as_fd().as_raw_fd()];
-        let forkable = Forkable::check(expected).map_err(|refusal| anyhow::anyhow!(refusal.text))?;
+        let passing: Vec<RawFd> = passing.into_iter().map(AsRawFd::as_raw_fd).collect();
+        let forkable =
+            Forkable::check(expected, &passing).map_err(|refusal| anyhow::anyhow!(refusal.text))?;
         Ok(Server {
             listener,
             signals,
@@ -324,7 +331,7 @@ pub fn listen(control: &Path) -> Result<OwnedFd> {
     let listener = socket::seqpacket().with_context(context)?;
     // The file mode mask keeps everybody else out from the first moment.
     socket::bind_long(listener.as_fd(), control).with_context(context)?;
-    socket::listen(listener.as_fd(), BACKLOG).with_context(context)?;
+    socket::listen(listener.as_fd(), SEED_BACKLOG).with_context(context)?;
     Ok(listener)
 }
 

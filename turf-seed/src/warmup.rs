@@ -12,7 +12,7 @@ use crate::options::Options;
 pub fn warm_runtime(options: &Options) -> Result<Runtime> {
     initialize(&V8Flags::default());
     let mut runtime = match &options.recipe.source {
-        SeedSource::BuiltIns | SeedSource::Script(_) => Runtime::new(),
+        SeedSource::BuiltIns | SeedSource::Script(_) | SeedSource::Promoted(_) => Runtime::new(),
         SeedSource::Snapshot(path) => Snapshot::read(path)
             .and_then(Runtime::restored)
             .with_context(|| format!("snapshot {}", path.display()))?,

@@ -11,9 +11,10 @@ use std::path::Path;
 
 use aworker_rt::http::ServerOptions;
 use aworker_rt::{
-    IMPORT_MAP, ImportMap, ListenAddress, Listener, Runtime, Script, Start, Supervision, Worker,
+    IMPORT_MAP, ImportMap, ListenAddress, Listener, Pause, Runtime, Script, Start, Supervision, Worker,
     WorkerOptions,
 };
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::time::ClockId;
@@ -28,6 +29,8 @@ use turf_core::seed::protocol::{
 use turf_core::sys::identity::{ProcessLayout, replace_environment};
 
 use crate::helper;
+use crate::promote;
+use crate::seed::Seed;
 use crate::server::{ForkedWorker, nanoseconds};
 
 /// What the seed prepares so that its workers need not.
@@ -46,17 +49,27 @@ pub enum Beginning {
     OwnScript,
     /// At `deserialize`: the seed has run the script.
     Deserialize,
+    /// The same, but that nothing is left to install: the seed is the clone of a worker that has served.
+    Resume,
+}
+
+/// How a worker's life goes out.
+pub enum Life {
+    /// The process is to end with this status.
+    Ended(i32),
+    /// This process is a clone of the worker, and a seed.
+    Seed(Box<Seed>),
 }
 
 /// Exit status of a worker that could not be made; the reason was reported.
 const NOT_STARTED: i32 = 1;
 
-/// Lives the worker's life; its exit status. The caller has let go of everything that is the seed's.
-pub fn live(forked: ForkedWorker, runtime: Runtime, prepared: &Prepared) -> i32 {
+/// Lives the worker's life. The caller has let go of everything that is the seed's.
+pub fn live(forked: ForkedWorker, runtime: Runtime, prepared: &Prepared) -> Life {
     let ForkedWorker { request, fds, mut timeline } = forked;
     // Kept apart, so that a failure can be reported whatever became of the rest.
     let Ok(report) = fds.report.try_clone() else {
-        return NOT_STARTED;
+        return Life::Ended(NOT_STARTED);
     };
     let made = make(&request, fds, runtime, prepared, &mut timeline, report.as_fd());
     let message = match &made {
@@ -67,8 +80,31 @@ pub fn live(forked: ForkedWorker, runtime: Runtime, prepared: &Prepared) -> i32 
     let _ = send_report(report.as_fd(), &message);
     drop(report);
     match made {
-        Ok(ready) => ready.worker.run(ready.start, ready.listeners),
-        Err(_) => NOT_STARTED,
+        Ok(ready) => run(ready, prepared),
+        Err(_) => Life::Ended(NOT_STARTED),
+    }
+}
+
+fn run(ready: Ready, prepared: &Prepared) -> Life {
+    let Ready { mut worker, start, listeners } = ready;
+    let mut pause = worker.run_until_asked(&start, listeners);
+    loop {
+        match pause {
+            Pause::Ended(status) => {
+                // The heap is not taken apart, which would touch and copy most of its pages.
+                std::mem::forget(worker);
+                return Life::Ended(status);
+            }
+            Pause::Asked(asked) => match promote::consider(asked) {
+                promote::Outcome::Remain => pause = worker.go_on(),
+                promote::Outcome::Become(clone) => {
+                    return match clone.become_seed(worker, prepared.layout) {
+                        Some(seed) => Life::Seed(Box::new(seed)),
+                        None => Life::Ended(NOT_STARTED),
+                    };
+                }
+            },
+        }
     }
 }
 
@@ -134,15 +170,22 @@ fn make(
     }
     let start = match prepared.beginning {
         Beginning::Deserialize => Start::Deserialize,
+        Beginning::Resume => Start::Resume,
         Beginning::OwnScript => Start::Load(open_script(&plan)?),
     };
     if let (Beginning::OwnScript, Some(path)) = (prepared.beginning, import_map(&plan)) {
         let map = ImportMap::read(Path::new(path));
         runtime.set_import_map(map.map_err(|error| Refusal::new("open import map", error.to_string()))?);
     }
-    let worker = runtime
+    let mut worker = runtime
         .become_worker(worker_options(&plan)?)
         .map_err(|error| Refusal::new("become worker", error.to_string()))?;
+    if let Some(listener) = fds.promotion {
+        fcntl(&listener, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| {
+            Refusal::from_io("promotion", "prepare the worker's promotion", &errno.into())
+        })?;
+        worker.be_promotable(listener);
+    }
     timeline.javascript_ns = nanoseconds(ClockId::CLOCK_MONOTONIC);
     gate::report_running(fds.gate.as_fd()).map_err(at_gate)?;
     Ok(Ready { worker, start, listeners })

@@ -20,7 +20,7 @@ fn main() {
     runtime.settle();
     let heap = largest_private_mapping();
 
-    let mut forkable = Forkable::check(inherited).unwrap_or_else(|refusal| panic!("{refusal}"));
+    let mut forkable = Forkable::check(inherited, &[]).unwrap_or_else(|refusal| panic!("{refusal}"));
     println!("test a_warm_runtime_may_be_forked ... ok");
 
     let file = File::open("/dev/null").unwrap();
@@ -47,7 +47,7 @@ fn main() {
     println!("test a_second_thread_is_refused ... ok");
 
     mark_dontfork(heap.0, heap.1 - heap.0).unwrap();
-    let refusal = Forkable::check((0..1024).collect::<Vec<_>>()).unwrap_err();
+    let refusal = Forkable::check((0..1024).collect::<Vec<_>>(), &[]).unwrap_err();
     assert!(
         refusal.text.contains("MADV_DONTFORK") && refusal.text.contains(&format!("{:x}-", heap.0)),
         "{refusal}"

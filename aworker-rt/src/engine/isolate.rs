@@ -132,6 +132,11 @@ impl Engine {
         self.isolate.date_time_configuration_change_notification(v8::TimeZoneDetection::Redetect);
     }
 
+    /// Makes local times those of the process's environment, which has changed.
+    pub fn forget_time_zone(&mut self) {
+        self.isolate.date_time_configuration_change_notification(v8::TimeZoneDetection::Redetect);
+    }
+
     /// Collects garbage, before the process is cloned.
     pub fn settle(&mut self) {
         memory::settle(&mut self.isolate);

@@ -43,6 +43,13 @@ pub fn catch_termination(grace_seconds: u16) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// In a clone of a worker that becomes a seed: no signal has come, and none is heard by way of the worker's descriptor. The caller
+/// has given the signals their default actions.
+pub fn forget() {
+    EVENT_FD.store(-1, Ordering::SeqCst);
+    FIRST_SIGNAL.store(0, Ordering::SeqCst);
+}
+
 /// The signal that asked the worker to end, if one did.
 pub fn termination_signal() -> Option<i32> {
     match FIRST_SIGNAL.load(Ordering::SeqCst) {

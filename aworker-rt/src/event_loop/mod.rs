@@ -135,6 +135,23 @@ impl EventLoop {
         }
     }
 
+    /// What a script waits for besides descriptors and timers, and a clone of the process could not go on with.
+    pub fn unfinished(&self) -> Option<&'static str> {
+        match self {
+            EventLoop { tasks, .. } if tasks.len() > 0 => Some("an operation that is about to complete"),
+            EventLoop { operations: 1.., .. } => Some("an operation under way"),
+            EventLoop { holds: 1.., .. } => Some("a promise given to waitUntil that is not settled"),
+            EventLoop { .. } => None,
+        }
+    }
+
+    /// In a clone of a worker: forgets every descriptor and every timer of native code, without a word to the epoll instance,
+    /// which both share.
+    pub fn forget(&mut self) {
+        self.reactor.forget();
+        self.timers.forget_native();
+    }
+
     /// Whether the next turn has something to do at once.
     pub fn has_tasks(&self) -> bool {
         self.tasks.len() > 0

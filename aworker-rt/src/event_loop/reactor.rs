@@ -214,6 +214,18 @@ impl Reactor {
         }
     }
 
+    /// In a clone of a worker: ends every registration here, and none in the epoll instance, which is the worker's.
+    pub(super) fn forget(&mut self) {
+        self.epoll = None;
+        self.keeping_alive = 0;
+        for (index, slot) in (0..).zip(&mut self.slots) {
+            if slot.registration.take().is_some() {
+                slot.generation = slot.generation.wrapping_add(1);
+                self.free.push(index);
+            }
+        }
+    }
+
     /// Whether a registration keeps the loop running.
     pub(super) fn keep_alive(&self) -> bool {
         self.keeping_alive > 0

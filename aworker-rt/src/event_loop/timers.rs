@@ -169,6 +169,12 @@ impl Timers {
         entries.into_iter().filter_map(left).collect()
     }
 
+    /// Disarms the timers of native code.
+    pub(super) fn forget_native(&mut self) {
+        self.live.retain(|owner, _| matches!(owner, Owner::Script(_)));
+        self.rebuild_if_stale();
+    }
+
     /// Whether native code waits for a timer.
     pub(super) fn has_native(&self) -> bool {
         self.live.len() > self.script_timers

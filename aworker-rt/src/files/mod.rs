@@ -60,6 +60,13 @@ pub(crate) fn become_worker(isolate: &mut v8::Isolate) {
     files(isolate).is_worker = true;
 }
 
+/// This clone of a worker is a seed: it has neither the worker's ring nor one of its own.
+pub(crate) fn become_seed(isolate: &mut v8::Isolate) {
+    let files = files(isolate);
+    files.is_worker = false;
+    files.ring = RingState::Unknown;
+}
+
 /// What a snapshot could not keep.
 pub(crate) fn held(isolate: &mut v8::Isolate) -> Option<&'static str> {
     let files = isolate.get_slot::<Files>()?;

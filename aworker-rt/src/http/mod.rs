@@ -52,6 +52,7 @@ pub mod chunked;
 pub mod connection;
 pub mod date;
 pub mod head;
+mod hold;
 pub mod limits;
 pub(crate) mod ops;
 pub mod response;
@@ -62,6 +63,7 @@ mod supervised;
 pub mod target;
 pub(crate) mod upgrade;
 
+pub(crate) use hold::{forget, go_on, hold, under_way};
 pub use serve::{WarmUp, drain, serve, warm_up};
 pub use server::{ServerOptions, attach, detach};
 pub use supervised::{adopt, adopt_last, finish, interrupted, listen, poke, retire, shed, unlisten};

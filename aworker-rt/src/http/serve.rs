@@ -75,7 +75,7 @@ fn set_up(scope: &mut v8::PinScope<'_, '_>) {
 /// Registers every listener that rests, unless the worker takes no connections now.
 pub(super) fn open_gates(scope: &mut v8::PinScope<'_, '_>) -> io::Result<()> {
     let server = server::get(scope);
-    if server.draining || server.supervised.is_retiring || server.supervised.is_saturated {
+    if server.draining || server.is_held || server.supervised.is_retiring || server.supervised.is_saturated {
         return Ok(());
     }
     let mut gates = std::mem::take(&mut server.gates);
@@ -239,10 +239,12 @@ pub(super) fn pump(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     }
     let server = server::get(scope);
     server.choose_deadline(place);
+    let is_held = server.is_held;
     let Some(client) = server.client(place) else { return };
     let deadline = client.deadline_ms;
     let has_input = client.readable || (!client.leftover.is_empty() && !client.leftover_is_partial);
-    let again = has_input && client.machine.is_hungry() && !client.lingering;
+    // What is held has its turn when the worker goes on.
+    let again = has_input && client.machine.is_hungry() && !client.lingering && !is_held;
     let gone = client.broken || client.peer_closed;
     // A client that has shut down its side may still read an answer that comes
     // whole; but a stream to nobody would never end, and its body never comes.

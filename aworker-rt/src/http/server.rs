@@ -244,6 +244,8 @@ pub(super) struct Server {
     pub epoch: Instant,
     pub now_ms: u64,
     pub draining: bool,
+    /// No connection is accepted and no further request read: see [`super::hold`].
+    pub is_held: bool,
     /// The listeners rest because every place is taken.
     pub is_full: bool,
     pub is_set_up: bool,
@@ -273,6 +275,7 @@ impl Default for Server {
             epoch: Instant::now(),
             now_ms: 0,
             draining: false,
+            is_held: false,
             is_full: false,
             is_set_up: false,
             supervised: Supervised::default(),

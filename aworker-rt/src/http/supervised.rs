@@ -56,8 +56,7 @@ impl Server {
     /// Whether a client's next request has to wait.
     pub fn must_wait(&self, place: usize) -> bool {
         let limit = self.options.max_in_flight;
-        limit != 0
-            && self.supervised.in_flight >= limit
+        (self.is_held || (limit != 0 && self.supervised.in_flight >= limit))
             && self.places[place].client.as_ref().is_some_and(|client| client.machine.is_idle())
     }
 
@@ -162,7 +161,10 @@ pub(super) fn balance(scope: &mut v8::PinScope<'_, '_>) {
     }
     let server = server::get(scope);
     let is_full = server.supervised.in_flight >= limit;
-    if !is_full && let Some(place) = server.supervised.waiting.pop_front() {
+    if !is_full
+        && !server.is_held
+        && let Some(place) = server.supervised.waiting.pop_front()
+    {
         // Its turn ends here, too, and wakes the next.
         server.kick(place);
     }

@@ -214,6 +214,20 @@ pub(crate) fn freeze(scope: &mut v8::PinScope<'_, '_>) {
     event_loop::get(scope).reactor().close_if_empty();
 }
 
+/// A WebSocket that is open, of whichever side.
+pub(crate) fn open_socket(scope: &mut v8::PinScope<'_, '_>) -> Option<String> {
+    let net = get_if_used(scope)?;
+    let sockets = net.sockets.borrow();
+    sockets.values().next().map(|socket| format!("a WebSocket to {}", socket.peer))
+}
+
+/// A request of the script that has no whole answer yet.
+pub(crate) fn under_way(scope: &mut v8::PinScope<'_, '_>) -> Option<String> {
+    let net = get_if_used(scope)?;
+    let exchanges = net.exchanges.borrow();
+    exchanges.values().next().map(|exchange| format!("a fetch of {} under way", place(&exchange.origin)))
+}
+
 /// What a snapshot could not keep, after [`freeze`].
 pub(crate) fn held(isolate: &mut v8::Isolate) -> Option<String> {
     isolate.get_slot::<Driver>()?.lost_names.first().cloned()

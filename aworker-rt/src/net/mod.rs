@@ -41,7 +41,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use dns::Files as NetFiles;
-pub(crate) use driver::{drain, forget, freeze, held, next_id, set_next_id, thaw};
+pub(crate) use driver::{drain, forget, freeze, held, next_id, open_socket, set_next_id, thaw, under_way};
 
 use error::NetError;
 use exchange::Exchange;

@@ -3,6 +3,8 @@
 use crate::engine::{self, Loaded, Script, ScriptError, conversions, exceptions, gauges, stdio};
 use crate::event_loop;
 
+use super::promotion::Pause;
+use super::serve::Left;
 use super::{HeapSnapshots, Listener, WorkerOptions, heap_snapshot, serve};
 use crate::inspector::{self, Profile};
 
@@ -13,6 +15,8 @@ pub enum Start {
     Load(Script),
     /// The program ran in the seed: fire `deserialize`.
     Deserialize,
+    /// The seed was a worker that has served: it is installed and active, and only `deserialize` is fired.
+    Resume,
 }
 
 /// Exit status of a worker whose script failed.
@@ -26,14 +30,41 @@ pub(super) fn run(
     options: &WorkerOptions,
 ) -> i32 {
     match live(scope, start, listeners, options) {
-        Ok(status) => status,
-        Err(error) => {
-            let text = format!("{error}\n");
-            gauges::last_words(&[text.trim_end().as_bytes()]);
-            stdio::write_all(2, text.as_bytes());
-            FAILED
-        }
+        Ok(Left::Ended(status)) => status,
+        // Only who listens for it is asked.
+        Ok(Left::Asked(_)) => FAILED,
+        Err(error) => fail(&error),
     }
+}
+
+/// As [`run`], for a worker that may be asked for a clone.
+pub(super) fn run_until_asked(
+    scope: &mut v8::PinScope<'_, '_>,
+    start: &Start,
+    listeners: Vec<Listener>,
+    options: &WorkerOptions,
+) -> Pause {
+    pause(live(scope, start, listeners, options))
+}
+
+/// Goes on with serving after [`Pause::Asked`].
+pub(super) fn go_on(scope: &mut v8::PinScope<'_, '_>) -> Pause {
+    pause(serve::go_on(scope).and_then(|()| serve::run(scope)))
+}
+
+fn pause(left: Result<Left, ScriptError>) -> Pause {
+    match left {
+        Ok(Left::Ended(status)) => Pause::Ended(status),
+        Ok(Left::Asked(asked)) => Pause::Asked(asked),
+        Err(error) => Pause::Ended(fail(&error)),
+    }
+}
+
+fn fail(error: &ScriptError) -> i32 {
+    let text = format!("{error}\n");
+    gauges::last_words(&[text.trim_end().as_bytes()]);
+    stdio::write_all(2, text.as_bytes());
+    FAILED
 }
 
 /// As [`run`], with the tools that the options ask for.
@@ -45,7 +76,7 @@ pub(super) fn run_observed(
 ) -> i32 {
     let title = match start {
         Start::Load(script) => script.name(),
-        Start::Deserialize => "snapshot",
+        Start::Deserialize | Start::Resume => "snapshot",
     };
     let prepared = match (options.inspect, options.heap_snapshots) {
         (None, HeapSnapshots::Never) => Ok(()),
@@ -75,18 +106,24 @@ fn live(
     start: &Start,
     listeners: Vec<Listener>,
     options: &WorkerOptions,
-) -> Result<i32, ScriptError> {
+) -> Result<Left, ScriptError> {
     match start {
         Start::Load(script) => drop(load(scope, script)?),
-        Start::Deserialize => fire(scope, "deserialize")?,
+        Start::Deserialize | Start::Resume => fire(scope, "deserialize")?,
     }
-    fire(scope, "install")?;
-    fire(scope, "activate")?;
+    match start {
+        Start::Load(_) | Start::Deserialize => {
+            fire(scope, "install")?;
+            fire(scope, "activate")?;
+        }
+        Start::Resume => {}
+    }
     if handles_fetch(scope)? {
-        return serve::serve(scope, listeners, options);
+        serve::begin(scope, listeners, options)?;
+        return serve::run(scope);
     }
     event_loop::run_until(scope, |_| false)?;
-    Ok(0)
+    Ok(Left::Ended(0))
 }
 
 /// Whether the script would answer a request.

@@ -6,22 +6,26 @@
 //!        +------------------ become_worker <----------------------+
 //!                                  |
 //!   Worker::run:  load | deserialize -> install -> activate -> serve or drain the loop -> exit status
+//!   Worker::run_until_asked: the same, with a pause when somebody asks for a clone; Worker::into_seed in the clone
 //! ```
 
 mod heap_snapshot;
 mod lifecycle;
 mod listener;
 pub(crate) mod messages;
+pub mod promotion;
 mod serve;
 mod snapshot;
 pub mod supervised;
 mod warm_up;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use lifecycle::Start;
 pub use listener::{ListenAddress, Listener};
+pub use promotion::{Asked, Pause};
 pub(crate) use serve::retire;
 pub use snapshot::build_snapshot;
 pub use supervised::Supervision;
@@ -174,6 +178,11 @@ impl Runtime {
         self.engine.with_scope(|scope| warm_up::rehearse_in_clone(scope, self.program))
     }
 
+    /// Makes local times those of the process's environment again, after a worker's zone.
+    pub fn forget_time_zone(&mut self) {
+        self.engine.forget_time_zone();
+    }
+
     /// Whether the process holds something that must not be shared with a clone.
     pub fn may_be_forked(&mut self) -> bool {
         self.engine.with_scope(|scope| !event_loop::get(scope).has_epoll())
@@ -229,6 +238,29 @@ impl Worker {
         let status = engine.with_scope(|scope| lifecycle::run_observed(scope, &start, listeners, options));
         std::mem::forget(self.engine);
         status
+    }
+
+    /// Lets whoever connects to this listener ask for a clone once the worker serves: for [`Worker::run_until_asked`].
+    pub fn be_promotable(&mut self, listener: OwnedFd) {
+        self.engine.with_scope(|scope| promotion::attach(scope, listener));
+    }
+
+    /// As [`Worker::run`], but returns also when somebody has asked for a clone; then [`Worker::go_on`].
+    pub fn run_until_asked(&mut self, start: &Start, listeners: Vec<Listener>) -> Pause {
+        let Worker { engine, options } = self;
+        engine.with_scope(|scope| lifecycle::run_until_asked(scope, start, listeners, options))
+    }
+
+    /// Serves on after [`Pause::Asked`].
+    pub fn go_on(&mut self) -> Pause {
+        self.engine.with_scope(lifecycle::go_on)
+    }
+
+    /// In a clone of a worker that has paused without an obstacle: forgets what is the worker's, its listeners and clients
+    /// first of all. What its script has made is kept.
+    pub fn into_seed(mut self) -> Runtime {
+        self.engine.with_scope(promotion::forget_worker);
+        Runtime { engine: self.engine, timers: Vec::new(), program: Program::Loaded }
     }
 
     /// Runs a program and returns its completion value as text: `aworker eval`.

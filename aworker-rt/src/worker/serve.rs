@@ -14,6 +14,7 @@ use crate::engine::{ScriptError, gauges, signals, watchdog};
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready, Token};
 use crate::{http, net};
 
+use super::promotion::{self, Asked};
 use super::{Listener, WorkerOptions, supervised};
 
 /// Longest time between a termination signal and the end: shorter than the
@@ -44,13 +45,20 @@ enum Phase {
     TimedOut,
 }
 
-/// Serves on the listeners (or the default one) until told to stop; the exit
-/// status.
-pub(super) fn serve(
+/// How serving was left.
+pub(super) enum Left {
+    /// For good, with this exit status.
+    Ended(i32),
+    /// For somebody who asks for a clone.
+    Asked(Asked),
+}
+
+/// Begins to serve on the listeners (or the default one).
+pub(super) fn begin(
     scope: &mut v8::PinScope<'_, '_>,
     mut listeners: Vec<Listener>,
     options: &WorkerOptions,
-) -> Result<i32, ScriptError> {
+) -> Result<(), ScriptError> {
     // A supervisor hands in what is to be served, now or later.
     if !supervised::exists(scope)
         && let (true, Some(address)) = (listeners.is_empty(), &options.default_listen)
@@ -66,18 +74,40 @@ pub(super) fn serve(
         watchdog::start(scope, limit, slow).map_err(explain)?;
         supervised::serve(scope).map_err(explain)?;
     }
+    promotion::listen(scope).map_err(explain)?;
     if let Some(tell) = options.on_listening {
         addresses.iter().for_each(tell);
     }
+    Ok(())
+}
+
+/// After an asker was answered: serves on.
+pub(super) fn go_on(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
+    promotion::go_on(scope).map_err(explain)
+}
+
+/// Serves until told to stop, or until somebody who asks for a clone can be answered.
+pub(super) fn run(scope: &mut v8::PinScope<'_, '_>) -> Result<Left, ScriptError> {
     event_loop::run_until(scope, |scope| match phase(scope) {
-        Phase::Serving => false,
+        Phase::Serving => promotion::is_decided(scope),
         Phase::Draining => !event_loop::get(scope).is_busy(),
         Phase::TimedOut => true,
     })?;
-    match (phase(scope), signals::termination_signal()) {
-        (Phase::TimedOut, Some(signal)) => Ok(128 + signal),
-        _ => Ok(0),
+    if phase(scope) == Phase::Serving
+        && let Some(asked) = promotion::take(scope)
+    {
+        return Ok(Left::Asked(asked));
     }
+    match (phase(scope), signals::termination_signal()) {
+        (Phase::TimedOut, Some(signal)) => Ok(Left::Ended(128 + signal)),
+        _ => Ok(Left::Ended(0)),
+    }
+}
+
+/// In a clone that becomes a seed: the worker's end is not its own.
+pub(super) fn forget(isolate: &mut v8::Isolate) {
+    isolate.remove_slot::<Termination>();
+    signals::forget();
 }
 
 #[allow(clippy::needless_pass_by_value)]

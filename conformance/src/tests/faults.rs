@@ -93,7 +93,7 @@ impl Case {
     }
 
     /// Makes a call that is killed at a point.
-    fn killed(&mut self, point: &str, arguments: &[&str]) -> Result<()> {
+    pub(super) fn killed(&mut self, point: &str, arguments: &[&str]) -> Result<()> {
         self.arm(point, "kill")?;
         let finished = self.runtime.call(arguments)?;
         self.disarm()?;

@@ -19,6 +19,7 @@ mod pool;
 mod pool_life;
 mod pool_messages;
 mod process;
+mod promote;
 mod replace;
 mod resources;
 pub mod rootless;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Test> {
         rootless::TESTS,
         seed::TESTS,
         replace::TESTS,
+        promote::TESTS,
         confined::TESTS,
         pool::TESTS,
         pool_life::TESTS,

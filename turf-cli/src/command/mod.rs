@@ -21,7 +21,7 @@ use crate::log::{Log, LogFormat};
 pub use pool::parse_config as parse_pool_config;
 pub use pool::{Pool, PoolEvents, PoolList, PoolLogs, PoolRun, PoolScale, PoolSend, PoolStatus};
 pub use process::{Create, Exec, Run, Start};
-pub use seed::{Seed, SeedList, SeedStart};
+pub use seed::{Seed, SeedList, SeedPromote, SeedStart};
 pub use update::Update;
 
 /// Printed by `--version`: the first line as runc prints it, then the specification's version.

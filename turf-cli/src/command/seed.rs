@@ -15,6 +15,9 @@ pub enum Seed {
     Start(SeedStart),
     /// Put a fresh seed in the place of one, without losing a start; its workers live on.
     Replace(SeedReplace),
+    /// Make a clone of a running worker the next seed of a name: with what it has loaded, compiled and remembered. The worker
+    /// serves on; other workers are not touched.
+    Promote(SeedPromote),
     /// List seeds.
     List(SeedList),
     /// Stop a seed; its workers live on.
@@ -51,6 +54,16 @@ pub struct SeedStart {
 pub struct SeedReplace {
     /// The seed.
     pub name: String,
+}
+
+/// `turf seed promote`.
+#[derive(Debug, Args)]
+pub struct SeedPromote {
+    /// The seed's name, which must be the one of the container's annotation `io.turf.promotable`; that one if nothing is said.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The container.
+    pub id: String,
 }
 
 /// `turf seed list`.

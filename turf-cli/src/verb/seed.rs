@@ -1,4 +1,4 @@
-//! `turf seed start|replace|list|stop`.
+//! `turf seed start|replace|promote|list|stop`.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use turf_core::root::StateRoot;
 use turf_core::seed::registry::{Recipe, Registry, SeedEntry, SeedSource};
 
-use crate::command::{Format, Seed, SeedList, SeedStart};
+use crate::command::{Format, Seed, SeedList, SeedPromote, SeedStart};
 
 /// Runs a verb on seeds.
 pub fn run(root: &StateRoot, command: Seed) -> Result<()> {
@@ -15,6 +15,7 @@ pub fn run(root: &StateRoot, command: Seed) -> Result<()> {
     match command {
         Seed::Start(start) => self::start(&registry, &start),
         Seed::Replace(replace) => Ok(registry.replace(&replace.name.parse()?).map(drop)?),
+        Seed::Promote(promote) => self::promote(root, &promote),
         Seed::List(list) => self::list(&registry, &list),
         Seed::Stop(stop) => Ok(registry.stop(&stop.name.parse()?)?),
     }
@@ -37,6 +38,12 @@ fn start(registry: &Registry, start: &SeedStart) -> Result<()> {
         start_timeout_ms: start.timeout.map(|time| time.0),
     };
     registry.start(&start.name.parse()?, &recipe)?;
+    Ok(())
+}
+
+fn promote(root: &StateRoot, promote: &SeedPromote) -> Result<()> {
+    let name = promote.name.as_deref().map(str::parse).transpose()?;
+    turf_core::container::promote(root, &promote.id.parse()?, name.as_ref())?;
     Ok(())
 }
 
@@ -63,6 +70,9 @@ fn script(seed: &SeedEntry) -> Option<String> {
 
 fn describe(seed: &SeedEntry) -> serde_json::Value {
     let mut value = json!({ "name": seed.name.as_str(), "pid": seed.state.pid, "script": script(seed) });
+    if let SeedSource::Promoted(container) = &seed.state.source {
+        value["promotedFrom"] = json!(container);
+    }
     match &seed.stat {
         Ok(stat) => {
             value["status"] = json!("ready");
@@ -86,6 +96,11 @@ fn row(seed: &SeedEntry) -> Vec<String> {
         Ok(stat) => (stat.forks.to_string(), format!("{} KiB", stat.rss_bytes / 1024), "ready".to_owned()),
         Err(error) => ("-".to_owned(), "-".to_owned(), format!("unreachable: {error}")),
     };
-    let script = script(seed).unwrap_or_else(|| "-".to_owned());
+    let script = match &seed.state.source {
+        SeedSource::Promoted(container) => format!("(container {container})"),
+        SeedSource::BuiltIns | SeedSource::Script(_) | SeedSource::Snapshot(_) => {
+            script(seed).unwrap_or_else(|| "-".to_owned())
+        }
+    };
     vec![seed.name.to_string(), seed.state.pid.to_string(), script, forks, rss, status]
 }

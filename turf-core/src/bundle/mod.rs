@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Operation, Result};
-pub use workload::{POOL, WorkerSettings, Workload};
+pub use workload::{POOL, PROMOTABLE, WorkerSettings, Workload};
 
 /// The configuration's name in the bundle.
 pub const CONFIG_NAME: &str = "config.json";
@@ -228,7 +228,7 @@ mod tests {
         let worker = load(default::WORKER).unwrap();
         assert_eq!(
             worker.workload,
-            Workload::Worker(WorkerSettings { seed: "default".into(), listen: Vec::new() })
+            Workload::Worker(WorkerSettings { seed: "default".into(), listen: Vec::new(), promotable: None })
         );
         assert_eq!(worker.rootfs, None);
     }

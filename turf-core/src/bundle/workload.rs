@@ -13,6 +13,8 @@ pub const WORKLOAD: &str = "io.turf.workload";
 pub const SEED: &str = "io.turf.seed";
 /// Where a worker listens.
 pub const LISTEN: &str = "io.turf.listen";
+/// The seed that the worker may become: `turf seed promote`.
+pub const PROMOTABLE: &str = "io.turf.promotable";
 /// The pool that a worker belongs to; for those who look at it.
 pub const POOL: &str = "io.turf.pool";
 
@@ -41,6 +43,8 @@ pub struct WorkerSettings {
     pub seed: String,
     /// Where it listens inside its own network namespace; empty: the default.
     pub listen: Vec<ListenAddress>,
+    /// Name of the seed that it may become.
+    pub promotable: Option<String>,
 }
 
 /// Decides what the bundle runs. `args` is `process.args`. Unknown annotations are no error (config.md,
@@ -56,25 +60,35 @@ pub(super) fn decide(spec: &Spec, args: &[String]) -> Result<Workload> {
         Some(other) => return Err(invalid(WORKLOAD, &format!("{other:?} must be \"worker\" or \"exec\""))),
     };
     if !is_worker {
-        let surplus = [SEED, LISTEN].into_iter().find(|&key| annotations.contains_key(key));
+        let surplus = [SEED, LISTEN, PROMOTABLE].into_iter().find(|&key| annotations.contains_key(key));
         return match surplus {
             Some(key) => Err(invalid(key, "is only for worker bundles, and this one executes a program")),
             None => Ok(Workload::Exec),
         };
     }
     let seed = annotations.get(SEED).map_or(DEFAULT_SEED, String::as_str);
-    check_seed_name(seed)?;
+    check_seed_name(SEED, seed)?;
+    let promotable = annotations.get(PROMOTABLE).cloned();
+    if let Some(name) = &promotable {
+        check_seed_name(PROMOTABLE, name)?;
+        if name == DEFAULT_SEED {
+            return Err(invalid(
+                PROMOTABLE,
+                "must name a seed that runs user code, which \"default\" does not",
+            ));
+        }
+    }
     let listen = annotations.get(LISTEN).map_or(Ok(Vec::new()), |text| parse_listen(text))?;
-    Ok(Workload::Worker(WorkerSettings { seed: seed.to_owned(), listen }))
+    Ok(Workload::Worker(WorkerSettings { seed: seed.to_owned(), listen, promotable }))
 }
 
-fn check_seed_name(name: &str) -> Result<()> {
+fn check_seed_name(key: &str, name: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
     if name.is_empty() || name.len() > SEED_NAME_BYTES || name.starts_with('.') || !name.chars().all(fits) {
         let reason = format!(
             "{name:?} must be 1 to {SEED_NAME_BYTES} letters, digits or one of _ - . +, and not start with a dot"
         );
-        return Err(invalid(SEED, &reason));
+        return Err(invalid(key, &reason));
     }
     Ok(())
 }
@@ -153,6 +167,9 @@ mod tests {
             ("aworker", LISTEN, "unix://relative"),
             ("aworker", LISTEN, "udp://127.0.0.1:1"),
             ("sh", SEED, "x"),
+            ("aworker", PROMOTABLE, "a/b"),
+            ("aworker", PROMOTABLE, "default"),
+            ("sh", PROMOTABLE, "x"),
         ];
         for (arg0, key, value) in table {
             let error = decide_with(arg0, &[(key, value)]).unwrap_err().to_string();

@@ -12,6 +12,7 @@ use super::fresh::Fresh;
 use super::hook::{self, Purpose};
 use super::notify;
 use super::process::ProcessId;
+use super::promotable;
 use super::rootless;
 use super::state::{State, write_atomically};
 use super::tenant;
@@ -95,9 +96,13 @@ pub fn create_fresh(root: &StateRoot, id: &ContainerId, options: CreateOptions<'
 fn load(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {
     let mut bundle = Bundle::load(options.bundle)?;
     let owner = tenant::adopt(root, &mut bundle)?;
+    let seed = promotable::adopt(root, &mut bundle)?;
     let context = Context { id: id.as_str(), keyring: options.keyring, root_entry: options.root_entry };
     let mut plan = compile(&bundle, context)?;
     plan.init.owner = owner;
+    if let Some(seed) = seed {
+        promotable::dress(&mut plan, seed)?;
+    }
     rootless::check(&mut plan, rootless::Caller::own())?;
     options.console.check(plan.process.terminal.is_some(), "config.json: $.process.terminal")?;
     for step in &mut plan.init.steps {

@@ -36,6 +36,7 @@ use crate::sandbox::plan::{ListenAddress, NamespaceKind, Plan, WorkloadPlan};
 use crate::sandbox::seccomp_agent;
 use crate::seed::client::{Asked, ClientError, Fork, receive_report, report_channel, tell_to_begin};
 use crate::seed::plan::{WorkerLimits, WorkerPlan};
+use crate::seed::promotion;
 use crate::seed::protocol::{
     Begin, ForkFds, GroupEntry, Namespaces, Reaper, Report, SupervisionFds, Timeline,
 };
@@ -168,6 +169,10 @@ impl Ready {
         let (report, workers_end) = report_channel()?;
         let has_own_reaper = self.plan.init.has_new_pid_namespace();
         let listeners = borrow(&self.listeners).into_iter().chain(borrow(&request.listeners)).collect();
+        let promotion = match &self.plan.workload {
+            WorkloadPlan::Worker { promotable: Some(_), .. } => Some(promotion::listen(self.dir.path())?),
+            WorkloadPlan::Worker { promotable: None, .. } | WorkloadPlan::Exec => None,
+        };
         let asked = seed.ask_for_worker(&Fork {
             container: self.state.id.as_str(),
             namespaces: namespaces(&self.plan)?,
@@ -188,6 +193,7 @@ impl Ready {
                     peer: fds.peer.as_fd(),
                     gauges: fds.gauges.as_fd(),
                 }),
+                promotion: promotion.as_ref().map(AsFd::as_fd),
             },
         })?;
         Ok(Stage::Asked(asked, report))
@@ -449,7 +455,7 @@ fn is_readable(fd: BorrowedFd<'_>) -> bool {
 
 fn worker_of(plan: &Plan) -> Result<(SeedName, &[ListenAddress])> {
     match &plan.workload {
-        WorkloadPlan::Worker { seed, listen } => Ok((seed.parse()?, listen)),
+        WorkloadPlan::Worker { seed, listen, .. } => Ok((seed.parse()?, listen)),
         WorkloadPlan::Exec => Err(Error::invalid("config.json", "is no worker bundle's; it runs a program")),
     }
 }

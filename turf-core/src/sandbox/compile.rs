@@ -16,7 +16,7 @@ use super::step::{
     Step,
 };
 use super::{net_devices, process, seccomp};
-use crate::bundle::{Bundle, Workload};
+use crate::bundle::{Bundle, WorkerSettings, Workload};
 use crate::error::Result;
 use crate::sys::mount::MOUNT_ATTR_RDONLY;
 
@@ -105,7 +105,8 @@ fn workload(workload: &Workload) -> WorkloadPlan {
     match workload {
         Workload::Exec => WorkloadPlan::Exec,
         Workload::Worker(settings) => {
-            WorkloadPlan::Worker { seed: settings.seed.clone(), listen: settings.listen.clone() }
+            let WorkerSettings { seed, listen, promotable } = settings.clone();
+            WorkloadPlan::Worker { seed, listen, promotable }
         }
     }
 }

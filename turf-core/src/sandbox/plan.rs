@@ -52,6 +52,8 @@ pub enum WorkloadPlan {
         seed: String,
         /// Where the worker listens inside its own network namespace; empty: the default.
         listen: Vec<ListenAddress>,
+        /// Name of the seed that it may become.
+        promotable: Option<String>,
     },
 }
 

@@ -316,39 +316,46 @@ pub fn report_channel() -> Result<(OwnedFd, OwnedFd), ClientError> {
 /// Waits for the worker's report; returns the worker's pid too, as the caller sees it. The caller must have closed its
 /// copy of the worker's end: then a worker that dies without a report is noticed at once.
 pub fn receive_report(end: BorrowedFd<'_>, timeout: Duration) -> Result<(Report, i32), ClientError> {
-    const WHO: &str = "the worker";
-    let failed = |source| ClientError::Io { operation: "receive the worker's report", source };
+    receive_from_process(end, timeout, "the worker").map(|(report, pid, _)| (report, pid))
+}
+
+/// Waits for a message; returns the pid and the user of the process that has sent it, too, as the caller sees them.
+pub(super) fn receive_from_process<M: serde::de::DeserializeOwned>(
+    end: BorrowedFd<'_>,
+    timeout: Duration,
+    who: &'static str,
+) -> Result<(M, i32, u32), ClientError> {
+    let failed = |source| ClientError::Io { operation: "receive a worker's report", source };
     let limit = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     let mut buffer = vec![0; MAX_PACKET];
     loop {
         match poll(&mut [PollFd::new(end, PollFlags::POLLIN)], limit) {
-            Ok(0) => return Err(ClientError::Timeout { who: WHO, seconds: timeout.as_secs() }),
+            Ok(0) => return Err(ClientError::Timeout { who, seconds: timeout.as_secs() }),
             Err(Errno::EINTR) => continue,
             result => result.map_err(|errno| failed(errno.into()))?,
         };
         return match receive_with_pid(end, &mut buffer) {
-            Ok((0, _)) => Err(ClientError::Closed { who: WHO }),
-            Ok((length, pid)) => Ok((protocol::decode(&buffer[..length])?, pid)),
+            Ok((0, ..)) => Err(ClientError::Closed { who }),
+            Ok((length, pid, uid)) => Ok((protocol::decode(&buffer[..length])?, pid, uid)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                Err(ClientError::Closed { who: WHO })
-            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(ClientError::Closed { who }),
             Err(error) => Err(failed(error)),
         };
     }
 }
 
-/// Receives one packet without waiting, and the pid of its sender, translated to this pid namespace (unix(7),
+/// Receives one packet without waiting, and the pid and user of its sender, translated to this pid namespace (unix(7),
 /// `SCM_CREDENTIALS`).
-fn receive_with_pid(end: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, i32)> {
+fn receive_with_pid(end: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, i32, u32)> {
     let mut parts = [IoSliceMut::new(buffer)];
     let mut control = nix::cmsg_space!(UnixCredentials);
     let received = recvmsg::<()>(end.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
-    let pid = received.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::ScmCredentials(sender) => Some(sender.pid()),
+    let sender = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmCredentials(sender) => Some((sender.pid(), sender.uid())),
         _ => None,
     });
-    Ok((received.bytes, pid.unwrap_or(0)))
+    let (pid, uid) = sender.unwrap_or((0, u32::MAX));
+    Ok((received.bytes, pid, uid))
 }
 
 /// Sends a worker's report.

@@ -6,7 +6,7 @@
 //! <root>/seeds/<name>/log              the standard error of all generations
 //! <root>/seeds/<name>/current          a symbolic link to the generation that has the name
 //! <root>/seeds/<name>/g<N>/alive       locked by the seed as long as it lives: the kernel lets go of it
-//! <root>/seeds/<name>/g<N>/state.json  pid and source, written by the seed
+//! <root>/seeds/<name>/g<N>/state.json  pid and source, written by the seed, or by who promotes a worker
 //! <root>/seeds/<name>/g<N>/groups.json  the directories of its control groups
 //! <root>/seeds/<name>/g<N>/control.sock  where it listens
 //! ```
@@ -16,7 +16,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -44,15 +44,22 @@ pub enum SeedSource {
     Script(PathBuf),
     /// A snapshot, made behind a program's `serialize` event: each worker starts at `deserialize`.
     Snapshot(PathBuf),
+    /// What the worker of this container had in memory when it was asked: such a seed cannot be made again.
+    Promoted(String),
 }
 
 impl SeedSource {
     /// The file of user code, if there is one.
     pub fn file(&self) -> Option<&Path> {
         match self {
-            SeedSource::BuiltIns => None,
+            SeedSource::BuiltIns | SeedSource::Promoted(_) => None,
             SeedSource::Script(path) | SeedSource::Snapshot(path) => Some(path),
         }
+    }
+
+    /// Whether user code has run in the seed.
+    pub fn has_user_code(&self) -> bool {
+        *self != SeedSource::BuiltIns
     }
 }
 
@@ -288,6 +295,12 @@ impl Alive {
     /// The locked file's descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.lock.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Alive {
+    fn from(locked: OwnedFd) -> Alive {
+        Alive { lock: locked.into() }
     }
 }
 

@@ -48,7 +48,7 @@ pub const MAX_CGROUPS: usize = 18;
 /// Most listeners that one worker inherits.
 pub const MAX_LISTENERS: usize = 32;
 /// Most descriptors in one packet; the kernel's own limit is 253.
-pub const MAX_FDS: usize = 11 + MAX_CGROUPS + MAX_LISTENERS;
+pub const MAX_FDS: usize = 12 + MAX_CGROUPS + MAX_LISTENERS;
 /// Longest text of a refusal in bytes; a longer one is cut.
 pub const MAX_TEXT: usize = 8 * 1024;
 
@@ -214,6 +214,8 @@ pub enum FdName {
     Peer,
     /// The page of the worker's gauges.
     Gauges,
+    /// Where the worker is asked to become a seed: a listening socket, at most one.
+    Promotion,
 }
 
 /// Why a seed did not fork, or why a worker did not get as far as user code.
@@ -408,6 +410,8 @@ pub struct ForkFds<'a> {
     pub gate: BorrowedFd<'a>,
     /// For a worker with a supervisor.
     pub supervision: Option<SupervisionFds<BorrowedFd<'a>>>,
+    /// For a worker that may become a seed.
+    pub promotion: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> ForkFds<'a> {
@@ -426,6 +430,7 @@ impl<'a> ForkFds<'a> {
         if let Some(SupervisionFds { channel, peer, gauges }) = self.supervision {
             all.extend([(FdName::Channel, channel), (FdName::Peer, peer), (FdName::Gauges, gauges)]);
         }
+        all.extend(self.promotion.map(|fd| (FdName::Promotion, fd)));
         all
     }
 }
@@ -449,6 +454,8 @@ pub struct ReceivedFds {
     pub plan: Option<OwnedFd>,
     /// For a worker with a supervisor.
     pub supervision: Option<SupervisionFds<OwnedFd>>,
+    /// For a worker that may become a seed.
+    pub promotion: Option<OwnedFd>,
 }
 
 impl ForkRequest {
@@ -482,6 +489,7 @@ impl ForkRequest {
                     gauges: take_one(&mut named, FdName::Gauges)?,
                 }),
             },
+            promotion: take_up_to(&mut named, FdName::Promotion, 1)?.pop(),
         };
         match named.first() {
             None => Ok(received),

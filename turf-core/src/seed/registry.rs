@@ -4,6 +4,7 @@
 //!   start -----> g1 warms up --ready--> name -> g1
 //!                                        | a fork, after --max-forks or --max-age: "due"
 //!   replace ---> g2 warms up --ready--> name -> g2, g1 answers what has reached it, and ends
+//!   promote ---> g2 is a clone of a worker --ready--> as above ([`super::promotion`])
 //!   a seed that was killed: the next one who asks for it starts another from recipe.json
 //! ```
 //!
@@ -64,7 +65,7 @@ impl Registry {
 
     /// Whether the seed of that name runs user code, or might once it is started.
     pub fn may_run_user_code(&self, name: &SeedName) -> Result<bool> {
-        Ok(self.recipe(name)?.is_none_or(|recipe| recipe.source.file().is_some()))
+        Ok(self.recipe(name)?.is_none_or(|recipe| recipe.source.has_user_code()))
     }
 
     /// Whose ids the seed of that name has if it runs user code.
@@ -174,7 +175,7 @@ impl Registry {
         if had_recipe || current.is_some() { Ok(()) } else { Err(not_running(name)) }
     }
 
-    fn directory(&self, name: &SeedName) -> NameDir {
+    pub(super) fn directory(&self, name: &SeedName) -> NameDir {
         NameDir::at(&self.seeds.join(name.as_str()))
     }
 
@@ -185,7 +186,7 @@ impl Registry {
         Ok(written.or_else(|| is_default.then(|| Recipe::from(SeedSource::BuiltIns))))
     }
 
-    fn lock(&self, name: &SeedName) -> Result<File> {
+    pub(super) fn lock(&self, name: &SeedName) -> Result<File> {
         let directory = self.directory(name);
         let mut lock = None;
         let locked = wait_until(limits::SEED_LOCK, || {
@@ -218,9 +219,9 @@ impl Registry {
         // What a killed command has left behind.
         self.end_all_but(name, directory.current_generation()?.as_ref())?;
         let generation = directory.make_generation()?;
-        let tenant = match recipe.source.file() {
-            Some(_) if !is_unprivileged() => Some(self.tenant(name)?),
-            Some(_) | None => None,
+        let tenant = match recipe.source.has_user_code() && !is_unprivileged() {
+            true => Some(self.tenant(name)?),
+            false => None,
         };
         let state = match self.spawner.spawn(name, &directory, &generation, recipe, tenant) {
             Ok(state) => state,
@@ -231,7 +232,7 @@ impl Registry {
         Ok(state)
     }
 
-    fn end_all_but(&self, name: &SeedName, kept: Option<&SeedDir>) -> Result<()> {
+    pub(super) fn end_all_but(&self, name: &SeedName, kept: Option<&SeedDir>) -> Result<()> {
         for generation in self.directory(name).generations()? {
             if Some(&generation) != kept {
                 self.end(name, &generation)?;
@@ -241,7 +242,7 @@ impl Registry {
     }
 
     /// Ends a generation: asks it, then kills it. It answers before what has reached it.
-    fn end(&self, name: &SeedName, generation: &SeedDir) -> Result<()> {
+    pub(super) fn end(&self, name: &SeedName, generation: &SeedDir) -> Result<()> {
         if generation.is_alive()? {
             let asked = SeedClient::connect_within(&generation.control(), limits::SEED_STAT);
             let asked = asked.and_then(SeedClient::stop);

@@ -110,7 +110,8 @@ impl Spawner {
 fn add_arguments(command: &mut Command, name: &SeedName, directory: &Path, recipe: &Recipe) {
     command.arg("--name").arg(name.as_str()).arg("--directory").arg(directory);
     match &recipe.source {
-        SeedSource::BuiltIns => {}
+        // A promoted one is made by nobody but a worker.
+        SeedSource::BuiltIns | SeedSource::Promoted(_) => {}
         SeedSource::Script(script) => drop(command.arg("--script").arg(script)),
         SeedSource::Snapshot(snapshot) => drop(command.arg("--snapshot").arg(snapshot)),
     }
@@ -170,7 +171,7 @@ fn read_start_message(output: Option<ChildStdout>, name: &SeedName, limit: Durat
 }
 
 /// Gives the control groups of a seed whose user code has run the limits for serving.
-fn serve(groups: &[PathBuf]) -> Result<()> {
+pub(super) fn serve(groups: &[PathBuf]) -> Result<()> {
     for (file, value) in
         groups.iter().flat_map(|group| limits::SEED_SERVING.map(|(name, value)| (group.join(name), value)))
     {

@@ -296,6 +296,7 @@ impl World {
                 report: ends.report_end.as_fd(),
                 gate: ends.gate_end.as_fd(),
                 supervision: None,
+                promotion: None,
             },
         }
     }

@@ -43,7 +43,10 @@ fn a_worker_without_root_gets_an_empty_read_only_one_with_its_mounts() {
     }
     assert!(!steps.iter().any(|step| matches!(step, Step::FindProgram { .. })));
     assert!(plan.init.has_new_pid_namespace());
-    assert_eq!(plan.workload, WorkloadPlan::Worker { seed: "default".into(), listen: vec![] });
+    assert_eq!(
+        plan.workload,
+        WorkloadPlan::Worker { seed: "default".into(), listen: vec![], promotable: None }
+    );
 }
 
 #[test]
