@@ -12,6 +12,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use aworker_rt::engine::in_child;
 use nix::errno::Errno;
@@ -70,13 +71,13 @@ impl World {
 
     /// Runs the attacks in a child that has been confined as a seed is.
     fn attack(&self, script: &Path, attacks: impl FnOnce()) {
-        let status = in_child(|| {
+        let status = in_child(Duration::from_secs(60), || {
             let source = SeedSource::Script(script.to_owned());
             confine(&source, Some(self.tenant.owner()), &self.path("place")).unwrap();
             attacks();
             0
         });
-        assert!(status.unwrap().success());
+        assert!(status.unwrap().expect("it takes less than a minute").success());
     }
 }
 
@@ -202,11 +203,11 @@ fn a_script_in_a_shared_directory_is_alone() {
 
 fn user_code_without_a_tenant_is_refused() {
     let world = World::new();
-    let status = in_child(|| {
+    let status = in_child(Duration::from_secs(60), || {
         let source = SeedSource::Script(world.path("code/seed.js"));
         let error = confine(&source, None, &world.path("place")).unwrap_err().to_string();
         assert_eq!(error, "user code needs a tenant");
         0
     });
-    assert!(status.unwrap().success());
+    assert!(status.unwrap().expect("it takes less than a minute").success());
 }
