@@ -364,13 +364,17 @@ impl Supervisor {
         self.keeper.wait_until = Some(Instant::now() + hold);
     }
 
-    /// When there is something to do: now, or when no worker is starting any more.
-    pub(super) fn next_chore(&mut self, now: Instant) -> Option<Instant> {
-        let is_due = self.keeper.is_record_old
+    /// Whether there is something to do, apart from what is renewed when it is old.
+    pub(super) fn has_chores(&self) -> bool {
+        self.keeper.is_record_old
             || !self.keeper.dead.is_empty()
             || self.missing_ahead() > 0
-            || self.missing_spares() > 0;
-        if !is_due {
+            || self.missing_spares() > 0
+    }
+
+    /// When there is something to do: now, or when no worker is starting any more.
+    pub(super) fn next_chore(&mut self, now: Instant) -> Option<Instant> {
+        if !self.has_chores() {
             self.keeper.due_since = None;
             return self.keeper.next_renewal();
         }

@@ -256,7 +256,8 @@ impl Supervisor {
         while !self.has_ended() {
             let deadline = self.next_deadline();
             let chore = self.next_chore(Instant::now());
-            if chore.is_none() && self.calm_since.is_none() && !std::mem::replace(&mut self.is_set_up, true) {
+            if !self.is_set_up && self.calm_since.is_none() && !self.has_chores() {
+                self.is_set_up = true;
                 // Most of the program was needed for that only. Should it fail, memory is what it was.
                 let _ = program_pages::give_back();
             }
