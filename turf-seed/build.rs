@@ -21,8 +21,12 @@ fn main() {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .partition(|name| name.contains('*'));
     println!("cargo::rustc-link-arg-bin=turf-seed=-Wl,-T,{}", script(&ours).display());
-    println!("cargo::rustc-link-arg-bin=turf-seed=-Wl,--symbol-ordering-file={}", order(&of_v8).display());
-    println!("cargo::rustc-link-arg-bin=turf-seed=-Wl,--no-warn-symbol-ordering");
+    // lld's option: rustc links with it by itself on this architecture only.
+    if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|architecture| architecture == "x86_64") {
+        let order = order(&of_v8);
+        println!("cargo::rustc-link-arg-bin=turf-seed=-Wl,--symbol-ordering-file={}", order.display());
+        println!("cargo::rustc-link-arg-bin=turf-seed=-Wl,--no-warn-symbol-ordering");
+    }
 }
 
 /// Rust's functions are in sections of their names, which a linker script can match. `INSERT` adds it to the linker's own.

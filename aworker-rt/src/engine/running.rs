@@ -10,6 +10,8 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::source_maps;
+
 /// Frames of a stack that are told.
 const FRAMES: usize = 20;
 
@@ -81,6 +83,18 @@ unsafe extern "C" fn on_interrupt(mut pointer: v8::UnsafeRawIsolatePtr, _: *mut 
     on_stack(scope, &stack);
 }
 
+/// The frames that are told of a stack whose places have become longer.
+fn cut(stack: &str) -> &str {
+    let mut end = 0;
+    for frame in stack.split_inclusive('\n') {
+        if end + frame.len() > STACK_BYTES {
+            break;
+        }
+        end += frame.len();
+    }
+    &stack[..end]
+}
+
 /// The script's frames, each as `    at function (file:line:column)`.
 fn stack(scope: &mut v8::PinScope<'_, '_>) -> String {
     let mut text = String::new();
@@ -105,12 +119,24 @@ fn stack(scope: &mut v8::PinScope<'_, '_>) -> String {
             break;
         }
     }
-    text
+    // The places of the sources, where there is a source map.
+    match source_maps::rewrite(scope, &text) {
+        Some(mapped) => cut(&mapped).to_owned(),
+        None => text,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stack_is_cut_between_frames() {
+        assert_eq!(cut("    at a (b:1:2)\n    at c (d:3:4)\n"), "    at a (b:1:2)\n    at c (d:3:4)\n");
+        let frame = format!("    at {} (b:1:2)\n", "ä".repeat(500));
+        let told = cut(&frame.repeat(10)).to_owned();
+        assert_eq!(told, frame.repeat(STACK_BYTES / frame.len()));
+    }
 
     #[test]
     fn code_of_programs_is_known_and_data_is_no_code_of_theirs() {

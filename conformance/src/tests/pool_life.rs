@@ -20,6 +20,7 @@ tests! { "pool";
     Turf:
         a_script_that_does_not_yield_is_interrupted_and_answered_with_504,
         a_slow_request_is_told_of_with_its_stack_or_as_waiting,
+        a_slow_requests_stack_has_the_places_of_its_sources,
         each_kind_of_death_is_named_and_the_worker_replaced,
         a_script_that_cannot_start_ends_in_a_degraded_pool,
         a_supervisor_that_is_killed_is_replaced_and_no_request_is_lost,
@@ -87,6 +88,25 @@ addEventListener('fetch', (event) => {
     ensure!(slow["stack"].as_str().is_some_and(|stack| stack.contains("at busy")), "{slow}");
     // Each was told of once, and a quick one not at all.
     ensure!(http::get(pool.address, "/quick")?.status == 200);
+    pool.drain(case)
+}
+
+fn a_slow_requests_stack_has_the_places_of_its_sources(case: &mut Case) -> Result<()> {
+    // The map says that each line of the script stands 100 lines further down in its source.
+    let script = "\
+function busy(end) { while (Date.now() < end); }
+addEventListener('fetch', (event) => {
+  busy(Date.now() + 1500);
+  event.respondWith(new Response('done'));
+});
+//# sourceMappingURL=data:application/json,{\"version\":3,\"sources\":[\"app.ts\"],\"names\":[],\"mappings\":\"AAoGA;AACA;AACA;AACA;AACA\"}
+";
+    let mut pool = Pool::start(case, script, &["--slow", "200ms", "--max", "1"])?;
+    ensure!(http::get(pool.address, "/")?.text()? == "done");
+    let slow = pool.wait_for_event("slow")?;
+    let stack = slow["stack"].as_str().unwrap_or_default();
+    ensure!(stack.contains("app.ts:101:") && stack.contains("app.ts:103:"), "{slow}");
+    ensure!(!stack.contains("app.js"), "{slow}");
     pool.drain(case)
 }
 
