@@ -1,6 +1,7 @@
 //! The host's view of processes and control groups: `/proc` and `/sys/fs/cgroup`, read only (proc(5), cgroups(7)).
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -72,6 +73,38 @@ pub fn below(pid: i32) -> Vec<i32> {
         next += 1;
     }
     found.split_off(1)
+}
+
+/// Whether these bytes are in what a process has of writable memory (proc_pid_mem(5), proc_pid_pagemap(5)).
+pub fn memory_contains(pid: i32, wanted: &[u8]) -> Result<bool> {
+    const PAGE: u64 = 4096;
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).context("open the memory")?;
+    let pagemap = fs::File::open(format!("/proc/{pid}/pagemap")).context("open the page map")?;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("read the mappings")?;
+    let parse = |text| u64::from_str_radix(text, 16);
+    for line in maps.lines() {
+        let Some((ends, rest)) = line.split_once(' ') else { continue };
+        let Some((start, end)) = ends.split_once('-').filter(|_| rest.starts_with("rw")) else { continue };
+        let (start, end) = (parse(start)?, parse(end)?);
+        let mut entries = vec![0; usize::try_from((end - start) / PAGE * 8)?];
+        pagemap.read_exact_at(&mut entries, start / PAGE * 8).context("read the page map")?;
+        // Pages in a row that are there: to read the others would make some.
+        let mut bytes = Vec::new();
+        let pages = entries.chunks_exact(8).map(|entry| entry[7] & 0x80 != 0).chain([false]);
+        for (address, is_present) in (start..).step_by(PAGE as usize).zip(pages) {
+            if is_present {
+                let at = bytes.len();
+                bytes.resize(at + PAGE as usize, 0);
+                memory.read_exact_at(&mut bytes[at..], address).context("read the memory")?;
+            } else if !bytes.is_empty() {
+                if bytes.windows(wanted.len()).any(|window| window == wanted) {
+                    return Ok(true);
+                }
+                bytes.clear();
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// So many fields of a `stat` line, from the 14th on, added: `utime`, `stime`, `cutime`, `cstime`.

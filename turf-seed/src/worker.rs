@@ -23,8 +23,7 @@ use turf_core::sandbox::{StepError, enter, gate};
 use turf_core::seed::client::{send_report, wait_for_agent, wait_to_be_moved, wait_to_begin};
 use turf_core::seed::plan::WorkerPlan;
 use turf_core::seed::protocol::{
-    Begin, ForkRequest, GroupEntry, Namespaces, PlanBytes, ReceivedFds, Refusal, Report, SupervisionFds,
-    Timeline,
+    Begin, ForkRequest, GroupEntry, Namespaces, ReceivedFds, Refusal, Report, SupervisionFds, Timeline,
 };
 use turf_core::sys::identity::{ProcessLayout, replace_environment};
 
@@ -131,7 +130,7 @@ fn make(
         moved
             .map_err(|error| Refusal::from_io("enter cgroup", "wait to be moved into the cgroup", &error))?;
     }
-    let plan = read_plan(&request.plan, fds.plan)?;
+    let plan = read_plan(request.plan_len, fds.plan)?;
     if request.namespaces.contains(Namespaces::USER) {
         become_root_of_user_namespace()?;
     }
@@ -191,19 +190,12 @@ fn make(
     Ok(Ready { worker, start, listeners })
 }
 
-fn read_plan(plan: &PlanBytes, file: Option<OwnedFd>) -> Result<WorkerPlan, Refusal> {
-    let failed = |error: turf_core::Error| Refusal::new("decode plan", error.to_string());
-    match (plan, file) {
-        (PlanBytes::Inline(bytes), _) => WorkerPlan::decode(bytes).map_err(failed),
-        (PlanBytes::Memfd(len), Some(file)) => {
-            let mut bytes = vec![0; *len as usize];
-            File::from(file)
-                .read_exact_at(&mut bytes, 0)
-                .map_err(|error| Refusal::from_io("decode plan", "read the worker's plan", &error))?;
-            WorkerPlan::decode(&bytes).map_err(failed)
-        }
-        (PlanBytes::Memfd(_), None) => Err(Refusal::new("decode plan", "the worker's plan did not come")),
-    }
+fn read_plan(len: u32, file: OwnedFd) -> Result<WorkerPlan, Refusal> {
+    let mut bytes = vec![0; len as usize];
+    File::from(file)
+        .read_exact_at(&mut bytes, 0)
+        .map_err(|error| Refusal::from_io("decode plan", "read the worker's plan", &error))?;
+    WorkerPlan::decode(&bytes).map_err(|error| Refusal::new("decode plan", error.to_string()))
 }
 
 /// Whoever enters a user namespace has all capabilities in it, but is still nobody.

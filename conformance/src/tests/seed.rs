@@ -24,6 +24,7 @@ tests! { "seed";
         a_seed_starts_from_a_snapshot,
         clones_of_a_seed_that_drew_random_numbers_draw_others,
         an_unknown_seed_fails_the_start,
+        a_seed_holds_nothing_of_a_containers_environment,
         a_thousand_forks_are_unique_and_leak_nothing;
 }
 
@@ -203,6 +204,28 @@ fn one_clone(case: &mut Case, bundle: &Bundle, number: usize, address: SocketAdd
     case.runtime.ok(&["delete", "--force", &id])?;
     case.forget(&id);
     Ok((answer, pid))
+}
+
+fn a_seed_holds_nothing_of_a_containers_environment(case: &mut Case) -> Result<()> {
+    // Not in one piece in this program's text, and too long to be elsewhere by chance.
+    let secret = format!("{}-{}", "password of one container", std::process::id());
+    let mut bundle = case.worker(UNIQUE)?;
+    bundle.set("/process/env", json!(["PATH=/bin", format!("SECRET={secret}")]));
+    bundle.write()?;
+    case.runtime.ok(&["seed", "start", "default"])?;
+    let seed = seed_pid(case, "default")?;
+    let (container, address) = case.serve(&bundle)?;
+    // It has read its plan.
+    http::get(address, "/")?;
+    let state: Value = serde_json::from_str(&case.runtime.ok(&["state", &container.id])?.stdout)?;
+    let init = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).context("no pid")?;
+    let worker = *host::children_of(init).first().context("init has no worker")?;
+    ensure!(host::memory_contains(worker, secret.as_bytes())?, "the search finds nothing");
+    ensure!(
+        !host::memory_contains(seed, secret.as_bytes())?,
+        "the next container's worker would have it, too"
+    );
+    case.remove(&container)
 }
 
 fn a_thousand_forks_are_unique_and_leak_nothing(case: &mut Case) -> Result<()> {

@@ -10,8 +10,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 
 use super::protocol::{
-    self, Begin, FdName, ForkFds, ForkRequest, GroupEntry, MAX_INLINE_PLAN, MAX_PACKET, MAX_PLAN, Namespaces,
-    PlanBytes, ProtocolError, Reaper, Refusal, Reply, Report, Request, SeedStat,
+    self, Begin, FdName, ForkFds, ForkRequest, GroupEntry, MAX_PACKET, MAX_PLAN, Namespaces, ProtocolError,
+    Reaper, Refusal, Reply, Report, Request, SeedStat,
 };
 use crate::limits;
 use crate::sys::{memory, pidfd, socket};
@@ -124,14 +124,8 @@ impl SeedClient {
     /// Asks for a worker, and leaves it to the caller when to wait for the answer.
     pub fn ask_for_worker(self, fork: &Fork<'_>) -> Result<Asked, ClientError> {
         let mut named = fork.fds.named();
-        let large = large_plan(fork.plan)?;
-        let plan = match &large {
-            None => PlanBytes::Inline(fork.plan.to_vec()),
-            Some(memfd) => {
-                named.push((FdName::Plan, memfd.as_fd()));
-                PlanBytes::Memfd(fork.plan.len() as u32)
-            }
-        };
+        let plan = plan_file(fork.plan)?;
+        named.push((FdName::Plan, plan.as_fd()));
         let (names, fds): (Vec<_>, Vec<_>) = named.into_iter().unzip();
         let request = ForkRequest {
             container: fork.container.to_owned(),
@@ -139,7 +133,7 @@ impl SeedClient {
             reaper: fork.reaper,
             groups: fork.groups,
             begin: fork.begin,
-            plan,
+            plan_len: fork.plan.len() as u32,
             fds: names,
         };
         let was_sent = self.send(&Request::Fork(request), &fds)?;
@@ -402,15 +396,11 @@ pub fn wait_for_agent(end: BorrowedFd<'_>, notifications: i32) -> io::Result<()>
     crate::sandbox::seccomp_agent::hand_over(end, &packet)
 }
 
-fn large_plan(plan: &[u8]) -> Result<Option<OwnedFd>, ClientError> {
+fn plan_file(plan: &[u8]) -> Result<OwnedFd, ClientError> {
     if plan.len() > MAX_PLAN {
         return Err(ProtocolError::Limit { field: "the worker plan", limit: MAX_PLAN }.into());
     }
-    if plan.len() <= MAX_INLINE_PLAN {
-        return Ok(None);
-    }
     memory::memfd_with(c"turf-worker-plan", plan)
-        .map(Some)
         .map_err(|source| ClientError::Io { operation: "put the worker plan into a memfd", source })
 }
 

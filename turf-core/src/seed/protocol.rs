@@ -17,7 +17,8 @@
 //! `magic, version, body`; the body is encoded by `postcard`. What does not decode exactly - unknown version, trailing
 //! bytes, a name without a descriptor or a descriptor without a name - is refused.
 //!
-//! The worker's plan is opaque here: the seed passes the bytes on, only the forked worker reads them.
+//! The worker's plan, with the container's environment, is a file in memory that only the forked worker reads: what
+//! a seed has once read, later workers would have in their memory.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -34,10 +35,8 @@ pub const VERSION: u16 = 4;
 const MAGIC: [u8; 4] = *b"turf";
 const HEADER_LEN: usize = MAGIC.len() + size_of::<u16>();
 
-/// Longest packet in bytes. Fits the default send buffer of a socket, with an inline plan and all names.
+/// Longest packet in bytes. Fits the default send buffer of a socket, with all names.
 pub const MAX_PACKET: usize = 64 * 1024;
-/// Longest plan in bytes that travels inside the packet; a longer one travels in a memfd.
-pub const MAX_INLINE_PLAN: usize = 32 * 1024;
 /// Longest plan in bytes. Dominated by the seccomp program (at most 32 kB) and the environment (the kernel's
 /// `MAX_ARG_STRLEN` allows 128 KiB for one variable).
 pub const MAX_PLAN: usize = 4 * 1024 * 1024;
@@ -94,8 +93,8 @@ pub struct ForkRequest {
     pub groups: GroupEntry,
     /// When the worker's life begins.
     pub begin: Begin,
-    /// The worker's plan, opaque to the seed.
-    pub plan: PlanBytes,
+    /// The length of the worker's plan, at most [`MAX_PLAN`] bytes.
+    pub plan_len: u32,
     /// The name of each descriptor in the packet, in order.
     pub fds: Vec<FdName>,
 }
@@ -178,15 +177,6 @@ pub enum Begin {
     WhenTold,
 }
 
-/// Where the worker's plan is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PlanBytes {
-    /// In the packet: at most [`MAX_INLINE_PLAN`] bytes.
-    Inline(Vec<u8>),
-    /// In the descriptor named [`FdName::Plan`]: this many bytes, at most [`MAX_PLAN`].
-    Memfd(u32),
-}
-
 /// The meaning of one descriptor of a [`ForkRequest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FdName {
@@ -206,7 +196,7 @@ pub enum FdName {
     Report,
     /// The connection to init's gate, exactly one.
     Gate,
-    /// The worker's plan if it is not inline, at most one.
+    /// The worker's plan, a memfd, exactly one.
     Plan,
     /// The worker's end of its supervisor's channel; the next two come with it.
     Channel,
@@ -450,8 +440,8 @@ pub struct ReceivedFds {
     pub report: OwnedFd,
     /// The connection to init's gate.
     pub gate: OwnedFd,
-    /// The plan if it is not inline.
-    pub plan: Option<OwnedFd>,
+    /// The plan.
+    pub plan: OwnedFd,
     /// For a worker with a supervisor.
     pub supervision: Option<SupervisionFds<OwnedFd>>,
     /// For a worker that may become a seed.
@@ -477,10 +467,7 @@ impl ForkRequest {
             gate: take_one(&mut named, FdName::Gate)?,
             cgroups: take_up_to(&mut named, FdName::Cgroup, MAX_CGROUPS)?,
             listeners: take_up_to(&mut named, FdName::Listener, MAX_LISTENERS)?,
-            plan: match self.plan {
-                PlanBytes::Inline(_) => None,
-                PlanBytes::Memfd(_) => Some(take_one(&mut named, FdName::Plan)?),
-            },
+            plan: take_one(&mut named, FdName::Plan)?,
             supervision: match named.iter().any(|(name, _)| *name == FdName::Channel) {
                 false => None,
                 true => Some(SupervisionFds {
@@ -501,13 +488,9 @@ impl ForkRequest {
         if Namespaces::from_bits(self.namespaces.0).is_none() {
             return Err(ProtocolError::Namespaces(self.namespaces.0));
         }
-        let plan_limit = match &self.plan {
-            PlanBytes::Inline(bytes) => (bytes.len(), MAX_INLINE_PLAN),
-            PlanBytes::Memfd(len) => (*len as usize, MAX_PLAN),
-        };
         let fields = [
             ("the container id", (self.container.len(), MAX_CONTAINER_ID)),
-            ("the worker plan", plan_limit),
+            ("the worker plan", (self.plan_len as usize, MAX_PLAN)),
             ("the list of descriptors", (self.fds.len(), MAX_FDS)),
         ];
         for (field, (len, limit)) in fields {

@@ -16,7 +16,7 @@ use turf_core::sandbox::plan::ProcessPlan;
 use turf_core::seed::client::{ClientError, Fork, SeedClient, receive_report, report_channel};
 use turf_core::seed::plan::WorkerPlan;
 use turf_core::seed::protocol::{
-    self, ForkFds, ForkRequest, Namespaces, PlanBytes, Reaper, Report, Request, SeedStat,
+    self, FdName, ForkFds, ForkRequest, Namespaces, Reaper, Report, Request, SeedStat,
 };
 use turf_core::seed::registry::{Registry, SeedName, SeedSource, SeedState};
 use turf_core::sys::pidfd::{pidfd_open, pidfd_send_signal};
@@ -264,14 +264,17 @@ impl World {
         let ends = Ends::new();
         let plan = plan(arguments);
         let fork = self.fork(&ends, &plan, Reaper::Init);
-        let (names, fds): (Vec<_>, Vec<_>) = fork.fds.named().into_iter().unzip();
+        let file = turf_core::sys::memory::memfd_with(c"plan", &plan).unwrap();
+        let mut named = fork.fds.named();
+        named.push((FdName::Plan, file.as_fd()));
+        let (names, fds): (Vec<_>, Vec<_>) = named.into_iter().unzip();
         let request = Request::Fork(ForkRequest {
             container: fork.container.to_owned(),
             namespaces: fork.namespaces,
             reaper: fork.reaper,
             groups: fork.groups,
             begin: fork.begin,
-            plan: PlanBytes::Inline(plan.clone()),
+            plan_len: plan.len() as u32,
             fds: names,
         });
         let connection = socket::seqpacket().unwrap();

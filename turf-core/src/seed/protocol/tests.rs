@@ -11,13 +11,13 @@ fn request(fds: Vec<FdName>) -> ForkRequest {
         reaper: Reaper::Init,
         groups: GroupEntry::Itself,
         begin: Begin::AtOnce,
-        plan: PlanBytes::Inline(vec![1, 2, 3]),
+        plan_len: 3,
         fds,
     }
 }
 
-const REQUIRED: [FdName; 6] =
-    [FdName::Init, FdName::Stdin, FdName::Stdout, FdName::Stderr, FdName::Report, FdName::Gate];
+const REQUIRED: [FdName; 7] =
+    [FdName::Init, FdName::Stdin, FdName::Stdout, FdName::Stderr, FdName::Report, FdName::Gate, FdName::Plan];
 
 fn some_fds(count: usize) -> Vec<OwnedFd> {
     let file = std::fs::File::open("/dev/null").unwrap();
@@ -59,7 +59,7 @@ fn foreign_short_and_overlong_bodies_are_refused() {
 #[test]
 fn a_message_over_the_packet_limit_is_not_encoded() {
     let mut big = request(vec![]);
-    big.plan = PlanBytes::Inline(vec![0; MAX_PACKET]);
+    big.container = "x".repeat(MAX_PACKET);
     assert_eq!(encode(&Request::Fork(big)), Err(ProtocolError::TooLong));
 }
 
@@ -69,7 +69,6 @@ fn each_descriptor_goes_to_its_name() {
     names.extend(REQUIRED);
     let received = request(names.clone()).claim(some_fds(names.len())).unwrap();
     assert_eq!((received.listeners.len(), received.cgroups.len()), (2, 1));
-    assert!(received.plan.is_none());
 }
 
 #[test]
@@ -82,16 +81,16 @@ fn missing_double_and_surplus_descriptors_are_refused() {
     }
     let mut names = REQUIRED.to_vec();
     names.push(FdName::Gate);
-    let error = request(names).claim(some_fds(7)).unwrap_err();
+    let error = request(names).claim(some_fds(8)).unwrap_err();
     assert_eq!(error, ProtocolError::FdName { name: FdName::Gate, count: 2 });
 
-    let error = request(REQUIRED.to_vec()).claim(some_fds(7)).unwrap_err();
-    assert_eq!(error, ProtocolError::FdCount { named: 6, carried: 7 });
+    let error = request(REQUIRED.to_vec()).claim(some_fds(8)).unwrap_err();
+    assert_eq!(error, ProtocolError::FdCount { named: 7, carried: 8 });
 
     let mut names = REQUIRED.to_vec();
     names.push(FdName::Plan);
-    let error = request(names).claim(some_fds(7)).unwrap_err();
-    assert_eq!(error, ProtocolError::FdName { name: FdName::Plan, count: 1 });
+    let error = request(names).claim(some_fds(8)).unwrap_err();
+    assert_eq!(error, ProtocolError::FdName { name: FdName::Plan, count: 2 });
 }
 
 #[test]
@@ -99,12 +98,12 @@ fn fields_over_their_limits_are_refused() {
     let mut long_id = request(REQUIRED.to_vec());
     long_id.container = "x".repeat(MAX_CONTAINER_ID + 1);
     let mut long_plan = request(REQUIRED.to_vec());
-    long_plan.plan = PlanBytes::Memfd(MAX_PLAN as u32 + 1);
+    long_plan.plan_len = MAX_PLAN as u32 + 1;
     let mut namespaces = request(REQUIRED.to_vec());
     namespaces.namespaces = Namespaces(1);
     for (request, part) in [(long_id, "container id"), (long_plan, "worker plan"), (namespaces, "namespaces")]
     {
-        let error = request.claim(some_fds(6)).unwrap_err().to_string();
+        let error = request.claim(some_fds(7)).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
     let names = [REQUIRED.to_vec(), vec![FdName::Cgroup; MAX_CGROUPS + 1]].concat();
