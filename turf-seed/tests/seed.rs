@@ -234,7 +234,7 @@ fn bad_packets_are_refused() {
     let cases: [(&[u8], usize, &str); 5] = [
         (b"GET / HTTP/1.1", 0, "not a packet of the seed protocol"),
         (&newer, 0, "the peer speaks version 9 of the seed protocol, this program version 4"),
-        (&stat[..stat.len() - 1], 0, "the packet's body is not a message of version 3"),
+        (&stat[..stat.len() - 1], 0, "the packet's body is not a message of version 4"),
         (&[0; MAX_PACKET + 1], 0, "the packet is longer than 65536 bytes"),
         (&stat, 3, "the packet names 0 descriptors and carries 3"),
     ];
