@@ -102,6 +102,39 @@ fn bodies_stream_both_ways() {
 }
 
 #[test]
+fn a_response_is_read_while_its_request_is_sent() {
+    // What comes behind the head goes back as it is, so nothing is taken from a client that does not read.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("accepts");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).expect("reads the head");
+            head.push(byte[0]);
+        }
+        socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").expect("writes");
+        let mut copy = socket.try_clone().expect("is cloned");
+        std::io::copy(&mut socket, &mut copy)
+    });
+    run(
+        "echo",
+        &format!("http://{address}"),
+        "let sent = 0;
+         const body = new ReadableStream({ type: 'bytes', async pull(c) {
+           await new Promise((resolve) => setTimeout(resolve, sent % 8 === 0 ? 2 : 0));
+           if (sent === 256) return c.close();
+           c.enqueue(new Uint8Array(65536).fill(sent++));
+         } });
+         const r = await fetch(base, { method: 'POST', body, duplex: 'half' });
+         let count = 0; let wrong = 0;
+         for await (const chunk of r.body) for (const byte of chunk) if (byte !== (count++ >> 16)) wrong++;
+         same(count, 256 * 65536); same(wrong, 0);",
+    );
+}
+
+#[test]
 fn a_slow_reader_holds_the_sender_back() {
     static SENT: AtomicUsize = AtomicUsize::new(0);
     let peer = Peer::start(|request| match request.path() {

@@ -73,8 +73,10 @@ function errorOf(failure) {
   return networkError(failure[0], failure[1]);
 }
 
-/** Exchanges whose head, room or body somebody waits for, by number. */
+/** Exchanges whose head or body somebody waits for, by number. */
 const waiting = new Map();
+/** Those whose request is still being sent, with who sends it: the response may be read meanwhile. */
+const uploads = new Map();
 
 /** Cuts off exchanges whose body nobody can read any more; made when first needed. */
 let forgotten;
@@ -142,6 +144,7 @@ class Uploader {
     this.#id = id;
     this.#reader = acquireDefaultReader(streams.readableRecordOf(stream));
     this.#onError = onError;
+    MapPrototypeSet(uploads, id, this);
   }
 
   run() {
@@ -175,21 +178,23 @@ class Uploader {
   }
 
   close() {
-    if (this.#finished) return;
-    this.#finished = true;
-    ops.net_end(this.#id);
+    if (this.#finish()) ops.net_end(this.#id);
   }
 
   error(reason) {
-    if (this.#finished) return;
-    this.#finished = true;
-    this.#onError(reason);
+    if (this.#finish()) this.#onError(reason);
   }
 
   cancel(reason) {
-    if (this.#finished) return;
+    if (this.#finish()) primordials.setPromiseHandled(readerCancel(this.#reader, reason));
+  }
+
+  /** Whether it had not been finished before. */
+  #finish() {
+    if (this.#finished) return false;
     this.#finished = true;
-    primordials.setPromiseHandled(readerCancel(this.#reader, reason));
+    MapPrototypeDelete(uploads, this.#id);
+    return true;
   }
 }
 
@@ -355,7 +360,6 @@ class Fetch {
     const status = ArrayPrototypeShift(list);
     if (this.#timing !== undefined) this.#timing.responseStart = ops.performance_now();
     const reason = ArrayPrototypeShift(list);
-    if (this.#uploader !== undefined) MapPrototypeSet(waiting, this.#id, { __proto__: null, onRoom: () => this.onRoom() });
     if (status === 101) {
       this.#fail(networkError('', `fetch ${this.#url.href}: the server changes to a protocol that nobody has asked for`));
       return;
@@ -367,10 +371,6 @@ class Fetch {
       return;
     }
     this.#respond(status, reason, list);
-  }
-
-  onRoom() {
-    this.#uploader?.run();
   }
 
   onFailed() {
@@ -435,7 +435,10 @@ class Fetch {
       ops.net_discard(this.#id);
       this.#end();
     } else {
-      this.#stream = bodyStream(this.#id, (length) => { timing.size += length; }, () => this.#end());
+      this.#stream = bodyStream(this.#id, (length) => { timing.size += length; }, () => {
+        this.#end();
+        this.#uploader?.cancel(new DOMException('The response has ended before the request', 'AbortError'));
+      });
       body = new Body(undefined, undefined, streams.readableShellOf(this.#stream.record));
     }
     const { integrity } = this.#options;
@@ -481,7 +484,7 @@ class Fetch {
   #end() {
     this.#report();
     removeAlgorithm(this.#signal, this.#abort);
-    if (this.#uploader === undefined) MapPrototypeDelete(waiting, this.#id);
+    MapPrototypeDelete(waiting, this.#id);
   }
 
   #fail(error) {
@@ -631,9 +634,13 @@ internals.callbacks.netEvent = (kind, id) => {
     for (let i = 0; i < eventHandlers.length; i++) eventHandlers[i](kind, id);
     return;
   }
+  const method = kinds[kind];
+  if (method === 'onRoom') {
+    MapPrototypeGet(uploads, id)?.run();
+    return;
+  }
   const waiter = MapPrototypeGet(waiting, id);
   if (waiter === undefined) return;
-  const method = kinds[kind];
   if (method === 'onBody') MapPrototypeDelete(waiting, id);
   if (typeof waiter[method] === 'function') waiter[method]();
   // Only a seed's exchange fails after its head: the pull that waits finds out why.
