@@ -71,14 +71,18 @@ fn walk(directory: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
 
 /// The children of this process that still run, as `pid command line`.
 pub fn children() -> Vec<String> {
-    child_ids().into_iter().map(|pid| format!("{pid} {}", host::command_line(pid))).collect()
+    let running = processes().into_iter().filter(|process| process.state != 'Z');
+    running.map(|process| format!("{} {}", process.pid, host::command_line(process.pid))).collect()
 }
 
-/// The ids of the children of this process that still run.
+/// The ids of the children of this process, those included that have ended and are not reaped.
 pub fn child_ids() -> Vec<i32> {
+    processes().into_iter().map(|process| process.pid).collect()
+}
+
+fn processes() -> Vec<host::Process> {
     let own = std::process::id().cast_signed();
-    let running = host::processes().into_iter().filter(|process| process.state != 'Z');
-    running.filter(|process| process.parent == own).map(|process| process.pid).collect()
+    host::processes().into_iter().filter(|process| process.parent == own).collect()
 }
 
 /// Ends and reaps every descendant, generation after generation.

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::serve::{close_gates, open_gates};
+use super::gates::{close_gates, open_gates};
 use super::server::{self, Server, ServerOptions};
 use super::slow::SlowLog;
 use super::supervised::Supervised;

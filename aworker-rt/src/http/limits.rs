@@ -41,9 +41,16 @@ pub const MAX_LEFTOVER_BYTES: usize = READ_BUFFER_BYTES + MAX_HEAD_BYTES;
 /// Pipelined requests answered before the loop serves other connections.
 pub const MAX_PIPELINED_PER_TURN: usize = 64;
 
-/// Connections one accept round takes: a burst is shared among the workers
-/// of one listener, and open connections are served in between.
+/// Connections one accept round takes: open connections are served in between.
 pub const ACCEPT_BATCH: usize = 16;
+
+/// The same of a worker of a pool: a burst is shared among the workers of one
+/// listener.
+pub const SHARED_ACCEPT_BATCH: usize = 1;
+
+/// So many connections one worker of a pool takes before it lets the others
+/// have their turn.
+pub const CONNECTIONS_OF_THE_FIRST: usize = 8;
 
 /// Open connections of one worker; the listener rests while so many are open.
 pub const MAX_CONNECTIONS: usize = 16 * 1024;

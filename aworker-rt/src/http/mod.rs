@@ -51,6 +51,7 @@
 pub mod chunked;
 pub mod connection;
 pub mod date;
+mod gates;
 pub mod head;
 mod hold;
 pub mod limits;

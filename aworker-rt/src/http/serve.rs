@@ -1,4 +1,4 @@
-//! The server on the event loop: accepting, moving bytes between sockets and
+//! The server on the event loop: moving bytes between sockets and
 //! connections, calling the built-ins, deadlines, drain.
 //!
 //! Connections are registered once, edge-triggered in both directions: a small
@@ -11,17 +11,16 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Advance, Event};
+use super::gates::{close_gates, open_gates};
 use super::head::Head;
-use super::limits::{
-    ACCEPT_BACKOFF_MS, ACCEPT_BATCH, HEAD_TIMEOUT_MS, MAX_CONNECTIONS, MAX_PIPELINED_PER_TURN,
-};
+use super::limits::{HEAD_TIMEOUT_MS, MAX_PIPELINED_PER_TURN};
 use super::server::{
     self, BodyKind, Callbacks, Client, Current, Demand, Gate, RequestId, ServerOptions, Transport,
-    is_exhaustion, set_no_delay,
+    set_no_delay,
 };
 use super::upgrade::{self, Upgrade};
 use super::{ops, slow, supervised, target};
-use crate::engine::{self, accept, exceptions, stdio, watchdog};
+use crate::engine::{self, exceptions, stdio, watchdog};
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready};
 use crate::net::websocket;
 use crate::worker::Listener;
@@ -72,82 +71,6 @@ fn set_up(scope: &mut v8::PinScope<'_, '_>) {
     }
 }
 
-/// Registers every listener that rests, unless the worker takes no connections now.
-pub(super) fn open_gates(scope: &mut v8::PinScope<'_, '_>) -> io::Result<()> {
-    let server = server::get(scope);
-    if server.draining || server.is_held || server.supervised.is_retiring || server.supervised.is_saturated {
-        return Ok(());
-    }
-    let mut gates = std::mem::take(&mut server.gates);
-    let reactor = event_loop::get(scope).reactor();
-    let mut result = Ok(());
-    for gate in gates.iter_mut().filter(|gate| gate.token.is_none()) {
-        let fd = gate.listener.as_fd();
-        let key = u64::from(gate.number);
-        match reactor.register(fd, Interest::EXCLUSIVE, Life::KeepsAlive, on_listener, key) {
-            Ok(token) => gate.token = Some(token),
-            Err(error) => {
-                let address = gate.listener.address();
-                result =
-                    Err(io::Error::new(error.kind(), format!("wait for connections on {address}: {error}")));
-            }
-        }
-    }
-    server::get(scope).gates = gates;
-    result
-}
-
-/// Stops waiting for connections; the listeners stay open.
-pub(super) fn close_gates(scope: &mut v8::PinScope<'_, '_>) {
-    let mut gates = std::mem::take(&mut server::get(scope).gates);
-    let reactor = event_loop::get(scope).reactor();
-    for gate in &mut gates {
-        if let Some(token) = gate.token.take() {
-            reactor.deregister(token, gate.listener.as_fd());
-        }
-    }
-    server::get(scope).gates = gates;
-}
-
-fn on_listener(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
-    accept_from(scope, ready.key);
-    Checkpoint::Done
-}
-
-/// Takes what waits at the listener of this number, as much as one turn may.
-pub(super) fn accept_from(scope: &mut v8::PinScope<'_, '_>, number: u64) {
-    let server = server::get(scope);
-    server.tick();
-    let batch = match server.options.max_in_flight {
-        0 => ACCEPT_BATCH,
-        limit => limit.saturating_sub(server.supervised.in_flight).clamp(1, ACCEPT_BATCH),
-    };
-    for _ in 0..batch {
-        let server = server::get(scope);
-        if server.open == MAX_CONNECTIONS {
-            server.is_full = true;
-            close_gates(scope);
-            break;
-        }
-        let Some(gate) = server.gates.iter().find(|gate| u64::from(gate.number) == number) else { break };
-        match accept(gate.listener.as_fd()) {
-            Ok(fd) => {
-                if admit(scope, fd).is_err() {
-                    rest(scope);
-                    break;
-                }
-            }
-            Err(error) => {
-                if is_exhaustion(&error) {
-                    rest(scope);
-                }
-                break;
-            }
-        }
-    }
-    server::get(scope).show_gauges();
-}
-
 /// Begins to serve a connection.
 ///
 /// # Errors
@@ -171,19 +94,6 @@ pub(super) fn admit(scope: &mut v8::PinScope<'_, '_>, fd: OwnedFd) -> io::Result
     server.places[place].client = Some(Client::new(Some(Transport { fd, token }), deadline));
     arm_sweep(scope, deadline);
     Ok(())
-}
-
-/// Nothing can be accepted for want of descriptors or memory: try again later.
-fn rest(scope: &mut v8::PinScope<'_, '_>) {
-    close_gates(scope);
-    let again = Action {
-        run: |scope, _| {
-            // A listener that cannot be registered rests until a client leaves.
-            let _ = open_gates(scope);
-        },
-        key: 0,
-    };
-    event_loop::get(scope).timers().arm(Duration::from_millis(ACCEPT_BACKOFF_MS), again);
 }
 
 fn on_client(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
 
+use super::gates::{accept_from, close_gates, open_gates};
 use super::ops;
-use super::serve::{accept_from, admit, close, close_gates, drain, open_gates, pump};
+use super::serve::{admit, close, drain, pump};
 use super::server::{self, Client, Gate, RequestId, Server, set_no_delay};
 use crate::engine::gauges::{self, Gauge};
 use crate::engine::stdio;

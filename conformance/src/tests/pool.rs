@@ -1,5 +1,6 @@
 //! Pools: from zero to many and back, every way to share a port, every way to die, and no request lost.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::PipeReader;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ tests! { "pool";
         a_pool_serves_from_zero_and_goes_back_to_zero,
         waiting_requests_grow_a_pool_to_its_maximum,
         eight_requests_reach_eight_workers_in_order,
+        many_connections_to_a_shared_socket_are_spread,
         one_socket_for_each_slot_loses_nothing_when_the_pool_shrinks,
         a_disposable_worker_serves_one_request,
         what_is_above_the_queue_is_refused_quickly,
@@ -301,6 +303,30 @@ fn eight_requests_reach_eight_workers_in_order(case: &mut Case) -> Result<()> {
     all.dedup();
     ensure!(all.len() == 8, "{} workers answered", all.len());
     pool.drain(case)
+}
+
+fn many_connections_to_a_shared_socket_are_spread(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "2", "--max", "2"])?;
+    for _ in 0..2 {
+        pool.wait_for_event("ready")?;
+    }
+    // On a busy machine a worker that could have its turn may not run just then.
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let mut clients = Vec::new();
+        let mut spread = HashMap::new();
+        for _ in 0..64 {
+            let mut client = Client::connect(pool.address)?;
+            *spread.entry(client.get("/me")?.text()?.to_owned()).or_insert(0) += 1;
+            clients.push(client);
+        }
+        if spread.len() == 2 && spread.values().all(|count| *count >= 24) {
+            return pool.drain(case);
+        }
+        seen.push(spread);
+    }
+    pool.drain(case)?;
+    bail!("{seen:?}")
 }
 
 fn one_socket_for_each_slot_loses_nothing_when_the_pool_shrinks(case: &mut Case) -> Result<()> {

@@ -39,10 +39,14 @@ pub struct Tenant {
 impl Tenant {
     /// The tenant of the name whose directory this is; it is given ids if it has none.
     pub fn of(directory: &Path) -> Result<Tenant> {
-        Tenant::in_table(Path::new(TABLE), directory)
+        Tenant::in_table(Path::new(TABLE), directory, Tenant::has_processes)
     }
 
-    fn in_table(table: &Path, directory: &Path) -> Result<Tenant> {
+    fn in_table(
+        table: &Path,
+        directory: &Path,
+        is_in_use: impl Fn(Tenant) -> Result<bool>,
+    ) -> Result<Tenant> {
         create_private_dir_all(table)?;
         let _lock = lock(&table.join("lock"))?;
         let entries = entries(table)?;
@@ -54,7 +58,7 @@ impl Tenant {
             let tenant = Tenant::number(number);
             let entry = table.join(number.to_string());
             match entries.get(&number) {
-                Some(owner) if owner.exists() || tenant.has_processes()? => continue,
+                Some(owner) if owner.exists() || is_in_use(tenant)? => continue,
                 Some(_) => fs::remove_file(&entry).operation(|| format!("remove {}", entry.display()))?,
                 None => {}
             }
@@ -129,9 +133,10 @@ mod tests {
         for name in &names {
             fs::create_dir(name).unwrap();
         }
-        let tenants = names.each_ref().map(|name| Tenant::in_table(&table, name).unwrap());
+        let unused = |name: &Path| Tenant::in_table(&table, name, |_| Ok(false));
+        let tenants = names.each_ref().map(|name| unused(name).unwrap());
         for (index, tenant) in tenants.iter().enumerate() {
-            assert_eq!(Tenant::in_table(&table, &names[index]).unwrap(), *tenant);
+            assert_eq!(unused(&names[index]).unwrap(), *tenant);
             let mapping = tenant.mapping();
             assert_eq!(mapping.outside + mapping.count, tenant.owner(), "no container has the seed's own id");
             assert!(tenants.iter().all(|other| other == tenant || other.owner() != tenant.owner()));
@@ -139,9 +144,13 @@ mod tests {
         }
         // The ids of a name that is gone, and of which nothing runs, are given to another.
         fs::remove_dir(&names[1]).unwrap();
-        assert_eq!(Tenant::in_table(&table, &names[2]).unwrap(), tenants[2], "a number below has come free");
+        assert_eq!(unused(&names[2]).unwrap(), tenants[2], "a number below has come free");
         let late = root.path().join("late");
         fs::create_dir(&late).unwrap();
-        assert_eq!(Tenant::in_table(&table, &late).unwrap(), tenants[1]);
+        let used = Tenant::in_table(&table, &late, |tenant| Ok(tenant == tenants[1])).unwrap();
+        assert!(!tenants.contains(&used), "somebody still runs with those ids");
+        let last = root.path().join("last");
+        fs::create_dir(&last).unwrap();
+        assert_eq!(unused(&last).unwrap(), tenants[1]);
     }
 }
