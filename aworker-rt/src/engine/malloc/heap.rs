@@ -202,8 +202,13 @@ impl Heap {
     pub(super) unsafe fn free(&self, block: *mut u8) {
         match place_of(block) {
             Place::Nowhere | Place::Frozen => {}
-            // SAFETY: by the contract of this function.
-            Place::Small => self.with_small(|small| unsafe { small.c_free(block) }),
+            Place::Small => self.with_small(|small| {
+                // The line may have been drawn meanwhile, by another thread.
+                if place_of(block) == Place::Small {
+                    // SAFETY: by the contract of this function.
+                    unsafe { small.c_free(block) }
+                }
+            }),
             Place::Large => {
                 // SAFETY: a block outside of the region is a large one.
                 let (base, length) = unsafe { header(block) };
@@ -223,8 +228,13 @@ impl Heap {
             return self.allocate(size);
         }
         if place == Place::Small && size < LARGE {
-            // SAFETY: by the contract of this function.
-            return self.with_small(|small| unsafe { small.c_realloc(block, size) });
+            let resized = self.with_small(|small| {
+                // SAFETY: by the contract of this function.
+                (place_of(block) == Place::Small).then(|| unsafe { small.c_realloc(block, size) })
+            });
+            if let Some(resized) = resized {
+                return resized;
+            }
         }
         // SAFETY: by the contract of this function.
         let present = unsafe { self.usable_size(block) };
