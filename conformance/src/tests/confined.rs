@@ -73,9 +73,8 @@ fn a_seeds_script_sees_nothing_of_the_host(case: &mut Case) -> Result<()> {
     case.remove(&container)
 }
 
-fn a_seed_with_user_code_has_no_privilege(case: &mut Case) -> Result<()> {
-    case.curious(HELLO)?;
-    let seed = seed_pid(case, "mine")?;
+/// A seed with user code has no privilege, a place of its own, and limits.
+pub fn ensure_confined(seed: i32) -> Result<()> {
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         ensure!(host::field(seed, "status", set)? == "0000000000000000", "{set}");
     }
@@ -94,9 +93,18 @@ fn a_seed_with_user_code_has_no_privilege(case: &mut Case) -> Result<()> {
     for (controller, v1, v2, most) in
         [("memory", "memory.limit_in_bytes", "memory.max", 4 << 30), ("pids", "pids.max", "pids.max", 4096)]
     {
-        let value = host::cgroup_value(seed, controller, v1, v2)?;
+        let group = host::cgroup_file(seed, controller, v1, v2)?;
+        ensure!(text(&group)?.contains("turf-seeds"), "{}", group.display());
+        let value = fs::read_to_string(&group)?;
         ensure!(value.trim().parse::<u64>().is_ok_and(|value| value <= most), "{controller}: {value}");
     }
+    Ok(())
+}
+
+fn a_seed_with_user_code_has_no_privilege(case: &mut Case) -> Result<()> {
+    case.curious(HELLO)?;
+    let seed = seed_pid(case, "mine")?;
+    ensure_confined(seed)?;
     ensure!(host::open_fds(seed)? <= 6, "it has {} descriptors", host::open_fds(seed)?);
     Ok(())
 }

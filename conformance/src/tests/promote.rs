@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::confined::ensure_confined;
 use super::failure::seed_pid;
 use super::faults::resume;
 use super::worker::HELLO;
@@ -232,29 +233,7 @@ fn a_promoted_seed_is_confined_as_one_with_a_script(case: &mut Case) -> Result<(
     let (worker, _) = case.serve(&bundle)?;
     case.promote(&worker)?;
     let seed = seed_pid(case, NAME)?;
-    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        ensure!(host::field(seed, "status", set)? == "0000000000000000", "{set}");
-    }
-    for (name, value) in [("NoNewPrivs", "1"), ("Seccomp", "2"), ("Groups", "")] {
-        ensure!(host::field(seed, "status", name)?.trim() == value, "{name}");
-    }
-    let users = host::field(seed, "status", "Uid")?;
-    ensure!(
-        users.split_whitespace().all(|user| user.parse::<u32>().is_ok_and(|user| user >= 1_900_000_000)),
-        "{users}"
-    );
-    let own = std::process::id().cast_signed();
-    for kind in ["mnt", "net", "ipc", "uts"] {
-        ensure!(host::namespace(seed, kind)? != host::namespace(own, kind)?, "it is in the host's {kind}");
-    }
-    for (controller, v1, v2, most) in
-        [("memory", "memory.limit_in_bytes", "memory.max", 4 << 30), ("pids", "pids.max", "pids.max", 4096)]
-    {
-        let group = host::cgroup_file(seed, controller, v1, v2)?;
-        ensure!(text(&group)?.contains("turf-seeds"), "{}", group.display());
-        let value = fs::read_to_string(&group)?;
-        ensure!(value.trim().parse::<u64>().is_ok_and(|value| value <= most), "{controller}: {value}");
-    }
+    ensure_confined(seed)?;
     // It closes the connection on which `promote` asked how it is after it has answered.
     let end = Instant::now() + wait::STEP;
     while host::open_fds(seed)? > 6 {
