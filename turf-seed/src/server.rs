@@ -21,6 +21,7 @@ use turf_core::seed::protocol::{
 };
 use turf_core::seed::registry::{Alive, Recipe};
 use turf_core::sys::fork::Fork;
+use turf_core::sys::process::nanoseconds_after_boot;
 use turf_core::sys::socket;
 
 use crate::forkable::{Forkable, memory_pages};
@@ -64,7 +65,8 @@ pub struct Server {
     own: Namespaces,
     name: String,
     recipe: Recipe,
-    since: Instant,
+    /// In nanoseconds after boot: a machine that sleeps grows old, too.
+    since_ns: u64,
     forks: u64,
     refusals: u64,
     /// When a client was last told that this seed is to be replaced.
@@ -98,7 +100,7 @@ impl Server {
             own,
             name: options.name.clone(),
             recipe: options.recipe.clone(),
-            since: Instant::now(),
+            since_ns: nanoseconds_after_boot(),
             forks: 0,
             refusals: 0,
             told_due: None,
@@ -258,7 +260,7 @@ impl Server {
     }
 
     fn age_ms(&self) -> u64 {
-        self.since.elapsed().as_millis() as u64
+        nanoseconds_after_boot().saturating_sub(self.since_ns) / 1_000_000
     }
 
     fn is_due(&self) -> bool {

@@ -3,6 +3,7 @@
 //! The numbers belong to the machine and the moment: compare within one run, believe minima and instruction counts
 //! before milliseconds.
 
+mod churn;
 mod crowd;
 mod document;
 mod goals;
@@ -94,7 +95,7 @@ const SECTIONS: &[Section] = &[
     Section { name: "pool-zero", measure: pool::from_zero },
     Section { name: "resident", measure: resident::starts },
     Section { name: "burst", measure: resident::burst },
-    Section { name: "churn", measure: resident::churn },
+    Section { name: "churn", measure: churn::starts },
     Section { name: "crowd", measure: crowd::workers },
     Section { name: "pool-many", measure: crowd::connections },
     Section { name: "connections", measure: program::connections },

@@ -5,7 +5,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -20,15 +19,12 @@ use crate::{host, wait};
 
 const RESIDENT: &str = "Starts without a process";
 const BURST: &str = "Starts at once";
-const CHURN: &str = "Churn";
 
 const SCRIPT: &str = "addEventListener('fetch', (event) => event.respondWith(new Response('hello')));\n";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
 
 /// Between two starts of the slow row.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Clients of the churn.
-const CLIENTS: usize = 4;
 
 /// One start every 200 ms, and one after the other.
 pub fn starts(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
@@ -109,40 +105,8 @@ pub fn burst(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Res
     pool.drain(case)
 }
 
-/// Clients that connect again and again, and what has grown in the end.
-pub fn churn(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
-    let pool = disposable(case, 8, 8)?;
-    let address = pool.address;
-    let run = move |length: Duration| -> Result<u64> {
-        let end = Instant::now() + length;
-        let client = move || -> Result<u64> {
-            let mut made = 0;
-            while Instant::now() < end {
-                ask(address)?;
-                made += 1;
-            }
-            Ok(made)
-        };
-        let clients: Vec<_> = (0..CLIENTS).map(|_| thread::spawn(client)).collect();
-        let made = clients.into_iter().map(|client| client.join().unwrap_or_else(|_| Ok(0)));
-        made.sum()
-    };
-    let length = Duration::from_secs(arguments.churn);
-    run(length / 10)?;
-    wait_for_none(&pool, case)?;
-    let before = weigh(case, &pool)?;
-    let made = run(length)?;
-    wait_for_none(&pool, case)?;
-    let after = weigh(case, &pool)?;
-    report.add(CHURN, &format!("starts in {} s", arguments.churn), "starts", made as f64);
-    for ((what, unit, before), (_, _, after)) in before.into_iter().zip(after) {
-        report.add(CHURN, &format!("{what}: growth"), unit, after - before);
-    }
-    pool.drain(case)
-}
-
 /// A pool of workers for one connection each.
-fn disposable(case: &mut Case, max: usize, spare: usize) -> Result<Pool> {
+pub(super) fn disposable(case: &mut Case, max: usize, spare: usize) -> Result<Pool> {
     let (max, spare) = (max.to_string(), spare.to_string());
     let flags = [
         "--disposable=connection",
@@ -160,7 +124,7 @@ fn disposable(case: &mut Case, max: usize, spare: usize) -> Result<Pool> {
 }
 
 /// Milliseconds from connecting to the first byte of the answer.
-fn ask(address: SocketAddr) -> Result<f64> {
+pub(super) fn ask(address: SocketAddr) -> Result<f64> {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(address).context("connect")?;
     stream.set_read_timeout(Some(wait::STEP))?;
@@ -212,7 +176,7 @@ fn wait_for_none(pool: &Pool, case: &mut Case) -> Result<()> {
     })
 }
 
-fn wait_for(pool: &Pool, case: &mut Case, holds: impl Fn(&Value) -> bool) -> Result<()> {
+pub(super) fn wait_for(pool: &Pool, case: &mut Case, holds: impl Fn(&Value) -> bool) -> Result<()> {
     let (never, _writer) = std::io::pipe().context("make a pipe")?;
     let end = Instant::now() + 4 * wait::STEP;
     loop {
@@ -226,7 +190,7 @@ fn wait_for(pool: &Pool, case: &mut Case, holds: impl Fn(&Value) -> bool) -> Res
     }
 }
 
-fn supervisor_of(pool: &Pool, case: &mut Case) -> Result<i32> {
+pub(super) fn supervisor_of(pool: &Pool, case: &mut Case) -> Result<i32> {
     let pid = pool.status(case)?["pid"].as_i64().context("the pool has no pid")?;
     Ok(i32::try_from(pid)?)
 }
@@ -243,19 +207,4 @@ fn processor_seconds(case: &mut Case, pool: &Pool) -> Result<f64> {
         seconds += host::precise_cpu_seconds(process).unwrap_or(0.0);
     }
     Ok(seconds)
-}
-
-/// What must not grow: its name, its unit, and how much of it there is.
-fn weigh(case: &mut Case, pool: &Pool) -> Result<Vec<(String, &'static str, f64)>> {
-    let mut all = Vec::new();
-    for (name, pid) in [("supervisor", supervisor_of(pool, case)?), ("seed", seed_pid(case, "default")?)] {
-        let private = host::kilobytes(pid, "smaps_rollup", "Private_Dirty")?;
-        all.push((format!("private memory of the {name}"), "kB", private as f64));
-        all.push((format!("descriptors of the {name}"), "descriptors", host::open_fds(pid)? as f64));
-    }
-    let processes = host::processes().len();
-    all.push(("processes".to_owned(), "processes", processes as f64));
-    let containers = case.runtime.ok(&["list", "--quiet"])?.lines().len();
-    all.push(("containers".to_owned(), "containers", containers as f64));
-    Ok(all)
 }

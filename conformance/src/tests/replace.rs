@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::Pool;
 use super::failure::seed_pid;
 use super::worker::HELLO;
 use crate::bundle::Bundle;
@@ -22,6 +23,7 @@ tests! { "replace";
     Turf:
         a_seed_is_replaced_after_its_forks_and_no_start_is_lost,
         a_seed_is_replaced_at_the_first_start_after_its_age,
+        a_pools_old_seed_is_replaced_without_a_start,
         a_seed_is_replaced_on_request_and_has_another_layout,
         a_replacement_that_does_not_start_leaves_the_old_seed,
         a_killed_userland_seed_is_started_again_with_its_script,
@@ -118,6 +120,22 @@ fn a_seed_is_replaced_at_the_first_start_after_its_age(case: &mut Case) -> Resul
     ensure!(listed[0]["maxAgeMs"] == 1, "{listed:?}");
     case.runtime.refused(&["seed", "start", "--max-age", "soon", "other"], &["soon"])?;
     case.runtime.refused(&["seed", "start", "--max-forks", "0", "other"], &["0"]).map(drop)
+}
+
+fn a_pools_old_seed_is_replaced_without_a_start(case: &mut Case) -> Result<()> {
+    let (_, script) = case.start_seed("old", COUNTED, &["--max-age", "1s"])?;
+    let flags = ["--seed", "old", "--min", "0", "--max", "1", "--ahead", "0"];
+    let name = case.id("pool");
+    case.forget(&name);
+    let pool = Pool::run(case, &name, &script, http::free_address()?, &flags)?;
+    // The second time shows that the new seed is watched, too.
+    for _ in 0..2 {
+        let old = seed_pid(case, "old")?;
+        patiently("the replacement", || Ok(seed_pid(case, "old")? != old))?;
+    }
+    ensure!(pool.status(case)?["started"] == 0, "a worker was started");
+    ensure!(http::get(pool.address, "/")?.status == 200);
+    pool.drain(case)
 }
 
 fn a_seed_is_replaced_on_request_and_has_another_layout(case: &mut Case) -> Result<()> {

@@ -8,7 +8,7 @@ mod host;
 mod mutation;
 mod normalise;
 mod validate;
-mod workload;
+pub(crate) mod workload;
 
 use std::fs::File;
 use std::io::Read;

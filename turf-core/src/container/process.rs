@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub struct ProcessId {
     pub start_time: u64,
 }
 
+/// USER_HZ, the unit of the file, is a part of the kernel's interface.
+const TICK_NS: u64 = 10_000_000;
+
 impl ProcessId {
     /// The process that has this pid at the moment; the caller knows that it lives or is its parent.
     pub fn of(pid: i32) -> Result<ProcessId> {
@@ -31,11 +35,14 @@ impl ProcessId {
 
     /// The process that has this pid, if it started before a moment in nanoseconds after boot.
     pub fn started_before(pid: i32, moment: u64) -> Result<Option<ProcessId>> {
-        // USER_HZ, the unit of the file, is a part of the kernel's interface.
-        const TICK: u64 = 10_000_000;
         let stat = read_stat(pid).operation(|| format!("read /proc/{pid}/stat"))?;
-        let stat = stat.filter(|stat| stat.start_time.saturating_mul(TICK) <= moment);
+        let stat = stat.filter(|stat| stat.start_time.saturating_mul(TICK_NS) <= moment);
         Ok(stat.map(|stat| ProcessId { pid, start_time: stat.start_time }))
+    }
+
+    /// How long after its start a moment is, in nanoseconds after boot: a hundredth of a second too much at most.
+    pub fn age(&self, moment: u64) -> Duration {
+        Duration::from_nanos(moment.saturating_sub(self.start_time.saturating_mul(TICK_NS)))
     }
 
     /// Whether the process lives; one that has exited and waits for its parent does not.

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::config::PoolConfig;
+use crate::bundle::workload::SEED;
 use crate::bundle::{CONFIG_NAME, POOL, default};
 use crate::error::{Error, Operation, Result};
 use crate::root::create_private_dir_all;
+use crate::seed::name::{DEFAULT_SEED, SeedName};
 
 /// The period of a processor limit in microseconds (the kernel's default).
 const CPU_PERIOD_US: u64 = 100_000;
@@ -36,6 +38,13 @@ pub fn write(config: &PoolConfig, directory: &Path, seed: Option<&str>, open_fil
 /// The script that a seed of the pool's own would run, on the host; none for a bundle with an image.
 pub fn script(config: &PoolConfig) -> Option<PathBuf> {
     (!config.source.is_dir()).then(|| config.source.clone())
+}
+
+/// The seed that the workers of a bundle are forked from.
+pub fn seed_of(bundle: &Path) -> Result<SeedName> {
+    let spec = of_bundle(bundle)?;
+    let named = spec.pointer("/annotations").and_then(|all| all.get(SEED)).and_then(Value::as_str);
+    named.unwrap_or(DEFAULT_SEED).parse()
 }
 
 fn of_script(script: &Path, open_files: u64) -> Result<Value> {
@@ -91,7 +100,7 @@ fn apply(spec: &mut Value, config: &PoolConfig, seed: Option<&str>) -> Result<()
     let annotations = object(spec, "annotations")?;
     annotations.insert(POOL.to_owned(), json!(config.name.as_str()));
     if let Some(seed) = seed {
-        annotations.insert("io.turf.seed".to_owned(), json!(seed));
+        annotations.insert(SEED.to_owned(), json!(seed));
     }
     // The pool's sockets are the only ones.
     annotations.remove("io.turf.listen");
@@ -147,6 +156,7 @@ mod tests {
         assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 64 << 20);
         assert_eq!(spec["linux"]["resources"]["cpu"]["quota"], 50_000);
         crate::bundle::Bundle::load(&bundle).unwrap();
+        assert_eq!(seed_of(&bundle).unwrap().as_str(), "warm");
     }
 
     #[test]
@@ -158,6 +168,7 @@ mod tests {
         let spec: Value = serde_json::from_slice(&fs::read(bundle.join(CONFIG_NAME)).unwrap()).unwrap();
         let source = spec["mounts"][0]["source"].as_str().unwrap();
         assert!(source.starts_with('/'), "{source}");
+        assert_eq!(seed_of(&bundle).unwrap().as_str(), DEFAULT_SEED);
         for text in ["[]", "{\"linux\": 1}", "{\"annotations\": []}", "{"] {
             fs::write(&path, text).unwrap();
             assert!(

@@ -25,6 +25,7 @@ use crate::root::ContainerId;
 use crate::seed::plan::WorkerLimits;
 use crate::seed::protocol::SupervisionFds;
 use crate::seed::registry::{DEFAULT_SEED, Registry, SeedSource};
+use crate::seed::upkeep::Upkeep;
 use crate::sys::pidfd::pidfd_send_signal;
 
 /// Why a worker with a connection of its own goes.
@@ -449,15 +450,26 @@ impl Supervisor {
             true => Some(self.start_own_seed(generation)?),
         };
         // The first start should not have to make the seed.
-        let name = seed.clone().unwrap_or_else(|| DEFAULT_SEED.to_owned());
-        let pid = Registry::new(&self.root).connect(&name.parse()?)?.pid()?;
+        let name = match (&seed, self.config.source.is_dir()) {
+            (Some(name), _) => name.parse()?,
+            (None, true) => source::seed_of(&self.config.source)?,
+            (None, false) => DEFAULT_SEED.parse()?,
+        };
+        let pid = Registry::new(&self.root).connect(&name)?.pid()?;
         // A worker has no more than its seed may have.
         let open_files = descriptor_limit_of(pid).unwrap_or(MAX_OPEN_FILES);
         let open_files = open_files.min(self.most_descriptors).min(MAX_OPEN_FILES);
         let bundle =
             source::write(&self.config, &self.place.bundle(generation), seed.as_deref(), open_files)?;
         (self.generation, self.bundle, self.seed) = (generation, bundle, seed);
+        self.watch_seed();
         Ok(())
+    }
+
+    /// Has the generation's seed replaced when it is old, whether anything is started then or not.
+    fn watch_seed(&mut self) {
+        let name = source::seed_of(&self.bundle);
+        self.upkeep = name.ok().map(|name| Upkeep::of(Registry::new(&self.root), name));
     }
 
     fn start_own_seed(&self, generation: u32) -> Result<String> {
@@ -576,6 +588,7 @@ impl Supervisor {
         let failed = self.generation;
         let failed_seed = self.seed.take();
         (self.generation, self.bundle, self.seed) = (reload.from, reload.from_bundle, reload.from_seed);
+        self.watch_seed();
         let of_failed: Vec<u64> = self
             .workers
             .values()

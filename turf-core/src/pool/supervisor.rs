@@ -38,6 +38,7 @@ use super::sockets::Listening;
 use super::worker::{Leaving, Worker};
 use crate::error::{Operation, Result};
 use crate::root::StateRoot;
+use crate::seed::upkeep::Upkeep;
 use crate::sys::program_pages;
 
 /// Between two looks while requests come.
@@ -150,6 +151,8 @@ pub struct Supervisor {
     pub(super) generation: u32,
     pub(super) bundle: std::path::PathBuf,
     pub(super) seed: Option<String>,
+    /// Has the seed replaced when it is old.
+    pub(super) upkeep: Option<Upkeep>,
     pub(super) next_number: u64,
     pub(super) reload: Option<Reload>,
     pub(super) last_reload: Option<std::result::Result<u32, String>>,
@@ -220,6 +223,7 @@ impl Supervisor {
             generation: parts.generation,
             bundle: parts.bundle,
             seed: parts.seed,
+            upkeep: None,
             next_number: parts.next_number,
             reload: None,
             last_reload: None,
@@ -298,6 +302,7 @@ impl Supervisor {
             .chain(self.messages.next_report())
             .chain(self.connections.next_deadline())
             .chain(self.admin.next_deadline())
+            .chain(self.upkeep.as_ref().and_then(Upkeep::next))
             .chain(self.look_at)
             .min()
     }
@@ -308,6 +313,9 @@ impl Supervisor {
         self.report_losses(now);
         self.connections.expire(now);
         self.admin.expire(now);
+        if let Some(upkeep) = &mut self.upkeep {
+            upkeep.act(now);
+        }
     }
 
     fn deadline_of(&self, worker: &Worker) -> Option<Instant> {

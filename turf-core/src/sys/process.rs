@@ -68,7 +68,8 @@ pub fn parse_record(record: &[u8]) -> Option<(i32, u64)> {
     Some((i32::from_le_bytes(pid.try_into().ok()?), u64::from_le_bytes(moment.try_into().ok()?)))
 }
 
-fn nanoseconds_after_boot() -> u64 {
+/// The time since the machine was started, in nanoseconds, with what it has slept (clock_gettime(2), `CLOCK_BOOTTIME`).
+pub fn nanoseconds_after_boot() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the time lives through the call; this clock exists since Linux 2.6.39.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
