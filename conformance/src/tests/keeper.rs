@@ -23,7 +23,8 @@ tests! { "keeper";
         a_connection_promised_to_a_worker_that_fails_is_served_by_another,
         disposable_workers_are_never_more_than_the_maximum,
         a_worker_whose_init_is_slow_to_go_costs_no_processor_time,
-        a_pool_takes_as_many_connections_as_its_limit_of_open_files_allows;
+        a_pool_takes_as_many_connections_as_its_limit_of_open_files_allows,
+        a_process_that_waits_to_begin_holds_few_descriptors;
 }
 
 const SCRIPT: &str = "\
@@ -219,5 +220,25 @@ fn a_pool_takes_as_many_connections_as_its_limit_of_open_files_allows(case: &mut
         ensure!(client.get("/")?.text()? == "one");
     }
     drop(clients);
+    pool.drain(case)
+}
+
+/// A sandbox without a process holds about twenty descriptors, one whose process waits less than half of them.
+fn a_process_that_waits_to_begin_holds_few_descriptors(case: &mut Case) -> Result<()> {
+    const AHEAD: u64 = 64;
+    let count = AHEAD.to_string();
+    case.runtime.run_through(&["prlimit", "--nofile=1024:1024", "--"]);
+    let pool =
+        Pool::start(case, SCRIPT, &["--disposable", "--max", &count, "--spare", &count, "--ahead", &count])?;
+    case.runtime.run_through(&[]);
+    let end = Instant::now() + wait::STEP;
+    loop {
+        let status = pool.status(case)?;
+        if status["ahead"].as_u64() == Some(AHEAD) {
+            break;
+        }
+        ensure!(Instant::now() < end, "not all are forked ahead: {status}");
+    }
+    ensure!(http::get(pool.address, "/")?.text()? == "one");
     pool.drain(case)
 }

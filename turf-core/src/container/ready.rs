@@ -64,8 +64,15 @@ pub struct Ready {
     init: ProcessId,
     pidfd: OwnedFd,
     gate: Gate,
+    /// None when the worker is there.
+    for_worker: Option<ForWorker>,
+}
+
+/// What a seed is handed for the worker.
+#[derive(Debug)]
+struct ForWorker {
     cgroups: Vec<OwnedFd>,
-    /// What init holds for the worker.
+    /// What init holds for it.
     stdio: [OwnedFd; 3],
     listeners: Vec<OwnedFd>,
 }
@@ -98,7 +105,8 @@ impl Ready {
         gate.prepare_worker()?;
         fault::at(Point::StartPrepared)?;
         let (root, released) = (root.clone(), None);
-        Ok(Ready { root, dir, released, state, plan, init, pidfd, gate, cgroups, stdio, listeners })
+        let for_worker = Some(ForWorker { cgroups, stdio, listeners });
+        Ok(Ready { root, dir, released, state, plan, init, pidfd, gate, for_worker })
     }
 
     /// A descriptor of init, readable when init has ended.
@@ -168,7 +176,10 @@ impl Ready {
         fault::at(Point::StartSeedConnected)?;
         let (report, workers_end) = report_channel()?;
         let has_own_reaper = self.plan.init.has_new_pid_namespace();
-        let listeners = borrow(&self.listeners).into_iter().chain(borrow(&request.listeners)).collect();
+        let for_worker = self.for_worker.as_ref().ok_or_else(|| {
+            Error::invalid(format!("container {}", self.state.id), "has its worker already")
+        })?;
+        let listeners = borrow(&for_worker.listeners).into_iter().chain(borrow(&request.listeners)).collect();
         let promotion = match &self.plan.workload {
             WorkloadPlan::Worker { promotable: Some(_), .. } => Some(promotion::listen(self.dir.path())?),
             WorkloadPlan::Worker { promotable: None, .. } | WorkloadPlan::Exec => None,
@@ -182,8 +193,8 @@ impl Ready {
             plan: &request.worker,
             fds: ForkFds {
                 init: self.pidfd.as_fd(),
-                cgroups: borrow(&self.cgroups),
-                stdio: self.stdio.each_ref().map(AsFd::as_fd),
+                cgroups: borrow(&for_worker.cgroups),
+                stdio: for_worker.stdio.each_ref().map(AsFd::as_fd),
                 listeners,
                 // Without a copy of ours a worker that dies without a word is noticed at once.
                 report: workers_end.as_fd(),
@@ -414,6 +425,11 @@ impl Starting {
                 Begin::AtOnce => return self.tell(report),
                 Begin::WhenTold => {
                     self.ready.released = self.lock.take().map(Lock::release).transpose()?;
+                    // It has what it was handed, and no seed is asked again: a thousand that wait should not each hold twenty
+                    // descriptors.
+                    self.ready.for_worker = None;
+                    self.request.supervision = None;
+                    self.request.worker = Vec::new();
                     Stage::Waiting(report)
                 }
             },

@@ -47,9 +47,12 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Dead workers' containers that may wait for their deletion; above it they go first, whoever waits.
 const MAX_DEAD: usize = 1024;
 
-/// Descriptors that a spare holds: those of its init and its gate, stdio, channel, gauges, the control groups' (one for
-/// each hierarchy), and those of a worker forked ahead.
+/// Descriptors that a spare holds until its worker is there: those of its init and its gate, stdio, both ends of the channel,
+/// gauges, lock, the control groups' (one for each hierarchy), and those of a request to the seed.
 const DESCRIPTORS_OF_SPARE: u64 = 20;
+
+/// The same with a worker that waits: init, gate, report, channel, gauges and lock.
+const DESCRIPTORS_OF_WAITING: u64 = 8;
 
 /// A process that was forked ahead is made anew after this time, so that a pool without work does not begin some day with
 /// a copy of a seed that was replaced long before.
@@ -64,17 +67,16 @@ pub(super) struct Spare {
     pub init_pid: i32,
     pub init: OwnedFd,
     pub sandbox: Sandbox,
-    /// The supervisor's end of the channel, and the worker's.
+    /// The supervisor's end of the channel.
     pub channel: Channel,
-    pub theirs: OwnedFd,
     pub gauges: Gauges,
 }
 
 /// What is in a spare.
 #[derive(Debug)]
 pub(super) enum Sandbox {
-    /// No process but its init.
-    Empty(Ready),
+    /// No process but its init, and the worker's end of the channel.
+    Empty(Ready, OwnedFd),
     /// A worker's process, since then, that waits to be told to begin, or will soon.
     Forked(Starting, Instant),
 }
@@ -92,7 +94,7 @@ impl Spare {
 
     fn forked_at(&self) -> Option<Instant> {
         match &self.sandbox {
-            Sandbox::Empty(_) => None,
+            Sandbox::Empty(..) => None,
             Sandbox::Forked(_, at) => Some(*at),
         }
     }
@@ -123,6 +125,13 @@ impl Keeper {
         self.spares.iter().filter(|spare| spare.waits()).count()
     }
 
+    /// About how many descriptors the spares hold.
+    fn descriptors(&self) -> u64 {
+        let waiting = self.ahead() as u64;
+        let others = self.spares.len() as u64 - waiting;
+        waiting * DESCRIPTORS_OF_WAITING + others * DESCRIPTORS_OF_SPARE
+    }
+
     /// When the oldest process that was forked ahead is to be made anew.
     fn next_renewal(&self) -> Option<Instant> {
         self.spares.iter().filter_map(Spare::forked_at).min().map(|at| at + LONGEST_AHEAD)
@@ -144,8 +153,9 @@ impl Supervisor {
         let live = self.workers.values().filter(|worker| worker.phase != Phase::Draining).count() as u32;
         let wanted = self.config.spare.min(self.config.bounds.max.saturating_sub(live));
         // An eighth is left for connections and workers.
-        let room = self.most_descriptors / 8 * 7 / DESCRIPTORS_OF_SPARE;
-        (u64::from(wanted).min(room) as usize).saturating_sub(self.keeper.spares.len())
+        let left = (self.most_descriptors / 8 * 7).saturating_sub(self.keeper.descriptors());
+        let missing = u64::from(wanted).saturating_sub(self.keeper.spares.len() as u64);
+        missing.min(left / DESCRIPTORS_OF_SPARE) as usize
     }
 
     /// How many of the spares are to be forked ahead, and are not.
@@ -197,9 +207,9 @@ impl Supervisor {
 
     fn forked_ahead(&self, spare: Spare) -> Result<Spare> {
         spare.introduce()?;
-        let Spare { number, generation, id, init_pid, init, sandbox, channel, theirs, gauges } = spare;
+        let Spare { number, generation, id, init_pid, init, sandbox, channel, gauges } = spare;
         let sandbox = match sandbox {
-            Sandbox::Empty(ready) => {
+            Sandbox::Empty(ready, theirs) => {
                 let peer = duplicate(&channel, "a worker's channel")?;
                 let supervised = Supervised {
                     fds: SupervisionFds {
@@ -215,7 +225,7 @@ impl Supervisor {
             }
             forked @ Sandbox::Forked(..) => forked,
         };
-        Ok(Spare { number, generation, id, init_pid, init, sandbox, channel, theirs, gauges })
+        Ok(Spare { number, generation, id, init_pid, init, sandbox, channel, gauges })
     }
 
     /// The seed or the process itself has said something of a fork ahead.
@@ -287,9 +297,8 @@ impl Supervisor {
             id,
             init_pid: created.pid,
             init: created.pidfd,
-            sandbox: Sandbox::Empty(ready),
+            sandbox: Sandbox::Empty(ready, theirs),
             channel,
-            theirs,
             gauges,
         })
     }

@@ -70,10 +70,10 @@ impl Supervisor {
     }
 
     fn fork_into(&mut self, spare: Spare) -> Result<Worker> {
-        if let Sandbox::Empty(_) = &spare.sandbox {
+        if let Sandbox::Empty(..) = &spare.sandbox {
             spare.introduce()?;
         }
-        let Spare { number, generation, id, init_pid, init, sandbox, channel, theirs, gauges } = spare;
+        let Spare { number, generation, id, init_pid, init, sandbox, channel, gauges } = spare;
         let slot = self.free_slot();
         let initial: Vec<u32> = match self.config.dispatch {
             Dispatch::Shared if !self.config.passes_connections() => {
@@ -82,7 +82,7 @@ impl Supervisor {
             _ => Vec::new(),
         };
         let (starting, is_begun) = match sandbox {
-            Sandbox::Empty(ready) => {
+            Sandbox::Empty(ready, theirs) => {
                 let peer = duplicate(&channel, "a worker's channel")?;
                 let supervised = Supervised {
                     fds: SupervisionFds {
