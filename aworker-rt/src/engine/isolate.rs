@@ -5,8 +5,8 @@ use super::exceptions;
 use super::import_map::ImportMap;
 use super::snapshot::{Heap, Saved, Snapshot, SnapshotError};
 use super::{
-    conversions, image, malloc, memory, modules, ops, platform, rejections, snapshot, source_maps, uncaught,
-    wasm,
+    conversions, image, malloc, memory, modules, ops, platform, rejections, snapshot, source_maps, trim,
+    uncaught, wasm,
 };
 
 /// The running JavaScript engine: isolate and context.
@@ -113,6 +113,7 @@ impl Engine {
             (v8::Global::new(scope, context), v8::Global::new(scope, internals))
         };
         isolate.set_slot(Internals(internals));
+        trim::install(&mut isolate);
         Engine { context, isolate }
     }
 
@@ -157,6 +158,7 @@ impl Engine {
         });
         image::move_heap(inside)?;
         malloc::freeze();
+        trim::rest(&mut self.isolate);
         Ok(())
     }
 

@@ -36,6 +36,7 @@ mod snapshot;
 mod source_maps;
 mod specifier;
 pub(crate) mod stdio;
+pub mod trim;
 pub(crate) mod uncaught;
 pub(crate) mod wasm;
 pub mod watchdog;

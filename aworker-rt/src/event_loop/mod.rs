@@ -26,7 +26,7 @@ pub use reactor::{Checkpoint, Interest, Life, Ready, Token};
 pub use tasks::Tasks;
 pub use timers::{TimerId, Timers};
 
-use crate::engine::{self, ScriptError, conversions, rejections, watchdog};
+use crate::engine::{self, ScriptError, conversions, rejections, trim, watchdog};
 use reactor::{Events, Reactor};
 use timers::Due;
 
@@ -267,13 +267,18 @@ fn run_ready(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
         Patience::Look => Some(Duration::ZERO),
         Patience::Wait(timeout) => timeout,
     };
+    let quiet = trim::quiet_needed().filter(|quiet| timeout.is_none_or(|timeout| timeout > *quiet));
     let mut events = Events::new();
     watchdog::leave();
     let count = event_loop
         .reactor
-        .wait(&mut events, timeout)
+        .wait(&mut events, quiet.or(timeout))
         .map_err(|error| ScriptError::new(format!("wait for descriptors: {error}")))?;
     watchdog::enter();
+    if quiet.is_some() && count == 0 && trim::is_due(scope) {
+        crate::http::shrink(scope);
+        trim::trim(scope);
+    }
     for index in 0..count {
         let Some((on_ready, ready)) = get(scope).reactor.handler(&events.get(index)) else {
             continue;

@@ -65,6 +65,7 @@ pub mod target;
 pub(crate) mod upgrade;
 
 pub(crate) use hold::{forget, go_on, hold, under_way};
+pub(crate) use serve::shrink;
 pub use serve::{WarmUp, drain, serve, warm_up};
 pub use server::{ServerOptions, attach, detach};
 pub use supervised::{adopt, adopt_last, finish, interrupted, listen, poke, retire, shed, unlisten};

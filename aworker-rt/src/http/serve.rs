@@ -524,6 +524,11 @@ fn expire(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     }
 }
 
+/// Gives up room that is not needed now; between two turns of clients.
+pub fn shrink(scope: &mut v8::PinScope<'_, '_>) {
+    server::get(scope).shrink();
+}
+
 /// Stops accepting, closes idle connections, and lets the others finish what
 /// they have begun: every further response closes its connection, a further
 /// request is answered with 503.

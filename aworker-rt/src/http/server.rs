@@ -2,6 +2,7 @@
 //! the deadlines. Plain data in a slot of the isolate; what calls JavaScript
 //! is in [`super::serve`], what JavaScript calls in [`super::ops`].
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
@@ -225,6 +226,8 @@ pub(super) struct Server {
     pub gates: Vec<Gate>,
     pub places: Vec<Place>,
     pub free: Vec<usize>,
+    /// Where the numbers of a place that did not exist before begin.
+    pub first_sequence: u64,
     pub open: usize,
     pub read_buffer: Vec<u8>,
     /// An empty buffer with capacity, lent to whichever client writes.
@@ -260,6 +263,7 @@ impl Default for Server {
             gates: Vec::new(),
             places: Vec::new(),
             free: Vec::new(),
+            first_sequence: 0,
             open: 0,
             read_buffer: Vec::new(),
             spare: Vec::new(),
@@ -336,7 +340,7 @@ impl Server {
         }
         self.open += 1;
         Some(self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
+            self.places.push(Place { sequence: self.first_sequence, ..Place::default() });
             self.places.len() - 1
         }))
     }
@@ -352,6 +356,20 @@ impl Server {
         self.free.push(place);
         self.open -= 1;
         client
+    }
+
+    /// Gives up the room that more connections or longer heads than now have needed. No number of a request is used again.
+    pub fn shrink(&mut self) {
+        self.spare = Vec::new();
+        self.scratch = Vec::new();
+        if self.open == 0 && self.current.is_none() {
+            self.first_sequence =
+                self.places.iter().map(|place| place.sequence).max().unwrap_or(self.first_sequence);
+            self.places = Vec::new();
+            self.free = Vec::new();
+            self.kicked = Vec::new();
+            self.supervised.waiting = VecDeque::new();
+        }
     }
 
     /// Asks for a turn of this client after the running callback.
@@ -537,6 +555,35 @@ mod tests {
             let id = RequestId::from_number(garbage);
             assert!(Server::default().exchange(id).is_none());
         }
+    }
+
+    #[test]
+    fn numbers_of_places_that_were_given_up_find_nobody() {
+        let mut server = Server::default();
+        let places: Vec<usize> = (0..3).map(|_| server.take_place().expect("room")).collect();
+        let mut headers = Vec::new();
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut ids = Vec::new();
+        for place in &places {
+            server.places[*place].sequence += 1 + *place as u64;
+            server.places[*place].client = Some(Client::new(None, 0));
+            server.client(*place).expect("there").machine.advance(head, &mut headers, 0);
+            ids.push(server.request_at(*place));
+        }
+        server.shrink();
+        assert!(ids.iter().all(|id| server.exchange(*id).is_some()), "who is there stays");
+        for place in places {
+            server.leave_place(place);
+        }
+        server.shrink();
+        assert_eq!(server.places.capacity(), 0);
+        for _ in 0..3 {
+            let place = server.take_place().expect("room");
+            server.places[place].client = Some(Client::new(None, 0));
+            server.client(place).expect("there").machine.advance(head, &mut headers, 0);
+            assert!(!ids.contains(&server.request_at(place)));
+        }
+        assert!(ids.iter().all(|id| server.exchange(*id).is_none()));
     }
 
     #[test]

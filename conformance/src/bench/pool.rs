@@ -45,6 +45,9 @@ const ROWS: [Row; 3] = [
     Row { name: "I/O and fibonacci(30)", path: "/mixed", connections: "64" },
 ];
 
+/// How long after the end of a load its memory is looked at a second time.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Threads of the generator: as many as there are cores, so that it can use what servers leave.
 const GENERATORS: &str = "2";
 
@@ -148,7 +151,13 @@ fn compare(case: &mut Case, arguments: &BenchArgs, report: &mut Report, workers:
             }
         }
     }
+    // Each side is looked at as long after its own load: what it takes under load, and what it keeps.
     for side in &sides {
+        load(side, &ROWS[1])?;
+        let name = format!("{}{of}: PSS of all processes, in the moment that a load ends", side.name);
+        report.add(SECTION, &name, "kB", side.pss_kb()? as f64);
+        let (never, _writer) = std::io::pipe().context("make a pipe")?;
+        wait::readable_within(&never, QUIET);
         let name = format!("{}{of}: PSS of all processes, after the load", side.name);
         report.add(SECTION, &name, "kB", side.pss_kb()? as f64);
     }

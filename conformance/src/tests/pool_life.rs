@@ -27,6 +27,7 @@ tests! { "pool";
         a_supervisor_that_is_killed_before_it_has_written_down_what_it_made_leaves_nothing_unknown,
         a_quiet_pool_is_not_woken,
         a_quiet_pool_gives_back_what_only_its_start_needed,
+        a_worker_gives_back_what_a_burst_has_left_and_sleeps,
         a_watched_status_fits_its_terminal_and_is_plain_elsewhere,
         a_web_socket_keeps_its_worker_and_is_closed_after_a_grace,
         the_guides_systemd_units_are_valid;
@@ -290,6 +291,61 @@ fn a_quiet_pool_gives_back_what_only_its_start_needed(case: &mut Case) -> Result
         }
     }
     ensure!(http::get(pool.address, "/")?.status == 200);
+    pool.drain(case)
+}
+
+/// Garbage of every kind: old and young objects, numbers, buffers outside of the heap, many connections.
+const BURST: &str = "\
+addEventListener('fetch', (event) => {
+  if (new URL(event.request.url).pathname !== '/burst') return event.respondWith(new Response('done'));
+  const all = [];
+  for (let i = 0; i < 32; i++) {
+    all.push(new Array(100000).fill(1.5), new Uint8Array(500000).fill(i), new Uint8Array(600000).fill(i));
+    for (let j = 0; j < 1000; j++) all.push({ i, j, text: `${i} and ${j}` });
+  }
+  event.respondWith(new Response(`${all.length}`));
+});
+";
+
+fn a_worker_gives_back_what_a_burst_has_left_and_sleeps(case: &mut Case) -> Result<()> {
+    const BURST_KB: u64 = 50_000;
+    const LEFT_KB: u64 = 5_000;
+    let mut pool = Pool::start(case, BURST, &["--min", "1", "--max", "1"])?;
+    pool.wait_for_event("ready")?;
+    let worker = pool.workers(case)?[0]["worker_pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let worker = worker.context("no worker")?;
+    http::get(pool.address, "/")?;
+    let own = || host::kilobytes(worker, "smaps_rollup", "Pss_Anon");
+    let before = own()?;
+    let (never, _writer) = std::io::pipe().context("make a pipe")?;
+    for _ in 0..3 {
+        let mut clients: Vec<Client> =
+            (0..200).map(|_| Client::connect(pool.address)).collect::<Result<_>>()?;
+        for client in &mut clients {
+            ensure!(client.get("/")?.status == 200);
+        }
+        ensure!(clients[0].get("/burst")?.text()? == "32096");
+        drop(clients);
+        let most = host::kilobytes(worker, "status", "VmHWM")?;
+        ensure!(most > before + BURST_KB, "the burst took {most} kB only");
+        let end = Instant::now() + wait::STEP;
+        while own()? > before + LEFT_KB {
+            ensure!(Instant::now() < end, "{} kB after the burst, {before} kB before", own()?);
+            wait::readable_within(&never, Duration::from_millis(20));
+        }
+    }
+    // It sleeps: sooner or later a second passes without a wake-up.
+    let switches = || host::field(worker, "status", "voluntary_ctxt_switches");
+    let end = Instant::now() + wait::STEP;
+    loop {
+        let seen = switches()?;
+        wait::readable_within(&never, Duration::from_secs(1));
+        if switches()? == seen {
+            break;
+        }
+        ensure!(Instant::now() < end, "the worker of a quiet pool wakes every second");
+    }
+    ensure!(http::get(pool.address, "/burst")?.status == 200, "it serves as before");
     pool.drain(case)
 }
 

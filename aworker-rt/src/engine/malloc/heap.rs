@@ -32,6 +32,10 @@ const HEADER: usize = 2 * size_of::<usize>();
 /// What Dlmalloc keeps in front of a block: its size, with flags in the lowest bits.
 const CHUNK_OVERHEAD: usize = size_of::<usize>();
 const CHUNK_FLAGS: usize = 0b111;
+/// The flag of a block that is not free.
+const CHUNK_IN_USE: usize = 0b010;
+/// What Dlmalloc keeps at the beginning of a free block, at most: two words of sizes, links of a list and of a tree, a number.
+const FREE_HEADER: usize = size_of::<[usize; 8]>();
 const PAGE: usize = 4096;
 
 /// Where the region begins (0: not reserved yet), how far it is handed to Dlmalloc, and how far it is accessible.
@@ -40,6 +44,10 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 static COMMITTED: AtomicUsize = AtomicUsize::new(0);
 /// Blocks below are never reused.
 static FROZEN: AtomicUsize = AtomicUsize::new(0);
+/// Bytes of large blocks' mappings.
+static LARGE_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// The heap has asked the system for memory since somebody last asked.
+static GREW: AtomicBool = AtomicBool::new(false);
 
 /// The end of the region towards Dlmalloc. Only used under the heap's lock.
 struct Region;
@@ -61,6 +69,7 @@ unsafe impl Allocator for Region {
             return nothing;
         }
         NEXT.store(end, Ordering::Relaxed);
+        GREW.store(true, Ordering::Relaxed);
         (start as *mut u8, size, 0)
     }
 
@@ -212,6 +221,7 @@ impl Heap {
             Place::Large => {
                 // SAFETY: a block outside of the region is a large one.
                 let (base, length) = unsafe { header(block) };
+                LARGE_BYTES.fetch_sub(length, Ordering::Relaxed);
                 // SAFETY: the mapping was made for this block alone.
                 unsafe { libc::munmap(base as *mut libc::c_void, length) };
             }
@@ -282,6 +292,36 @@ impl Heap {
         });
     }
 
+    /// Bytes that this process has taken from the system since [`Heap::freeze`], and all large blocks. What is free
+    /// between blocks counts.
+    pub(super) fn held(&self) -> usize {
+        let begin = BASE.load(Ordering::Relaxed).max(FROZEN.load(Ordering::Relaxed));
+        NEXT.load(Ordering::Relaxed) - begin + LARGE_BYTES.load(Ordering::Relaxed)
+    }
+
+    /// Whether memory was taken from the system since the last call.
+    pub(super) fn take_grew(&self) -> bool {
+        GREW.load(Ordering::Relaxed) && GREW.swap(false, Ordering::Relaxed)
+    }
+
+    /// Gives back to the system the free end of the region, and the pages of free blocks.
+    pub(super) fn release_free(&self) {
+        self.with_small(|small| {
+            // SAFETY: trimming has no precondition.
+            unsafe { small.trim(0) };
+            let begin = BASE.load(Ordering::Relaxed).max(FROZEN.load(Ordering::Relaxed));
+            let end = NEXT.load(Ordering::Relaxed);
+            chunks(begin, end).filter(|chunk| !chunk.in_use).for_each(|chunk| {
+                let first = (chunk.start + FREE_HEADER).next_multiple_of(PAGE);
+                // What follows is the next chunk's record of this one's size.
+                let last = (chunk.start + chunk.size) / PAGE * PAGE;
+                if first < last {
+                    discard(first, last - first);
+                }
+            });
+        });
+    }
+
     /// Gives back to the system what holds nothing: the free end of the region, and pages of nothing but zeroes, which
     /// read the same when they are touched again.
     pub(super) fn give_back(&self) {
@@ -312,15 +352,45 @@ fn is_zero(page: usize) -> bool {
     })
 }
 
-/// Makes the pages zeroes without memory. A failure costs the memory and nothing else.
+/// Makes pages that hold zeroes ones without memory.
 fn drop_pages(run: &std::ops::Range<usize>) {
-    if run.is_empty() {
-        return;
+    if !run.is_empty() {
+        discard(run.start, run.len());
     }
-    let start = ptr::with_exposed_provenance_mut::<libc::c_void>(run.start);
-    // SAFETY: the pages are private and anonymous and hold zeroes, which they do afterwards, too; the heap's lock is held and
-    // the process has one thread, so nobody writes to them meanwhile.
-    unsafe { libc::madvise(start, run.len(), libc::MADV_DONTNEED) };
+}
+
+/// Makes these pages of the region zeroes without memory. A failure costs the memory and nothing else.
+fn discard(start: usize, length: usize) {
+    let start = ptr::with_exposed_provenance_mut::<libc::c_void>(start);
+    // SAFETY: the pages are private, anonymous and the region's, and nobody needs what they hold: zeroes, or what a block that is free
+    // once held; the heap's lock is held, so nobody writes to them meanwhile.
+    unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
+}
+
+/// A block as Dlmalloc sees it, or its free end of the region.
+struct Chunk {
+    start: usize,
+    size: usize,
+    in_use: bool,
+}
+
+/// The blocks between the beginning of Dlmalloc's segment and its end, in their order: each begins with a word of its
+/// neighbour and one of its own size, which leads to the next.
+fn chunks(begin: usize, end: usize) -> impl Iterator<Item = Chunk> {
+    let mut start = begin;
+    std::iter::from_fn(move || {
+        // Behind the last one Dlmalloc keeps a few words of its own.
+        if start + FREE_HEADER > end {
+            return None;
+        }
+        let head = ptr::with_exposed_provenance::<usize>(start + CHUNK_OVERHEAD);
+        // SAFETY: a chunk lies here, within the accessible part of the region, and its second word is its size; the
+        // caller holds the heap's lock.
+        let head = unsafe { head.read() };
+        let chunk = Chunk { start, size: head & !CHUNK_FLAGS, in_use: head & CHUNK_IN_USE != 0 };
+        start += chunk.size;
+        (chunk.size > 0 && start <= end).then_some(chunk)
+    })
 }
 
 /// A heap without memory.
@@ -363,6 +433,8 @@ fn map_large(size: usize, align: usize) -> *mut u8 {
     if base == libc::MAP_FAILED {
         return ptr::null_mut();
     }
+    LARGE_BYTES.fetch_add(length, Ordering::Relaxed);
+    GREW.store(true, Ordering::Relaxed);
     let block = ((base as usize) + HEADER).next_multiple_of(align) as *mut u8;
     let header = block.wrapping_sub(HEADER).cast::<[usize; 2]>();
     // SAFETY: the mapping begins at least a header before the block.

@@ -28,6 +28,21 @@ pub fn give_back_memory() {
     HEAP.give_back();
 }
 
+/// Bytes that were taken from the system since the process was last frozen; what is free between blocks counts.
+pub(super) fn held() -> usize {
+    HEAP.held()
+}
+
+/// Whether memory was taken from the system since the last call.
+pub(super) fn take_grew() -> bool {
+    HEAP.take_grew()
+}
+
+/// Gives the pages of free blocks back to the system.
+pub(super) fn release_free() {
+    HEAP.release_free();
+}
+
 /// Makes fork(2) wait until no thread is inside the heap. Programs have one thread; tests that fork have more.
 pub(super) fn make_forkable() {
     extern "C" fn lock() {

@@ -144,15 +144,23 @@ fn a_frozen_block_is_left_alone() {
     }
 }
 
-/// In a process of its own, which has one thread.
 #[test]
 fn pages_of_zeroes_go_back_to_the_system_and_are_zeroes_still() {
+    holds_in_a_process_of_one_thread(zeroes_go_back);
+}
+
+#[test]
+fn pages_of_free_blocks_go_back_to_the_system_and_others_stay() {
+    holds_in_a_process_of_one_thread(free_blocks_go_back);
+}
+
+fn holds_in_a_process_of_one_thread(fact: fn() -> bool) {
     // It makes fork(2) wait for the heap, the only lock that the child needs.
     crate::engine::initialize(&crate::engine::V8Flags::default());
     // SAFETY: the child uses nothing but the heap, and ends without running anybody's handlers.
     match unsafe { libc::fork() } {
         0 => {
-            let status = i32::from(!zeroes_go_back());
+            let status = i32::from(!fact());
             // SAFETY: as above.
             unsafe { libc::_exit(status) }
         }
@@ -178,6 +186,29 @@ fn zeroes_go_back() -> bool {
     given_back && holds(empty, LEN, 0) && holds(full, LEN, 7)
 }
 
+fn free_blocks_go_back() -> bool {
+    const LEN: usize = 256 << 10;
+    // Blocks of every size between large ones, so that free ones of all kinds lie among those in use.
+    let kept: Vec<_> = SIZES.iter().map(|size| (malloc(*size), *size)).collect();
+    let (freed, full) = (malloc(LEN), malloc(LEN));
+    let between: Vec<_> = (0..100).map(|index| malloc(index * 50)).collect();
+    for (block, size) in kept.iter().chain([&(freed, LEN), &(full, LEN)]) {
+        fill(*block, *size, 7);
+    }
+    between.iter().step_by(2).for_each(|block| give_back(*block));
+    let before = resident(freed, LEN);
+    give_back(freed);
+    super::release_free();
+    let after = resident(freed, LEN);
+    let stay = kept.iter().chain([&(full, LEN)]).all(|(block, size)| holds(*block, *size, 7));
+    // The heap goes on as if nothing had happened, and what it promises to be zeroes is.
+    let again = calloc(LEN, 1);
+    let many: Vec<_> = (0..200).map(|index| malloc(index * 100)).collect();
+    many.iter().enumerate().for_each(|(index, block)| fill(*block, index * 100, 9));
+    let all_there = many.iter().enumerate().all(|(index, block)| holds(*block, index * 100, 9));
+    before >= 63 && after <= 2 && stay && holds(again, LEN, 0) && all_there
+}
+
 /// How many pages of a block are in memory: mincore(2).
 fn resident(block: *mut c_void, len: usize) -> usize {
     let begin = (block as usize) & !4095;
@@ -201,6 +232,9 @@ fn random_steps_keep_every_block() {
     };
     let mut blocks: Vec<(*mut c_void, usize, u8)> = Vec::new();
     for step in 0..20_000_usize {
+        if step % 500 == 0 {
+            super::release_free();
+        }
         let len = [64, 1_000, 9_000, 700_000][[0, 0, 0, 1, 1, 2, 2, 3][random(8)]];
         let len = random(len);
         match random(3) {

@@ -1,0 +1,112 @@
+//! Memory that a burst of work has left behind goes back to the system when the work is over.
+//!
+//! ```text
+//!   work --a collection of garbage, or malloc took memory--> grown --nothing happens for a while--> measured --little--> rest
+//!     ^                                                        |                                       \--much--> collected
+//!     +-------------------- something happens -----------------+
+//! ```
+//!
+//! V8 by itself collects when it runs out of room, not when it runs out of work, and its reducer of memory works by time. A
+//! collection is no gain for a clone of a seed that has done little: sweeping writes to pages that it shares until then. So there is
+//! nothing to do, and no timer, until the process has grown; and a loop that waits has to wait a while before it is interrupted for this.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::malloc;
+
+/// A process that has grown by less is left alone: more than what a collection copies of the pages that a worker shares with its seed.
+const GROWTH_BYTES: usize = 3 << 20;
+
+/// Or by less than this part of what it had.
+const GROWTH_PART: usize = 8;
+
+/// Nothing has happened for so long: work is over, and the next request does not come in the same moment.
+const QUIET: Duration = Duration::from_millis(30);
+
+/// Quiet for as many times as long as the last collection took: one that takes long must be the less likely to be in somebody's way.
+const QUIET_TIMES: u32 = 20;
+
+/// A heap of so many bytes may take a millisecond to collect, garbage included: a guess for the first time.
+const BYTES_PER_MS: usize = 8 << 20;
+
+/// The longest quiet that is waited for: whoever has had none for so long is not idle at all.
+const LONGEST_QUIET: Duration = Duration::from_secs(30);
+
+/// A collection of V8's own has happened.
+static COLLECTED: AtomicBool = AtomicBool::new(false);
+
+/// Bytes held when the process was last small.
+static BASELINE: AtomicUsize = AtomicUsize::new(0);
+
+/// How long the last collection took, in microseconds.
+static TOOK_US: AtomicU64 = AtomicU64::new(0);
+
+/// Begins to watch the heap.
+pub(super) fn install(isolate: &mut v8::Isolate) {
+    isolate.add_gc_epilogue_callback(on_collection, std::ptr::null_mut(), v8::GCType::kGCTypeAll);
+    rest(isolate);
+}
+
+unsafe extern "C" fn on_collection(
+    _: v8::UnsafeRawIsolatePtr,
+    _: v8::GCType,
+    _: v8::GCCallbackFlags,
+    _: *mut std::ffi::c_void,
+) {
+    COLLECTED.store(true, Ordering::Relaxed);
+}
+
+/// What the process holds now is what it needs.
+pub(super) fn rest(isolate: &mut v8::Isolate) {
+    BASELINE.store(held(isolate), Ordering::Relaxed);
+    COLLECTED.store(false, Ordering::Relaxed);
+    malloc::take_grew();
+}
+
+/// Bytes of the heap of JavaScript and of native memory, free parts of both included.
+fn held(isolate: &mut v8::Isolate) -> usize {
+    isolate.get_heap_statistics().total_heap_size() + malloc::held()
+}
+
+/// How long nothing must have happened until [`trim`] is to be called; none while it would do nothing.
+pub fn quiet_needed() -> Option<Duration> {
+    if malloc::take_grew() {
+        COLLECTED.store(true, Ordering::Relaxed);
+    }
+    COLLECTED.load(Ordering::Relaxed).then(|| {
+        let took = Duration::from_micros(TOOK_US.load(Ordering::Relaxed));
+        (took * QUIET_TIMES).clamp(QUIET, LONGEST_QUIET)
+    })
+}
+
+/// Whether the process has grown so much that [`trim`] is worth its time. If not, it waits until it has grown further.
+pub fn is_due(isolate: &mut v8::Isolate) -> bool {
+    let (bytes, baseline) = (held(isolate), BASELINE.load(Ordering::Relaxed));
+    if bytes.saturating_sub(baseline) < GROWTH_BYTES.max(baseline / GROWTH_PART) {
+        COLLECTED.store(false, Ordering::Relaxed);
+        return false;
+    }
+    if TOOK_US.load(Ordering::Relaxed) > 0 {
+        return true;
+    }
+    // How long the first one takes is guessed. If that is long, so is the next wait.
+    let guess = Duration::from_millis((bytes / BYTES_PER_MS) as u64);
+    TOOK_US.store(micros(guess), Ordering::Relaxed);
+    guess * QUIET_TIMES <= QUIET
+}
+
+/// Gives back what the process does not need: garbage, the young generation, free blocks. Some milliseconds for some megabytes that
+/// are in use.
+pub fn trim(isolate: &mut v8::Isolate) {
+    let begun = Instant::now();
+    isolate.low_memory_notification();
+    malloc::release_free();
+    TOOK_US.store(micros(begun.elapsed()), Ordering::Relaxed);
+    rest(isolate);
+}
+
+/// At least one: zero is a time that nobody knows.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
+}
