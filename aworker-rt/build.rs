@@ -14,6 +14,7 @@
 //! (`RUSTY_V8_ARCHIVE` names a local copy).
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -21,6 +22,7 @@ use std::{env, fs};
 include!("src/engine/op_list.rs");
 include!("src/engine/snapshot_layout.rs");
 include!("../build/static_link.rs");
+include!("../build/touched.rs");
 
 thread_local! {
     /// Whether operations do nothing at this moment, rather than throw.
@@ -60,7 +62,9 @@ fn main() {
     // V8's tables of addresses are then ready in the program's file: nothing is relocated at its start, no page of them is
     // private; and no library is looked for.
     link_statically("aworker", &["c", "m", "dl", "pthread", "rt", "util"]);
+    lay_touched("aworker", "touched.txt");
     println!("cargo:rerun-if-changed=../build/static_link.rs");
+    println!("cargo:rerun-if-changed=../build/touched.rs");
     println!("cargo:rerun-if-changed=src/js");
     println!("cargo:rerun-if-changed=src/engine/op_list.rs");
     println!("cargo:rerun-if-changed=src/engine/snapshot_layout.rs");
@@ -150,7 +154,11 @@ fn snapshot(files: &[Builtin]) -> v8::StartupData {
         let table = v8::Object::new(scope);
         for (name, function) in ops {
             let key = v8::String::new(scope, name).expect("an operation's name");
-            let function = v8::Function::builder_raw(function).build(scope).expect("a function");
+            // Without the prototype that a constructor has: it and its hidden class are as large as the rest.
+            let function = v8::Function::builder_raw(function)
+                .constructor_behavior(v8::ConstructorBehavior::Throw)
+                .build(scope)
+                .expect("a function");
             function.set_name(key);
             table.set(scope, key.into(), function.into());
         }
@@ -159,9 +167,9 @@ fn snapshot(files: &[Builtin]) -> v8::StartupData {
         for file in files {
             run(scope, file, &arguments);
         }
-        for file in builtin_files(Path::new("src/js/lazy")) {
-            compile(scope, &read(file));
-        }
+        let lazy: Vec<Builtin> = builtin_files(Path::new("src/js/lazy")).into_iter().map(read).collect();
+        lazy.iter().for_each(|file| compile(scope, file));
+        prune(scope, primordials, files, &lazy);
         rehearse(scope, callbacks);
         scope.set_default_context(context);
         let index = scope.add_context_data(context, internals);
@@ -169,6 +177,46 @@ fn snapshot(files: &[Builtin]) -> v8::StartupData {
     }
     isolate.create_blob(v8::FunctionCodeHandling::Keep).expect("V8 makes the snapshot")
 }
+
+/// Takes away the primordials that no file can name any more: what a file has taken while it loaded it keeps by itself, the rest is
+/// what functions name as `primordials.NAME` (to take names out of it is for the top of a file), and any word of a file that is
+/// loaded late.
+fn prune(
+    scope: &mut v8::PinScope<'_, '_>,
+    primordials: v8::Local<v8::Object>,
+    files: &[Builtin],
+    lazy: &[Builtin],
+) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$';
+    let mut needed: HashSet<&str> =
+        lazy.iter().flat_map(|file| file.text.as_str().split(|c| !is_name(c))).collect();
+    for file in files {
+        let is_late = |line: &&str| line.starts_with(' ') && line.ends_with("} = primordials;");
+        if let Some(line) = file.text.as_str().lines().find(is_late) {
+            fail(&format!("{}: `{}` belongs to the top of the file", file.path.display(), line.trim()));
+        }
+        let named = file.text.as_str().split("primordials.").skip(1);
+        needed.extend(named.filter_map(|rest| rest.split(|c| !is_name(c)).next()));
+    }
+    let needed: Vec<&str> = needed.into_iter().collect();
+    let needed = v8::String::new(scope, &needed.join(" ")).expect("a list of names");
+    let keep = v8::String::new(scope, KEEP_ONLY).expect("a short script");
+    let keep = v8::Script::compile(scope, keep, None).and_then(|script| script.run(scope));
+    let keep =
+        keep.and_then(|keep| keep.try_cast::<v8::Function>().ok()).expect("a script that gives a function");
+    let receiver = v8::undefined(scope).into();
+    keep.call(scope, receiver, &[primordials.into(), needed.into()]).expect("a function that does not throw");
+}
+
+/// Deletes all properties but those named and freezes the rest. What is left is a table with room for what was there, until the
+/// object is used as a prototype: then V8 gives it the form of other objects.
+const KEEP_ONLY: &str = "(object, names) => {
+    'use strict';
+    const needed = new Set(names.split(' '));
+    for (const name of Object.keys(object)) if (!needed.has(name)) delete object[name];
+    Object.freeze(object);
+    ({ __proto__: object }).name;
+}";
 
 /// Goes through a worker's life once, so that the functions it calls are in the snapshot as bytecode.
 fn rehearse(scope: &mut v8::PinScope<'_, '_>, callbacks: v8::Local<v8::Object>) {

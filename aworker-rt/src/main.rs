@@ -164,10 +164,12 @@ fn worker(runtime: Runtime, options: RunOptions) -> Result<Worker, ScriptError> 
         environment: environment(),
         working_directory: None,
         default_listen: Some(default_listen),
-        on_listening: Some(match tools {
-            Tools::None => announce_and_settle,
-            Tools::InThreads => announce,
-        }),
+        on_listening: Some(announce),
+        // What the work of starting has left behind goes back to the system, but not before the first answer.
+        when_idle: match tools {
+            Tools::None => Some(give_back_memory),
+            Tools::InThreads => None,
+        },
         location: options.location,
         inspect: options.inspect,
         cpu_profile: options.cpu_profile,
@@ -191,12 +193,6 @@ enum Tools {
 fn announce(address: &ListenAddress) {
     let line = format!("aworker: listening on {address}\n");
     eprint!("{line}");
-}
-
-/// [`announce`], when the work of starting is done: what it has left behind goes back to the system.
-fn announce_and_settle(address: &ListenAddress) {
-    announce(address);
-    give_back_memory();
 }
 
 /// Sockets from a service manager.

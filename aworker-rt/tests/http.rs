@@ -413,6 +413,18 @@ fn a_handler_without_parameters_may_still_use_its_arguments() {
         Server::start("arguments", "export default { fetch() { return new Response(arguments[0].url); } };");
     assert_eq!(server.get("/x").text(), "http://a/x");
     server.stop();
+    let server = Server::start(
+        "escaped",
+        "export default { fetch() { return new Response(\\u0061rguments[0].url); } };",
+    );
+    assert_eq!(server.get("/z").text(), "http://a/z");
+    server.stop();
+    let server = Server::start(
+        "computed",
+        "export default { ['fetch'](request = {}) { return new Response(request.url); } };",
+    );
+    assert_eq!(server.get("/w").text(), "http://a/w");
+    server.stop();
     let server = Server::start("rest", "export default { fetch: (...all) => new Response(all[0].url) };");
     assert_eq!(server.get("/y").text(), "http://a/y");
     server.stop();

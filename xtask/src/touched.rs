@@ -1,10 +1,12 @@
-//! `cargo xtask touched`: writes `turf-cli/touched.txt`, the functions that short verbs of `turf` call, and
-//! `turf-seed/touched.txt`, those that a worker calls from its fork to its end ([`worker`]).
+//! `cargo xtask touched`: writes `turf-cli/touched.txt`, the functions that short verbs of `turf` call,
+//! `turf-seed/touched.txt`, those that a worker calls from its fork to its end ([`worker`]), and `aworker-rt/touched.txt`, those of
+//! a cold start ([`cold`]).
 //!
 //! Each verb is run step by step (ptrace(2), `PTRACE_SINGLESTEP`), init until it becomes another program included, and every
 //! address is looked up in the symbols. The build scripts lay the functions beside each other. A list may be
 //! older than its program: it only gets less good.
 
+mod cold;
 mod worker;
 
 use std::cmp::Reverse;
@@ -34,24 +36,35 @@ const HEADER: &str = "\
 # Written by `cargo xtask touched`; `*` stands for what differs from build to build.
 ";
 
-/// `cargo xtask touched [TURF]`: takes the program of the last release build unless another is named, which stands beside its
-/// `turf-seed`. Needs root and nm(1).
+/// `cargo xtask touched [TURF] [cold]`: takes the program of the last release build unless another is named, which stands beside its
+/// `turf-seed` and `aworker`; with `cold` only the last list is written. Needs root and nm(1).
 pub fn run(arguments: &[String]) -> Result<()> {
-    let turf = arguments.first().map_or_else(|| program("turf"), PathBuf::from);
+    let (words, programs): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|word| *word == "cold");
+    let turf = programs.first().map_or_else(|| program("turf"), PathBuf::from);
     let turf = turf.canonicalize().with_context(|| format!("find {}", turf.display()))?;
-    let members = members()?;
-    let symbols = Symbols::read(&turf, |name| pattern(name).or_else(|| members.get(name).cloned()))?;
     let directory = std::env::temp_dir().join(format!("turf-touched-{}", std::process::id()));
     fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
-    let touched = walk(&turf, &directory, &symbols);
-    let by_workers = worker::walk(&turf, &directory);
+    let written = match words.is_empty() {
+        true => write_all(&turf, &directory),
+        false => cold::write(&turf.with_file_name("aworker"), &directory),
+    };
     fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
-    let mut lines: Vec<(Verbs, String)> = touched?.into_iter().map(|(name, verbs)| (verbs, name)).collect();
+    written
+}
+
+/// Writes the three lists.
+fn write_all(turf: &Path, directory: &Path) -> Result<()> {
+    let members = members()?;
+    let symbols = Symbols::read(turf, |name| pattern(name).or_else(|| members.get(name).cloned()))?;
+    let touched = walk(turf, directory, &symbols)?;
+    let by_workers = worker::walk(turf, directory)?;
+    let mut lines: Vec<(Verbs, String)> = touched.into_iter().map(|(name, verbs)| (verbs, name)).collect();
     lines.sort_by_key(|(verbs, name)| (Reverse(verbs.count_ones()), *verbs, name.clone()));
     let text: String = lines.iter().map(|(_, name)| format!("{name}\n")).collect();
     fs::write(workspace().join(LIST), format!("{HEADER}{text}")).with_context(|| format!("write {LIST}"))?;
     println!("{} functions in {LIST}", lines.len());
-    worker::write(&by_workers?)
+    worker::write(&by_workers)?;
+    cold::write(&turf.with_file_name("aworker"), directory)
 }
 
 /// Which verbs call a function: one bit for each.

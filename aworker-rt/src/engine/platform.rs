@@ -46,9 +46,15 @@ pub fn initialize(flags: &V8Flags) {
             in_force = in_force + " " + flag;
         }
         IN_FORCE.get_or_init(|| in_force);
+        // V8's own source reads 4 kB of /dev/urandom for each of seven generators.
+        v8::V8::set_entropy_source(fill_with_entropy);
         v8::V8::initialize_platform(v8::new_single_threaded_default_platform(false).make_shared());
         v8::V8::initialize();
     });
+}
+
+fn fill_with_entropy(bytes: &mut [u8]) -> bool {
+    getrandom::fill(bytes).is_ok()
 }
 
 /// Runs one of V8's own tasks (garbage collection, WebAssembly) if one is due;

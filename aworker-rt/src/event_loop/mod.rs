@@ -51,6 +51,7 @@ pub struct EventLoop {
     on_timer: Option<v8::Global<v8::Function>>,
     on_task: Option<v8::Global<v8::Function>>,
     before_sleep: Vec<Action>,
+    when_idle: Option<fn()>,
     holds: usize,
     operations: usize,
 }
@@ -74,6 +75,7 @@ impl EventLoop {
             on_timer: None,
             on_task: None,
             before_sleep: Vec::new(),
+            when_idle: None,
             holds: 0,
             operations: 0,
         }
@@ -97,6 +99,11 @@ impl EventLoop {
     /// Runs an action at the end of every turn, before the loop sleeps.
     pub fn before_sleep(&mut self, action: Action) {
         self.before_sleep.push(action);
+    }
+
+    /// Calls a function once, when there is nothing to do for the first time from here on.
+    pub fn when_idle(&mut self, function: fn()) {
+        self.when_idle = Some(function);
     }
 
     /// Stops the clock of timers: the process waits as a seed.
@@ -270,9 +277,7 @@ fn run_ready(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
     let quiet = trim::quiet_needed().filter(|quiet| timeout.is_none_or(|timeout| timeout > *quiet));
     let mut events = Events::new();
     watchdog::leave();
-    let count = event_loop
-        .reactor
-        .wait(&mut events, quiet.or(timeout))
+    let count = wait(event_loop, &mut events, quiet.or(timeout))
         .map_err(|error| ScriptError::new(format!("wait for descriptors: {error}")))?;
     watchdog::enter();
     if quiet.is_some() && count == 0 && trim::is_due(scope) {
@@ -291,6 +296,25 @@ fn run_ready(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
         }
     }
     Ok(())
+}
+
+/// Waits for descriptors; what is to be done at the first rest is done before it.
+fn wait(
+    event_loop: &mut EventLoop,
+    events: &mut Events,
+    timeout: Option<Duration>,
+) -> std::io::Result<usize> {
+    if timeout != Some(Duration::ZERO)
+        && let Some(function) = event_loop.when_idle
+    {
+        let count = event_loop.reactor.wait(events, Some(Duration::ZERO))?;
+        if count > 0 {
+            return Ok(count);
+        }
+        event_loop.when_idle = None;
+        function();
+    }
+    event_loop.reactor.wait(events, timeout)
 }
 
 /// Phase 3.

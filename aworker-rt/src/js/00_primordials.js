@@ -204,5 +204,5 @@ primordials.setPromiseHandled = (promise) => {
   PromisePrototypeThen(promise, nothing, nothing);
 };
 
+// Frozen when the last file has been loaded and what nobody needs later has been taken away (`build.rs`).
 setPrototypeOf(primordials, null);
-freeze(primordials);

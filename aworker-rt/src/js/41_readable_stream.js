@@ -8,6 +8,8 @@ const {
   PromiseReject,
   PromiseResolve,
   PromiseWithResolvers,
+  SymbolAsyncIterator,
+  SymbolIterator,
   TypeError,
 } = primordials;
 const { streams } = internals;
@@ -413,7 +415,6 @@ function readableStreamFromIterable(asyncIterable) {
 
 /** GetIterator(value, async), with promise-returning `next` and `return`. */
 function getAsyncIterator(value) {
-  const { SymbolAsyncIterator, SymbolIterator } = primordials;
   let method = value[SymbolAsyncIterator];
   const isSync = method === undefined || method === null;
   if (isSync) method = value[SymbolIterator];

@@ -14,7 +14,9 @@ const {
   MapPrototypeSet,
   PromisePrototypeThen,
   PromiseResolve,
-  RegExpPrototypeExec,
+  StringPrototypeIndexOf,
+  StringPrototypeSlice,
+  StringPrototypeTrim,
   TypeError,
 } = primordials;
 const { converters, requiredArguments, isObject, defineInterface, kConstruct } = internals.webidl;
@@ -325,9 +327,27 @@ function settle(id, result) {
   return undefined;
 }
 
-/** A function whose text begins with an empty parameter list. */
-const emptyParameters = /^(?:async\s+)?(?:function\s*\*?\s*)?[\w$]*\s*\(\s*\)/;
-const mayReadArguments = /\barguments\b|\beval\b|\[native code\]/;
+/** What may stand before the parenthesis of a function's parameters, or be called, without being a name. */
+const notOfNames = ['[', "'", '"', '`', '/', '=', '#'];
+const ofArguments = ['arguments', 'eval', '[native code]', '\\'];
+
+/**
+ * Whether a function's text begins with an empty parameter list and names nothing that shows arguments; false where that is not
+ * easy to tell. Without regular expressions, whose compilation a cold start would pay.
+ */
+function showsNoArguments(text) {
+  const open = StringPrototypeIndexOf(text, '(');
+  const close = StringPrototypeIndexOf(text, ')');
+  if (open < 0 || StringPrototypeTrim(StringPrototypeSlice(text, open + 1, close)) !== '') return false;
+  for (let i = 0; i < notOfNames.length; i++) {
+    const at = StringPrototypeIndexOf(text, notOfNames[i]);
+    if (at >= 0 && at < open) return false;
+  }
+  for (let i = 0; i < ofArguments.length; i++) {
+    if (StringPrototypeIndexOf(text, ofArguments[i]) >= 0) return false;
+  }
+  return true;
+}
 
 /** The handler seen last, and whether it cannot see its arguments. */
 let knownHandler;
@@ -337,8 +357,7 @@ function inspectHandler(handler) {
   knownHandler = handler;
   takesNothing = false;
   if (handler.length !== 0) return;
-  const text = FunctionPrototypeToString(handler);
-  takesNothing = RegExpPrototypeExec(emptyParameters, text) !== null && RegExpPrototypeExec(mayReadArguments, text) === null;
+  takesNothing = showsNoArguments(FunctionPrototypeToString(handler));
 }
 
 function dispatchModule(id, module) {

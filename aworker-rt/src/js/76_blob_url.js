@@ -2,8 +2,16 @@
 //! those that a seed has made are known to all its workers.
 //! https://w3c.github.io/FileAPI/#url
 
-const { Map, MapPrototypeDelete, MapPrototypeGet, MapPrototypeSet, ObjectDefineProperty, StringPrototypeIndexOf, StringPrototypeSlice,
-  TypeError } = primordials;
+const {
+  Map,
+  MapPrototypeDelete,
+  MapPrototypeGet,
+  MapPrototypeSet,
+  ObjectDefineProperty,
+  StringPrototypeIndexOf,
+  StringPrototypeSlice,
+  TypeError,
+} = primordials;
 const { converters, requiredArguments } = internals.webidl;
 const { isBlob } = internals.blob;
 const { URL } = internals.url;

@@ -112,10 +112,18 @@ function begin() {
 }
 
 /**
- * () at the end of the crate's build, with operations that do nothing: a small worker's beginning. No request: had one been dispatched
- * before the snapshot, V8 would keep the fields of each later event in a dictionary.
+ * () at the end of the crate's build, with operations that do nothing: a small worker's beginning, and a request to a module. None to a
+ * listener: had a FetchEvent been made before the snapshot, V8 would keep the fields of each later event in a dictionary.
  */
-internals.callbacks.rehearse = begin;
+internals.callbacks.rehearse = () => {
+  const { dispatchLifecycleEvent, httpDispatch, httpWarmUp, setDefaultExport } = internals.callbacks;
+  begin();
+  setDefaultExport({});
+  dispatchLifecycleEvent('rehearsal');
+  httpWarmUp(0);
+  httpDispatch(0);
+  httpWarmUp(-1);
+};
 
 /** Rounds of the slow subjects: enough for bytecode and baseline code, no more. */
 const SLOW_ROUNDS = 200;

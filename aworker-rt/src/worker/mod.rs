@@ -64,6 +64,8 @@ pub struct WorkerOptions {
     pub default_listen: Option<ListenAddress>,
     /// Told every address once the worker accepts connections there.
     pub on_listening: Option<fn(&ListenAddress)>,
+    /// Called once, when the worker serves and has nothing to do for the first time.
+    pub when_idle: Option<fn()>,
     /// What `self.location` is, and where relative URLs begin; the script's own URL when absent.
     pub location: Option<String>,
     /// Where to listen for a debugger, if at all.

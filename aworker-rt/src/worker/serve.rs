@@ -78,6 +78,9 @@ pub(super) fn begin(
     if let Some(tell) = options.on_listening {
         addresses.iter().for_each(tell);
     }
+    if let Some(function) = options.when_idle {
+        event_loop::get(scope).when_idle(function);
+    }
     Ok(())
 }
 

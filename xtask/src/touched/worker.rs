@@ -110,7 +110,7 @@ pub fn walk(turf: &Path, directory: &Path) -> Result<Touched> {
 }
 
 /// A name for the list: of our functions without the hash, of others as it is.
-fn listed(name: &str) -> String {
+pub(super) fn listed(name: &str) -> String {
     match pattern(name) {
         Some(ours) if ours.starts_with("_ZN") => {
             ours[..ours.len() - "0123456789abcdefE".len()].to_owned() + "*"
@@ -162,12 +162,8 @@ fn touched(seed: Pid, symbols: &Symbols, part: &AtomicUsize, traced: &Barrier) -
         match waitpid(None, Some(ours)).context("wait for the seed")? {
             WaitStatus::Stopped(process, Signal::SIGTRAP) => {
                 // A process that was killed meanwhile has no registers.
-                if let Ok(mut registers) = ptrace::getregs(process) {
-                    let address = registers.rip - 1;
-                    let original = originals.get(&address).context("a breakpoint that nobody set")?;
-                    memory(process)?.write_all_at(&[*original], address)?;
-                    registers.rip = address;
-                    ptrace::setregs(process, registers)?;
+                if ptrace::getregs(process).is_ok() {
+                    let address = clear_breakpoint(process, &originals)?;
                     let name = symbols.name_at(address).context("a breakpoint has a function")?;
                     touched.entry(name).or_insert(part.load(Ordering::Relaxed));
                 }
@@ -183,8 +179,19 @@ fn touched(seed: Pid, symbols: &Symbols, part: &AtomicUsize, traced: &Barrier) -
     }
 }
 
+/// Takes away the breakpoint that a process has come to, and lets it go on there; the address.
+pub(super) fn clear_breakpoint(process: Pid, originals: &BTreeMap<u64, u8>) -> Result<u64> {
+    let mut registers = ptrace::getregs(process)?;
+    let address = registers.rip - 1;
+    let original = originals.get(&address).context("a breakpoint that nobody set")?;
+    memory(process)?.write_all_at(&[*original], address)?;
+    registers.rip = address;
+    ptrace::setregs(process, registers)?;
+    Ok(address)
+}
+
 /// Puts a breakpoint at the beginning of each function; what was there.
-fn set_breakpoints(process: Pid, symbols: &Symbols) -> Result<BTreeMap<u64, u8>> {
+pub(super) fn set_breakpoints(process: Pid, symbols: &Symbols) -> Result<BTreeMap<u64, u8>> {
     let memory = memory(process)?;
     let mut originals = BTreeMap::new();
     let begins: BTreeSet<u64> =
