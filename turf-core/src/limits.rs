@@ -16,8 +16,7 @@ pub const STATE_FILE_BYTES: u64 = 16 << 20;
 pub const SOCKET_PATH_BYTES: usize = 107;
 
 /// How long `create` waits for init to reach the gate. Mounts of network file systems can be
-/// slow; hooks have their own time limits and are not counted. An init that has its creator's memory has no limit: that stands still
-/// until init is built, or until either of them is killed.
+/// slow; hooks have their own time limits and are not counted.
 pub const INIT_READY: Duration = Duration::from_secs(60);
 
 /// How long `start` waits until init listens to it: longer only if init is paused, or has been promised a worker by

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -21,6 +22,9 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWNET);
 
+/// Longer than any of these children live.
+const LONG: Duration = Duration::from_secs(60);
+
 fn main() {
     if std::env::args().any(|argument| argument == "init") {
         return be_init();
@@ -29,9 +33,10 @@ fn main() {
         println!("skipped: needs root to make namespaces");
         return;
     }
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 9] = [
         ("a_child_with_our_memory_leaves_what_it_wrote", a_child_with_our_memory_leaves_what_it_wrote),
         ("a_child_with_our_memory_is_gone_when_it_ends", a_child_with_our_memory_is_gone_when_it_ends),
+        ("a_child_with_our_memory_that_hangs_is_killed", a_child_with_our_memory_that_hangs_is_killed),
         ("the_worker_is_a_child_of_the_sandboxes_init", the_worker_is_a_child_of_the_sandboxes_init),
         ("init_reaps_the_true_status", init_reaps_the_true_status),
         ("a_thousand_forks_leave_no_descriptor_and_no_process", a_thousand_forks_leave_nothing),
@@ -49,7 +54,9 @@ fn a_child_with_our_memory_leaves_what_it_wrote() {
     let mut words = vec!["ours".to_owned()];
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let new_pid_namespace = CloneFlags::CLONE_NEWPID.bits();
-    let pid = clone_and_stand_still(new_pid_namespace, || {
+    let mut told = 0;
+    let pid = clone_and_stand_still(new_pid_namespace, LONG, |pid| {
+        told = pid;
         words.push(format!("{} of {}", nix::unistd::getpid(), nix::unistd::getppid()));
         // Of its own table of descriptors.
         nix::unistd::close(reader.as_raw_fd()).unwrap();
@@ -57,20 +64,36 @@ fn a_child_with_our_memory_leaves_what_it_wrote() {
     })
     .unwrap();
     assert_eq!(words, ["ours", "1 of 0"]);
+    assert_eq!(told, pid);
     assert_eq!(nix::unistd::write(&writer, b"open"), Ok(4));
     assert_eq!(wait(), Ok(WaitStatus::Exited(nix::unistd::Pid::from_raw(pid), 7)));
 }
 
 fn a_child_with_our_memory_is_gone_when_it_ends() {
-    let killed = clone_and_stand_still(0, || {
+    let killed = clone_and_stand_still(0, LONG, |_| {
         nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL).unwrap();
         unreachable!("killed")
     });
     let pid = nix::unistd::Pid::from_raw(killed.unwrap());
     assert_eq!(wait(), Ok(WaitStatus::Signaled(pid, nix::sys::signal::Signal::SIGKILL, false)));
-    let refused =
-        clone_and_stand_still(CloneFlags::CLONE_FS.bits() | CloneFlags::CLONE_NEWNS.bits(), || exit_now(0));
+    let flags = CloneFlags::CLONE_FS.bits() | CloneFlags::CLONE_NEWNS.bits();
+    let refused = clone_and_stand_still(flags, LONG, |_| exit_now(0));
     assert_eq!(refused.unwrap_err().raw_os_error(), Some(Errno::EINVAL as i32));
+}
+
+/// The first process of a pid namespace can be killed from outside of it only: its own signals and timers would be ignored.
+fn a_child_with_our_memory_that_hangs_is_killed() {
+    let (reader, _writer) = nix::unistd::pipe().unwrap();
+    let mut began = false;
+    let hung = clone_and_stand_still(CloneFlags::CLONE_NEWPID.bits(), Duration::from_millis(50), |_| {
+        began = true;
+        loop {
+            let _ = nix::unistd::read(&reader, &mut [0]);
+        }
+    });
+    assert_eq!(hung.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    assert!(began);
+    assert_eq!(wait(), Err(Errno::ECHILD));
 }
 
 /// pid 1 of a sandbox: prints `<pid> <status>` of each child it reaps, ends when its standard input does.

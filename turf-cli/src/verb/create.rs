@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use turf_core::bundle::joins_a_pid_namespace;
 use turf_core::container::{
-    self, CgroupOptions, Console, CreateOptions, Fresh, Notifications, Terminal, Unwritable, service_manager,
+    self, Begin, CgroupOptions, Console, CreateOptions, Fresh, Notifications, Terminal, Unwritable,
+    service_manager,
 };
 use turf_core::root::{ContainerId, StateRoot, is_unprivileged};
 use turf_core::sandbox::compile::{Keyring, RootEntry};
@@ -23,7 +24,7 @@ pub fn run(root: &StateRoot, globals: &Globals, create: Create, log: &Log) -> Re
     } else {
         hide_from_neighbours(&create)?;
         let console = console(create.console_socket.as_deref())?;
-        create_container(root, globals, &create, console, log).map(drop)
+        create_container(root, globals, &create, console, Begin::AtStart, log).map(drop)
     }
 }
 
@@ -42,10 +43,11 @@ pub fn create_container(
     globals: &Globals,
     create: &Create,
     console: Console,
+    begin: Begin,
     log: &Log,
 ) -> Result<Fresh> {
     let id: ContainerId = create.id.parse()?;
-    let fresh = container::create_fresh(root, &id, options(globals, create, console)?)?;
+    let fresh = container::create_fresh(root, &id, options(globals, create, console, begin)?)?;
     fresh.warnings().iter().for_each(|warning| log.warning(warning));
     Ok(fresh)
 }
@@ -55,11 +57,16 @@ pub fn dry_run(root: &StateRoot, globals: &Globals, create: &Create) -> Result<(
     let id: ContainerId = create.id.parse()?;
     // Whether it has a terminal to give is a matter of `create`.
     let (_terminal, console) = Terminal::offer()?;
-    let plan = container::plan(root, &id, &options(globals, create, console)?)?;
+    let plan = container::plan(root, &id, &options(globals, create, console, Begin::AtStart)?)?;
     super::print(&format!("{}\n", serde_json::to_string_pretty(&plan)?))
 }
 
-fn options<'a>(globals: &Globals, create: &'a Create, console: Console) -> Result<CreateOptions<'a>> {
+fn options<'a>(
+    globals: &Globals,
+    create: &'a Create,
+    console: Console,
+    begin: Begin,
+) -> Result<CreateOptions<'a>> {
     let inherited = create.inherited();
     Ok(CreateOptions {
         bundle: &create.bundle,
@@ -75,6 +82,7 @@ fn options<'a>(globals: &Globals, create: &'a Create, console: Console) -> Resul
         keyring: if create.no_new_keyring { Keyring::Inherited } else { Keyring::New },
         root_entry: if create.no_pivot { RootEntry::Move } else { RootEntry::Pivot },
         cgroups: cgroups(globals),
+        begin,
     })
 }
 

@@ -1,7 +1,7 @@
 //! `turf run`: create and start; in the foreground also wait and delete.
 
 use anyhow::Result;
-use turf_core::container::{self, Attended, Force, Foreground};
+use turf_core::container::{self, Attended, Begin, Force, Foreground};
 use turf_core::root::{ContainerId, StateRoot};
 
 use super::create::{console, create_container, dry_run, foreground_console, hide_from_neighbours};
@@ -20,7 +20,9 @@ pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u
     let foreground = if run.detach { None } else { Some(Foreground::block_signals()?) };
     let socket = run.create.console_socket.as_deref();
     let (terminal, console) = if run.detach { (None, console(socket)?) } else { foreground_console(socket)? };
-    let fresh = create_container(root, globals, &run.create, console, log)?;
+    // Listeners are for workers only, and refused for a program before it runs.
+    let begin = if run.listen.is_empty() { Begin::AtOnce } else { Begin::AtStart };
+    let fresh = create_container(root, globals, &run.create, console, begin, log)?;
     let (running, started) =
         match start_container(root, &id, &run.listen, log, |listeners| fresh.start(root, listeners)) {
             Ok(started) => started,

@@ -47,6 +47,8 @@ pub enum Task {
     Worker = 1,
     /// Make a sibling, which becomes the program.
     Join = 2,
+    /// Become the program at once.
+    Run = 3,
 }
 
 /// One thing that a process does to itself.

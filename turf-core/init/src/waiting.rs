@@ -61,6 +61,9 @@ pub fn follow(orders: i32) -> i32 {
     if task == Task::Join as u32 {
         return join(&block);
     }
+    if task == Task::Run as u32 {
+        return become_program(&block, block.orders().talk, Framing::Packet, Announced::No);
+    }
     let _ = sys::set_name(c"turf:init");
     // Before anybody knows that the container exists: a signal that the first process of a pid
     // namespace neither blocks nor handles is lost.
@@ -94,7 +97,7 @@ fn join(block: &Block<'_>) -> i32 {
     match sys::clone_sibling() {
         Ok(0) => {
             let _ = sys::set_name(c"turf:exec");
-            become_program(block, report, Framing::Length)
+            become_program(block, report, Framing::Length, Announced::Yes)
         }
         Ok(pid) => {
             let [a, b, c, d] = pid.to_le_bytes();
@@ -104,8 +107,15 @@ fn join(block: &Block<'_>) -> i32 {
     }
 }
 
+/// Whether execve(2) is told of before it. Who is not told hears of a failure, or of the end of the connection.
+#[derive(PartialEq, Eq)]
+enum Announced {
+    Yes,
+    No,
+}
+
 /// Performs the calls and executes the program; returns the exit status if it cannot.
-fn become_program(block: &Block<'_>, report: i32, framing: Framing) -> i32 {
+fn become_program(block: &Block<'_>, report: i32, framing: Framing, announced: Announced) -> i32 {
     let mut hand_over = |notifications| hand_over(report, notifications);
     if let Err(failure) = calls::perform(block, &mut hand_over) {
         return fail(report, framing, failure.errno, failure.step, failure.text);
@@ -113,8 +123,10 @@ fn become_program(block: &Block<'_>, report: i32, framing: Framing) -> i32 {
     if let Err(errno) = sys::unblock_signals() {
         return fail(report, framing, errno.0, b"unblock signals", &[]);
     }
-    // By write(2), which every filter of system calls allows.
-    let _ = sys::write(report, &[message::EXECUTING]);
+    if announced == Announced::Yes {
+        // By write(2), which every filter of system calls allows.
+        let _ = sys::write(report, &[message::EXECUTING]);
+    }
     let orders = block.orders();
     let mut refused = None;
     // As execvp(3) looks for a program: only what is not there, or may not be executed, is passed over.
@@ -264,7 +276,7 @@ impl<'a> Waiting<'a> {
         match packet {
             [] => self.connection_ended(),
             [message::START_PROGRAM] if self.is_program => {
-                return Some(become_program(&self.orders, self.connection, Framing::Packet));
+                return Some(become_program(&self.orders, self.connection, Framing::Packet, Announced::Yes));
             }
             [message::START_WORKER] if !self.is_program => self.answer(&[message::READY]),
             // A worker has a pid in this pid namespace; 0 is somebody outside of it.

@@ -77,11 +77,14 @@ fn read_config(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Whether an object that says `"pid"` says `"path"` too.
-fn names_a_path_beside_pid(text: &str) -> bool {
-    text.match_indices("\"pid\"").any(|(at, word)| {
+fn names_a_path_beside_pid(text: &[u8]) -> bool {
+    let word = b"\"pid\"";
+    let names_a_path = |part: &[u8]| memchr::memmem::find(part, b"\"path\"").is_some();
+    memchr::memmem::find_iter(text, word).any(|at| {
         let (before, behind) = (&text[..at], &text[at + word.len()..]);
-        let object = (before.rfind('{').unwrap_or(0), behind.find('}').unwrap_or(behind.len()));
-        before[object.0..].contains("\"path\"") || behind[..object.1].contains("\"path\"")
+        let start = memchr::memrchr(b'{', before).unwrap_or(0);
+        let end = memchr::memchr(b'}', behind).unwrap_or(behind.len());
+        names_a_path(&before[start..]) || names_a_path(&behind[..end])
     })
 }
 
@@ -103,7 +106,7 @@ pub fn joins_a_pid_namespace(directory: &Path) -> bool {
     }
     let Ok(text) = read_config(&directory.join(CONFIG_NAME)) else { return false };
     // Most have one of their own, and need not be parsed for that.
-    if !std::str::from_utf8(&text).is_ok_and(names_a_path_beside_pid) {
+    if !names_a_path_beside_pid(&text) {
         return false;
     }
     let Ok(config) = serde_json::from_slice::<Config>(&text) else { return false };

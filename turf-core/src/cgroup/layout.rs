@@ -99,7 +99,7 @@ impl Layout {
         let mut hybrid = false;
         // The last line is the hierarchy that was mounted first.
         for line in own_groups.lines().rev() {
-            let names = line.split(':').nth(1)?;
+            let (names, path) = line.split_once(':')?.1.split_once(':')?;
             if names.is_empty() {
                 continue;
             }
@@ -118,7 +118,7 @@ impl Layout {
             if names.split(',').count() != controllers.len() || !names.split(',').all(same) {
                 return None;
             }
-            let own = own_group(own_groups, &controllers, &facts.root);
+            let own = below_root(path, &facts.root);
             layout.v1.push(Hierarchy { controllers, mount: place.into(), own });
         }
         if hybrid && missing.is_some_and(|missing| missing.is_empty()) {
@@ -217,7 +217,12 @@ fn own_group(own_groups: &str, controllers: &[String], root: &str) -> PathBuf {
             names.len() == controllers.len() && controllers.iter().all(|name| names.contains(&&**name));
         same.then_some(path)
     });
-    let path = Path::new(path.unwrap_or("/"));
+    below_root(path.unwrap_or("/"), root)
+}
+
+/// A group's path below a mount point that shows its hierarchy from `root` on.
+fn below_root(path: &str, root: &str) -> PathBuf {
+    let path = Path::new(path);
     let below = path.strip_prefix(unescape(root)).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
     below.components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }

@@ -20,6 +20,7 @@ use super::terminal::Console;
 use crate::bundle::Bundle;
 use crate::error::{Error, Operation, Result};
 use crate::fault::{self, Point};
+use crate::limits;
 use crate::root::{ContainerDir, ContainerId, Lock, StateRoot};
 use crate::sandbox::compile::{Context, Keyring, RootEntry, compile};
 use crate::sandbox::hooks;
@@ -51,6 +52,17 @@ pub struct CreateOptions<'a> {
     pub root_entry: RootEntry,
     /// How the control groups are made.
     pub cgroups: CgroupOptions,
+    /// When the workload begins.
+    pub begin: Begin,
+}
+
+/// When the workload of a container begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At `start`.
+    AtStart,
+    /// As soon as the sandbox stands, if nobody has anything to do in between; else at `start`.
+    AtOnce,
 }
 
 /// Whether a workload is handed a `$NOTIFY_SOCKET`.
@@ -88,7 +100,7 @@ pub fn create_fresh(root: &StateRoot, id: &ContainerId, options: CreateOptions<'
     state.preserved_fds = options.preserve_fds;
     state.listen_fds = listeners_of(&plan.process.env).min(options.preserve_fds);
     match build(&dir, &lock, &mut state, &plan, options) {
-        Ok(init) => Ok(Fresh { dir, lock, state, plan, init }),
+        Ok((init, begun)) => Ok(Fresh { dir, lock, state, plan, init, begun }),
         Err(error) => Err(error.and_clean_up(undo(&dir, &lock, &state, &plan))),
     }
 }
@@ -139,26 +151,42 @@ fn build(
     state: &mut State,
     plan: &Plan,
     options: CreateOptions<'_>,
-) -> Result<init::Created> {
+) -> Result<(init::Created, Begun)> {
     notify::make_directory(plan, dir)?;
     state.store(dir, plan, lock)?;
     fault::at(Point::CreateStateStored)?;
     // Until init has joined, nobody else is in a scope of systemd's.
     let _placeholder = state.cgroup.create(&plan.cgroup)?;
     fault::at(Point::CreateGroupsMade)?;
-    let unit = state.cgroup.attaching_unit();
-    let building = init::spawn(SpawnOptions {
+    let unit = state.cgroup.attaching_unit().cloned();
+    let cgroup = match unit {
+        Some(_) => state.cgroup.open_rdt_for_join()?,
+        None => state.cgroup.open_for_join()?,
+    };
+    let spawn = SpawnOptions {
         plan,
         container_dir: dir.path(),
-        cgroup: &match unit {
-            Some(_) => state.cgroup.open_rdt_for_join()?,
-            None => state.cgroup.open_for_join()?,
-        },
-        unit,
+        cgroup: &cgroup,
+        unit: unit.as_ref(),
         preserve_fds: options.preserve_fds,
         console_socket: options.console.into_socket(plan.process.terminal.is_some()),
         lock: Some(lock.as_fd()),
-    })?;
+        limit: limits::INIT_READY,
+    };
+    // Whoever passes on a service's readiness listens first.
+    if options.begin == Begin::AtOnce && options.notify == Notifications::Off && init::can_run_at_once(&spawn)
+    {
+        let mut witness = |pid| -> Result<init::Written> {
+            Ok(Box::new(state.record_running(dir, ProcessId::of(pid)?, lock)?))
+        };
+        let created = init::run(spawn, &mut witness)?;
+        let told = tell(created.pid, created.pidfd.as_fd(), options.pid_file, options.pidfd_socket.as_ref());
+        return match told {
+            Ok(()) => Ok((created, Begun::Yes)),
+            Err(error) => Err(error.and_clean_up(kill_child(&created))),
+        };
+    }
+    let building = init::spawn(spawn)?;
     let pid = building.pid();
     fault::at(Point::CreateInitSpawned)?;
     state.store_init(dir, ProcessId::of(pid)?, lock)?;
@@ -181,9 +209,16 @@ fn build(
     };
     let created = building.wait_created(runtime_hooks, at_gate)?;
     match fault::at(Point::CreateReleased) {
-        Ok(()) => Ok(created),
+        Ok(()) => Ok((created, Begun::No)),
         Err(error) => Err(error.and_clean_up(kill_child(&created))),
     }
+}
+
+/// Whether the workload of a container that was just created runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    Yes,
+    No,
 }
 
 /// Tells the caller which process there is: its pid in a file, a descriptor over a socket.

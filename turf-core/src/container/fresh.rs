@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use super::create::Begun;
 use super::delete;
 use super::run::{Attended, Foreground};
 use super::start::{self, borrow, start_created};
@@ -22,6 +23,7 @@ pub struct Fresh {
     pub(super) state: State,
     pub(super) plan: Plan,
     pub(super) init: init::Created,
+    pub(super) begun: Begun,
 }
 
 impl Fresh {
@@ -38,8 +40,12 @@ impl Fresh {
     /// Starts it as [`start`](super::start) does; returns also what a worker has reported. After an error the
     /// container is there, unlocked.
     pub fn start(self, root: &StateRoot, listeners: &[OwnedFd]) -> Result<(Running, Option<Timeline>)> {
-        let Fresh { dir, lock, state, plan, init } = self;
+        let Fresh { dir, lock, state, plan, init, begun } = self;
         fault::at(Point::StartLoaded)?;
+        if begun == Begun::Yes {
+            fault::at(Point::StartRunning)?;
+            return Ok((Running { released: lock.release()?, dir, init }, None));
+        }
         let created = start::Created { dir: dir.clone(), lock, state, plan };
         let (timeline, lock) = start_created(root, created, &borrow(listeners))?;
         Ok((Running { released: lock.release()?, dir, init }, timeline))

@@ -30,7 +30,7 @@ mod terminal;
 mod update;
 
 pub use cgroups::{CgroupManager, CgroupOptions, Unwritable};
-pub use create::{CreateOptions, Notifications, create, create_fresh, plan};
+pub use create::{Begin, CreateOptions, Notifications, create, create_fresh, plan};
 pub use delete::{Force, delete};
 pub use events::{Event, Events, stats};
 pub use exec::{Changes, Exec, ExecProcess, IfPaused, User, exec};

@@ -160,6 +160,23 @@ impl State {
         append(dir, &line)
     }
 
+    /// For an init whose program runs as soon as the sandbox stands: what is answered writes both down, init and that the container
+    /// was created, also from where the state directory is out of reach.
+    pub fn record_running(
+        &mut self,
+        dir: &ContainerDir,
+        init: ProcessId,
+        _lock: &Lock,
+    ) -> Result<impl FnOnce() -> Result<()> + use<>> {
+        let (mut lines, path) = (encode(&init)?, dir.file(STATE_FILE));
+        lines.push(b'\n');
+        lines.extend_from_slice(CREATED);
+        let file = fs::OpenOptions::new().append(true).open(&path);
+        let mut file = file.operation(|| format!("open {}", path.display()))?;
+        (self.init, self.phase) = (Some(init), Phase::Created);
+        Ok(move || file.write_all(&lines).operation(|| format!("write {}", path.display())))
+    }
+
     /// Writes down that init stands at the gate.
     pub fn store_created(&mut self, dir: &ContainerDir, _lock: &Lock) -> Result<()> {
         self.phase = Phase::Created;

@@ -279,6 +279,7 @@ impl Supervisor {
             keyring: Keyring::New,
             root_entry: RootEntry::Pivot,
             cgroups: CgroupOptions::default(),
+            begin: container::Begin::AtStart,
         };
         let fresh = container::create_fresh(&self.root, &id, options)?;
         let pid = fresh.pid();

@@ -26,6 +26,7 @@ use std::arch::asm;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use super::process::exit_now;
 
@@ -93,7 +94,7 @@ pub fn fork_into(destination: &Destination<'_>) -> Result<Fork, ForkError> {
     let registration = RestartableSequences::of_this_thread();
     let mask = SignalMask::block_all();
     // SAFETY: one thread, all signals blocked; `outer` returns only in a copy of this address space.
-    let result = unsafe { call_in_vfork(0, outer, &raw mut shared) };
+    let result = unsafe { call_in_vfork(outer, &raw mut shared) };
     if result == RETURNED {
         // A process that shares memory has no registration, and passes that on to its children.
         registration.renew();
@@ -125,31 +126,130 @@ pub fn fork() -> Result<Fork, ForkError> {
 
 /// Makes a child in new namespaces (`CLONE_NEW*`, not those of users and of time) that has this process's memory and stack, and returns
 /// its pid when it has executed a program or has ended. Until then this process stands still: what the child does to memory
-/// stays, what it does to descriptors, directories and credentials does not.
+/// stays, what it does to descriptors, directories and credentials does not. The child is told its pid as this process sees it.
+///
+/// Not vfork(2), whose parent cannot give up: a child that is still at work after `limit` is killed, which the error
+/// `TimedOut` says, and then a child of this process to be reaped. One that the kernel does not let go of (it waits uninterruptibly for a device) is
+/// waited for.
 ///
 /// A child that is killed in the middle of changing something leaves it so.
 pub fn clone_and_stand_still(
     namespaces: libc::c_int,
-    mut child: impl FnMut() -> Infallible,
+    limit: Duration,
+    mut child: impl FnMut(i32) -> Infallible,
 ) -> io::Result<i32> {
-    // SAFETY: this thread is suspended meanwhile, and the child acts in its place. `live_on` does not return. This program handles
-    // no signals, so nothing else runs in the child.
-    let result = unsafe { call_in_vfork(namespaces, live_on, &raw mut child) };
+    let mut lent = Lent { pid: 0, child: &raw mut child };
+    let limit = libc::timespec {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    // SAFETY: this process has one thread, which does nothing meanwhile, and the child acts in its place. `live_on` does not return.
+    // This program handles no signals, so nothing else runs on either side.
+    let (result, in_time) = unsafe { call_standing_still(namespaces, &limit, live_on, &raw mut lent) };
     if result < 0 {
         return Err(io::Error::from_raw_os_error(-result as i32));
     }
-    Ok(result as i32)
+    let pid = result as i32;
+    if in_time {
+        return Ok(pid);
+    }
+    wait_for(pid);
+    Err(io::Error::from(io::ErrorKind::TimedOut))
+}
+
+/// What [`clone_and_stand_still`] shares with its child. The word is first, where the kernel finds it.
+#[repr(C)]
+struct Lent<F> {
+    /// The child's pid, written by the kernel before the child runs (`CLONE_PARENT_SETTID`), and 0 when the child has let go of
+    /// this memory (`CLONE_CHILD_CLEARTID`).
+    pid: i32,
+    child: *mut F,
 }
 
 /// The child's side: never returns.
 ///
 /// # Safety
 ///
-/// Only as the function of [`call_in_vfork`], for a `child` in the frame of its caller.
-unsafe extern "C" fn live_on<F: FnMut() -> Infallible>(child: *mut F) {
-    // SAFETY: the caller is suspended in the frame in which `child` lives.
-    let child = unsafe { &mut *child };
-    child();
+/// Only as the function of [`call_standing_still`], for a `child` that lives in the frame of its caller.
+unsafe extern "C" fn live_on<F: FnMut(i32) -> Infallible>(lent: *mut Lent<F>) {
+    // SAFETY: the caller waits in the frame in which both live.
+    let lent = unsafe { &*lent };
+    // SAFETY: as above; nobody else has a reference.
+    let child = unsafe { &mut *lent.child };
+    child(lent.pid);
+}
+
+/// clone(2) with `CLONE_VM`, calling `function` in the child on the same stack, and futex(2) until the child has let go of the memory.
+/// Answers the child's pid, or a negative error number, and whether that was within `limit`; after it the child is killed.
+///
+/// The caller makes its system calls from registers alone and leaves the stack to the child. `lent` begins with the word that
+/// [`Lent::pid`] is.
+///
+/// # Safety
+///
+/// The process has one thread and no handlers of signals; `function` does not return.
+#[inline(never)]
+unsafe fn call_standing_still<T>(
+    namespaces: libc::c_int,
+    limit: &libc::timespec,
+    function: unsafe extern "C" fn(*mut T),
+    lent: *mut T,
+) -> (i64, bool) {
+    let shared = libc::CLONE_VM | libc::CLONE_PARENT_SETTID | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
+    let result: i64;
+    let limit_left: *const libc::timespec;
+    // SAFETY: the child uses the stack below the pointer only, which the compiler leaves alone (no `nostack`, so no red zone
+    // either), and where the caller pushes nothing. Every register that a call may change is declared.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "js 6f",
+            "jnz 2f",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            // The caller: as long as the word is not 0 it sleeps on it.
+            "2:",
+            "mov r13, rax",
+            "3:",
+            "cmp dword ptr [r12], 0",
+            "je 5f",
+            "mov eax, {futex}",
+            "mov rdi, r12",
+            "xor esi, esi",
+            "mov edx, r13d",
+            "mov r10, r15",
+            "syscall",
+            "cmp eax, -{timed_out}",
+            "jne 3b",
+            // The limit has passed: from here on there is none.
+            "mov eax, {kill}",
+            "mov edi, r13d",
+            "mov esi, {sigkill}",
+            "syscall",
+            "xor r15d, r15d",
+            "jmp 3b",
+            "5:",
+            "mov rax, r13",
+            "6:",
+            futex = const libc::SYS_futex,
+            kill = const libc::SYS_kill,
+            sigkill = const libc::SIGKILL,
+            timed_out = const libc::ETIMEDOUT,
+            inlateout("rax") libc::SYS_clone => result,
+            in("rdi") i64::from(namespaces | shared),
+            in("rsi") 0_i64,
+            in("rdx") lent,
+            in("r10") lent,
+            in("r8") 0_i64,
+            in("r12") lent,
+            inlateout("r13") function => _,
+            inlateout("r15") std::ptr::from_ref(limit) => limit_left,
+            clobber_abi("C"),
+        );
+    }
+    (result, !limit_left.is_null())
 }
 
 fn check_single_threaded() -> Result<(), ForkError> {
@@ -202,7 +302,7 @@ impl Outcome {
 /// What [`call_in_vfork`] answers where the function returned; no system call answers this.
 const RETURNED: i64 = i64::MIN;
 
-/// clone(2) with `CLONE_VM | CLONE_VFORK`, calling `function` in the child on the same stack. `namespaces` are `CLONE_NEW*`.
+/// clone(2) with `CLONE_VM | CLONE_VFORK`, calling `function` in the child on the same stack.
 ///
 /// Answers the child's pid, or a negative error number, in the caller, when the child has exited. Where `function`
 /// returns, [`RETURNED`] is the answer.
@@ -212,12 +312,8 @@ const RETURNED: i64 = i64::MIN;
 /// Signals blocked or without handlers. `function` may return only in a process that does not share this memory, else the
 /// child would overwrite the frames that the caller still needs.
 #[inline(never)]
-unsafe fn call_in_vfork<T>(
-    namespaces: libc::c_int,
-    function: unsafe extern "C" fn(*mut T),
-    shared: *mut T,
-) -> i64 {
-    let flags = i64::from(namespaces | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD);
+unsafe fn call_in_vfork<T>(function: unsafe extern "C" fn(*mut T), shared: *mut T) -> i64 {
+    let flags = i64::from(libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD);
     let result: i64;
     // SAFETY: the child uses the stack below the pointer only, which the compiler leaves alone (no `nostack`, so no
     // red zone either), while the kernel keeps the caller suspended. Every register that a call may change is declared.
@@ -258,7 +354,7 @@ unsafe extern "C" fn outer(shared: *mut Shared) {
         fail(shared, Step::EnterNamespaces);
     }
     // SAFETY: as for the outer half; this half is suspended while the inner one runs.
-    let result = unsafe { call_in_vfork(0, inner, shared) };
+    let result = unsafe { call_in_vfork(inner, shared) };
     if result == RETURNED {
         return;
     }

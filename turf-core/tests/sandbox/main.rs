@@ -67,6 +67,7 @@ tests![
     programs::a_failing_hook_leaves_nothing,
     programs::a_created_container_can_be_ended,
     programs::a_killed_create_leaves_no_init,
+    programs::a_mount_of_a_dead_server_ends_create_at_the_limit,
     programs::a_program_runs_without_a_pid_namespace,
     programs::a_program_runs_in_a_user_namespace,
     programs::a_program_runs_in_a_joined_namespace,

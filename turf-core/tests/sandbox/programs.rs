@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 use turf_core::Error;
 use turf_core::sandbox::gate::{self, Gate};
 use turf_core::sandbox::{enter, hooks};
@@ -310,6 +311,28 @@ pub fn a_killed_create_leaves_no_init() {
     let orphan = nix::sys::wait::wait().unwrap();
     assert_eq!(orphan, nix::sys::wait::WaitStatus::Exited(orphan.pid().unwrap(), 1));
     nix::sys::prctl::set_child_subreaper(false).unwrap();
+}
+
+/// The server of the file system never answers, so whoever looks for the file hangs; init does, with the memory of its creator, which
+/// stands still.
+pub fn a_mount_of_a_dead_server_ends_create_at_the_limit() {
+    let mut case = Case::program("true");
+    let dead = case.dir.path().join("dead");
+    fs::create_dir(&dead).unwrap();
+    let server = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+    let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
+    nix::mount::mount(none, &dead, Some("fuse"), flags, Some(options.as_str())).unwrap();
+    case.config["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/mnt", "type": "bind", "source": dead.join("file"), "options": ["bind"],
+    }));
+    case.limit = Duration::from_millis(200);
+    let error = case.create().map(|created| kill(&created)).unwrap_err();
+    assert!(
+        matches!(&error, Error::TimedOut { operation, limit_ms: 200 } if operation == "wait for init"),
+        "{error}"
+    );
+    nix::mount::umount2(&dead, nix::mount::MntFlags::MNT_DETACH).unwrap();
 }
 
 pub fn a_program_runs_without_a_pid_namespace() {

@@ -24,6 +24,8 @@ pub struct Case {
     pub config: Value,
     pub preserve_fds: u32,
     pub console: Option<OwnedFd>,
+    /// How long init may be at work.
+    pub limit: Duration,
 }
 
 impl Case {
@@ -56,7 +58,7 @@ impl Case {
         ] {
             symlink("busybox", bin.join(name)).unwrap();
         }
-        Case { dir, config, preserve_fds: 0, console: None }
+        Case { dir, config, preserve_fds: 0, console: None, limit: SOON }
     }
 
     pub fn rootfs(&self) -> PathBuf {
@@ -90,6 +92,7 @@ impl Case {
             preserve_fds: self.preserve_fds,
             console_socket: self.console.as_ref().map(|console| console.try_clone().unwrap()),
             lock: None,
+            limit: self.limit,
         };
         spawn(options)?.wait_created(runtime_hooks, |_| Ok(()))
     }

@@ -1,11 +1,13 @@
-//! Init's life from its birth until it becomes `turf-init`, which goes to the gate.
+//! Init's life from its birth until it becomes `turf-init`, which goes to the gate, or executes the bundle's program at once.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sched::unshare;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv, send};
 use turf_init::message::GO;
 use turf_init::orders::Task;
@@ -25,11 +27,14 @@ use crate::sys::{credentials, process};
 pub(super) const FAILURE_STATUS: i32 = 1;
 
 /// What init has from its creator.
-pub(super) struct Inherited<'a> {
+pub(super) struct Inherited<'a, 'w> {
     pub(super) plan: &'a Plan,
     pub(super) program: InitProgram,
     pub(super) setup: OwnedFd,
-    pub(super) listener: OwnedFd,
+    /// What init waits for at the gate; nothing, if it runs the program as soon as the sandbox stands.
+    pub(super) wait_for: WaitFor<'w>,
+    /// Whether init has come to the execution of its program: of use to a creator whose memory it has.
+    pub(super) executes: bool,
     pub(super) cgroup: &'a [OwnedFd],
     pub(super) preserve_fds: u32,
     pub(super) console: Option<OwnedFd>,
@@ -37,25 +42,80 @@ pub(super) struct Inherited<'a> {
     pub(super) id_mapped: VecDeque<OwnedFd>,
 }
 
-/// Init's whole life. A panic must not unwind into the creator's frames, of which init has a copy, or which it has itself. Then it may
+/// What init waits for when its sandbox stands.
+pub(super) enum WaitFor<'w> {
+    /// A `start`, which connects to this socket.
+    Start(OwnedFd),
+    /// Nothing. It has its creator's memory.
+    Nothing(&'w mut Witness<'w>),
+}
+
+impl WaitFor<'_> {
+    fn listener(&self) -> Option<RawFd> {
+        match self {
+            WaitFor::Start(listener) => Some(listener.as_raw_fd()),
+            WaitFor::Nothing(_) => None,
+        }
+    }
+}
+
+/// Called by an init that waits for nothing when it is born, with its pid as the creator sees it and before its root is another.
+/// What is answered is called when the sandbox stands, and belongs to init: its descriptors are not the creator's.
+pub type Witness<'a> = dyn FnMut(i32) -> crate::error::Result<Written> + 'a;
+
+/// Writes down that the container runs.
+pub type Written = Box<dyn FnOnce() -> crate::error::Result<()>>;
+
+/// Init's whole life; `lent_to` is its pid, as the creator sees it, if it has the creator's memory. A panic must not unwind into the creator's frames, of which init has a copy, or which it has itself. Then it may
 /// drop nothing that is the creator's.
-pub(super) fn run(inherited: &mut Inherited<'_>) -> ! {
-    let lived = catch_unwind(AssertUnwindSafe(|| live(inherited)));
+pub(super) fn run(inherited: &mut Inherited<'_, '_>, lent_to: Option<i32>) -> ! {
+    let lived = catch_unwind(AssertUnwindSafe(|| live(inherited, lent_to)));
     process::exit_now(lived.unwrap_or(FAILURE_STATUS))
 }
 
-fn live(inherited: &mut Inherited<'_>) -> i32 {
-    let Err(error) = build(inherited);
+fn live(inherited: &mut Inherited<'_, '_>, lent_to: Option<i32>) -> i32 {
+    let Err(error) = build(inherited, lent_to);
     // If the creator is gone there is nobody to tell.
     let _ = send(inherited.setup.as_raw_fd(), &gate::encode_failure(&error), MsgFlags::MSG_NOSIGNAL);
     FAILURE_STATUS
 }
 
 /// From birth to the program that goes to the gate.
-fn build(inherited: &mut Inherited<'_>) -> Result<Infallible, StepError> {
-    let plan = &inherited.plan.init;
+fn build(inherited: &mut Inherited<'_, '_>, lent_to: Option<i32>) -> Result<Infallible, StepError> {
     close_the_rest(inherited, While::Building).at(|| "close the descriptors init does not need")?;
-    wait_for_go(inherited)?;
+    let not_written = |error: crate::Error| StepError::refused("write down init", error.to_string());
+    if lent_to.is_some() {
+        // A creator that is killed leaves nothing, even if init is stuck in a mount.
+        prctl::set_pdeathsig(Signal::SIGKILL).at(|| "end with the creator")?;
+    }
+    let written = match &mut inherited.wait_for {
+        WaitFor::Start(_) => {
+            wait_for_word(inherited.setup.as_fd())?;
+            None
+        }
+        WaitFor::Nothing(witness) => Some(witness(lent_to.unwrap_or_default()).map_err(not_written)?),
+    };
+    make_sandbox(inherited)?;
+    let (orders, proc) = write_orders(inherited)?;
+    if let Some(written) = written {
+        written().map_err(not_written)?;
+    }
+    if lent_to.is_some() {
+        prctl::set_pdeathsig(None).at(|| "live on without the creator")?;
+    }
+    close_the_rest(inherited, While::Waiting(proc.as_ref()))
+        .at(|| "close the descriptors init does not need any more")?;
+    inherited.executes = true;
+    let listener = match &inherited.wait_for {
+        WaitFor::Start(listener) => Some(listener.as_fd()),
+        WaitFor::Nothing(_) => None,
+    };
+    let keep = listener.into_iter().chain([inherited.setup.as_fd()]).chain(proc.as_ref().map(AsFd::as_fd));
+    inherited.program.execute(&orders, &keep.collect::<Vec<_>>())
+}
+
+fn make_sandbox(inherited: &mut Inherited<'_, '_>) -> Result<(), StepError> {
+    let plan = &inherited.plan.init;
     let own = inherited.cgroup.iter().map(AsFd::as_fd).collect::<Vec<_>>();
     crate::cgroup::join_self(&own).at(|| "join the control groups")?;
     become_root(plan)?;
@@ -68,11 +128,11 @@ fn build(inherited: &mut Inherited<'_>) -> Result<Infallible, StepError> {
     if plan.namespace(NamespaceKind::Cgroup).is_some_and(|cgroup| cgroup.path.is_none()) {
         unshare(clone_flag(NamespaceKind::Cgroup)).at(|| "make a cgroup namespace")?;
     }
-    for step in &plan.steps {
-        sandbox.execute(step)?;
-    }
-    drop(sandbox);
-    close_the_rest(inherited, While::Waiting).at(|| "close the descriptors init does not need any more")?;
+    plan.steps.iter().try_for_each(|step| sandbox.execute(step))
+}
+
+/// What `turf-init` is to do, and a descriptor that its orders need.
+fn write_orders(inherited: &Inherited<'_, '_>) -> Result<(Vec<u64>, Option<OwnedFd>), StepError> {
     let mut orders = Builder::new();
     let (task, program, proc) = match &inherited.plan.workload {
         WorkloadPlan::Worker { seed, .. } => {
@@ -84,18 +144,20 @@ fn build(inherited: &mut Inherited<'_>) -> Result<Infallible, StepError> {
         WorkloadPlan::Exec => {
             let process = &inherited.plan.process;
             let proc = enter::dress(&mut orders, process)?;
-            (Task::Program, Some(program::prepare(&mut orders, process)?), proc)
+            let task = match inherited.wait_for {
+                WaitFor::Start(_) => Task::Program,
+                WaitFor::Nothing(_) => Task::Run,
+            };
+            (task, Some(program::prepare(&mut orders, process)?), proc)
         }
     };
     let orders = orders.finish(&Head {
         task,
-        listener: Some(inherited.listener.as_raw_fd()),
+        listener: inherited.wait_for.listener(),
         talk: Some(inherited.setup.as_raw_fd()),
         program,
     });
-    let proc = proc.as_ref().map(AsFd::as_fd);
-    let keep = [inherited.listener.as_fd(), inherited.setup.as_fd()];
-    inherited.program.execute(&orders, &keep.into_iter().chain(proc).collect::<Vec<_>>())
+    Ok((orders, proc))
 }
 
 /// A script that is not there fails `create`, as a program does. Whether a seed that has run a script already needs the
@@ -118,25 +180,24 @@ pub(super) fn wait_for_word(setup: BorrowedFd<'_>) -> Result<(), StepError> {
     }
 }
 
-fn wait_for_go(inherited: &Inherited<'_>) -> Result<(), StepError> {
-    wait_for_word(inherited.setup.as_fd())
-}
-
 /// What init is about to do.
-#[derive(PartialEq, Eq)]
-enum While {
+enum While<'a> {
     Building,
-    Waiting,
+    /// With what the orders need.
+    Waiting(Option<&'a OwnedFd>),
 }
 
-fn close_the_rest(inherited: &Inherited<'_>, then: While) -> std::io::Result<()> {
-    let mut keep =
-        vec![inherited.setup.as_raw_fd(), inherited.listener.as_raw_fd(), inherited.program.number()];
-    if then == While::Building {
-        keep.extend(inherited.cgroup.iter().map(AsRawFd::as_raw_fd));
-        keep.extend(inherited.console.iter().map(AsRawFd::as_raw_fd));
-        keep.extend(inherited.lock.iter().map(AsRawFd::as_raw_fd));
-        keep.extend(inherited.id_mapped.iter().map(AsRawFd::as_raw_fd));
+fn close_the_rest(inherited: &Inherited<'_, '_>, then: While<'_>) -> std::io::Result<()> {
+    let mut keep = vec![inherited.setup.as_raw_fd(), inherited.program.number()];
+    keep.extend(inherited.wait_for.listener());
+    match then {
+        While::Building => {
+            keep.extend(inherited.cgroup.iter().map(AsRawFd::as_raw_fd));
+            keep.extend(inherited.console.iter().map(AsRawFd::as_raw_fd));
+            keep.extend(inherited.lock.iter().map(AsRawFd::as_raw_fd));
+            keep.extend(inherited.id_mapped.iter().map(AsRawFd::as_raw_fd));
+        }
+        While::Waiting(proc) => keep.extend(proc.map(AsRawFd::as_raw_fd)),
     }
     keep.extend(
         (0..inherited.preserve_fds).filter_map(|index| i32::try_from(index).ok()).map(|index| 3 + index),

@@ -12,6 +12,9 @@
 //!    'g' ---------------------------->   from here on init lives without create
 //! ```
 //!
+//! Where nothing stands between `create` and `start` either (`turf run` of a plain program, [`run`]) there is no gate: `turf-init` executes the
+//! program at once.
+//!
 //! The two talk over a socket pair. Where nothing stands between the first 'g' and 'r', `create` sends it beforehand and lends
 //! init its memory ([`spawn`](self::spawn)). Init ends when its creator dies before the last 'g', so a killed
 //! `create` leaves no init behind. This file is the creator's side; `inside` is init's until it becomes
@@ -31,6 +34,7 @@ mod steps;
 
 pub use id_mapped::user_namespace;
 pub(super) use inside::become_root;
+pub use inside::{Witness, Written};
 pub(super) use spawn::clone_flag;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -40,11 +44,11 @@ use std::time::Duration;
 use nix::sys::socket::{MsgFlags, recv, send};
 use turf_init::message::{FAILED, GO, READY};
 
+use self::inside::WaitFor;
 use super::gate;
 use super::launch::InitProgram;
 use super::plan::Plan;
 use crate::error::{Error, Operation, Result};
-use crate::limits;
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use crate::sys::{process, socket};
 
@@ -68,6 +72,8 @@ pub struct SpawnOptions<'a> {
     /// What init keeps open while it builds: the container's lock. A `create` that is killed before it has written down
     /// which process init is leaves the container locked until init has ended.
     pub lock: Option<BorrowedFd<'a>>,
+    /// How long init may be at work without a word, usually [`limits::INIT_READY`](crate::limits::INIT_READY).
+    pub limit: Duration,
 }
 
 /// An init that builds its sandbox. Dropping it kills and reaps init.
@@ -76,6 +82,7 @@ pub struct Building {
     init: Child,
     setup: OwnedFd,
     warnings: Vec<String>,
+    limit: Duration,
 }
 
 /// An init that waits at the gate. It is a child of the caller and outlives it.
@@ -92,19 +99,17 @@ pub struct Created {
 /// Makes init with clone(2) in the namespaces of the plan. The caller must be single-threaded.
 /// Init runs from here on and stops where it needs the caller.
 pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
-    if options.plan.process.terminal.is_some() && options.console_socket.is_none() {
-        let reason = "is true, but there is no console socket to send the terminal to";
-        return Err(Error::invalid("config.json: $.process.terminal", reason));
-    }
+    check_terminal(&options)?;
     let id_mapped = id_mapped::prepare(&options.plan.init)?;
     let lends_memory = spawn::can_lend_memory(&options);
     let listener = gate::listen(options.container_dir)?;
     let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
-    let inherited = inside::Inherited {
+    let mut inherited = inside::Inherited {
         plan: options.plan,
         program: InitProgram::seal()?,
         setup: theirs,
-        listener,
+        wait_for: WaitFor::Start(listener),
+        executes: false,
         cgroup: options.cgroup,
         preserve_fds: options.preserve_fds,
         console: options.console_socket,
@@ -114,7 +119,9 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
     let pid = if lends_memory {
         // Nobody could say so while init builds.
         go(&ours)?;
-        spawn::lend_memory(&options.plan.init, inherited)?
+        let pid = spawn::lend_memory(&options.plan.init, &mut inherited, options.limit)?;
+        drop(inherited);
+        pid
     } else {
         spawn::clone_init(&options.plan.init, inherited)?
     };
@@ -125,11 +132,68 @@ pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
     if let Some(unit) = options.unit {
         unit.attach(pid)?;
     }
-    let building = Building { init, setup: ours, warnings: options.plan.warnings.clone() };
+    let warnings = options.plan.warnings.clone();
+    let building = Building { init, setup: ours, warnings, limit: options.limit };
     if !lends_memory {
         go(&building.setup)?;
     }
     Ok(building)
+}
+
+fn check_terminal(options: &SpawnOptions<'_>) -> Result<()> {
+    if options.plan.process.terminal.is_some() && options.console_socket.is_none() {
+        let reason = "is true, but there is no console socket to send the terminal to";
+        return Err(Error::invalid("config.json: $.process.terminal", reason));
+    }
+    Ok(())
+}
+
+/// Whether [`run`] may make this init.
+pub fn can_run_at_once(options: &SpawnOptions<'_>) -> bool {
+    spawn::can_run_at_once(options)
+}
+
+/// Makes an init that executes the bundle's program as soon as its sandbox stands, and returns when it has. `witness` is asked to write that
+/// down. If anything fails, init is killed and reaped. Only where [`can_run_at_once`] says so.
+pub fn run<'w>(options: SpawnOptions<'_>, witness: &'w mut Witness<'w>) -> Result<Created> {
+    check_terminal(&options)?;
+    let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
+    let mut inherited = inside::Inherited {
+        plan: options.plan,
+        program: InitProgram::seal()?,
+        setup: theirs,
+        wait_for: WaitFor::Nothing(witness),
+        executes: false,
+        cgroup: options.cgroup,
+        preserve_fds: options.preserve_fds,
+        console: options.console_socket,
+        lock: options.lock,
+        id_mapped: id_mapped::prepare(&options.plan.init)?,
+    };
+    let pid = spawn::lend_memory(&options.plan.init, &mut inherited, options.limit)?;
+    let executes = inherited.executes;
+    drop(inherited);
+    let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
+    let mut init = Child { pid, pidfd: Some(pidfd?) };
+    let mut packet = [0; gate::PACKET_BYTES];
+    let length = receive(ours.as_fd(), &mut packet, options.limit)?;
+    match packet[..length].split_first() {
+        // The program runs, or has been killed by its filter of system calls.
+        None if executes => {}
+        None => return Err(init.ended()),
+        Some((&FAILED, body)) => return Err(failure(body)),
+        Some(_) => return Err(not_understood()),
+    }
+    init.created(options.plan.warnings.clone())
+}
+
+fn failure(body: &[u8]) -> Error {
+    let malformed = || Error::invalid("init", "sent a failure that cannot be understood");
+    gate::decode_failure(body).map_or_else(malformed, Error::from)
+}
+
+fn not_understood() -> Error {
+    Error::invalid("init", "sent a packet that cannot be understood")
 }
 
 fn go(setup: &OwnedFd) -> Result<()> {
@@ -154,21 +218,16 @@ impl Building {
         let mut runtime_hooks = Some(runtime_hooks);
         loop {
             let mut packet = [0; gate::PACKET_BYTES];
-            let length = receive(self.setup.as_fd(), &mut packet)?;
+            let length = receive(self.setup.as_fd(), &mut packet, self.limit)?;
             match packet[..length].split_first() {
                 Some((&READY, [])) => break,
                 Some((&HOOKS_DUE, [])) => {
                     runtime_hooks.take().map_or(Ok(()), |hooks| hooks())?;
                     go(&self.setup)?;
                 }
-                Some((&FAILED, body)) => {
-                    return Err(match gate::decode_failure(body) {
-                        Some(error) => error.into(),
-                        None => Error::invalid("init", "sent a failure that cannot be understood"),
-                    });
-                }
-                Some(_) => return Err(Error::invalid("init", "sent a packet that cannot be understood")),
-                None => return Err(self.ended()),
+                Some((&FAILED, body)) => return Err(failure(body)),
+                Some(_) => return Err(not_understood()),
+                None => return Err(self.init.ended()),
             }
         }
         if let Some(hooks) = runtime_hooks.take() {
@@ -178,21 +237,7 @@ impl Building {
             at_gate(pidfd.as_fd())?;
         }
         go(&self.setup)?;
-        let pid = self.init.pid;
-        let pidfd = self.init.pidfd.take();
-        pidfd
-            .map(|pidfd| Created { pid, pidfd, warnings: self.warnings })
-            .ok_or_else(|| Error::invalid("init", "has no descriptor"))
-    }
-
-    /// The error of an init that ended without a word.
-    fn ended(&mut self) -> Error {
-        let status = self.init.pidfd.take().and_then(|_| process::wait_for(self.init.pid).ok());
-        let reason = match status {
-            Some(status) => format!("ended before it reached the gate (wait status {status:#x})"),
-            None => "ended before it reached the gate".to_owned(),
-        };
-        Error::invalid("init", reason)
+        self.init.created(self.warnings)
     }
 }
 
@@ -201,6 +246,24 @@ impl Building {
 struct Child {
     pid: i32,
     pidfd: Option<OwnedFd>,
+}
+
+impl Child {
+    /// Lets it live on its own.
+    fn created(mut self, warnings: Vec<String>) -> Result<Created> {
+        let pidfd = self.pidfd.take().ok_or_else(|| Error::invalid("init", "has no descriptor"))?;
+        Ok(Created { pid: self.pid, pidfd, warnings })
+    }
+
+    /// The error of an init that ended without a word.
+    fn ended(&mut self) -> Error {
+        let status = self.pidfd.take().and_then(|_| process::wait_for(self.pid).ok());
+        let reason = match status {
+            Some(status) => format!("ended before its sandbox stood (wait status {status:#x})"),
+            None => "ended before its sandbox stood".to_owned(),
+        };
+        Error::invalid("init", reason)
+    }
 }
 
 impl Drop for Child {
@@ -213,17 +276,19 @@ impl Drop for Child {
     }
 }
 
-/// Waits for a packet of init, [`limits::INIT_READY`] at most.
-fn receive(setup: BorrowedFd<'_>, packet: &mut [u8]) -> Result<usize> {
+/// The error of an init that is still at work after the limit.
+fn too_late(limit: Duration) -> Error {
+    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    Error::TimedOut { operation: "wait for init".to_owned(), limit_ms }
+}
+
+/// Waits for a packet of init, so long at most.
+fn receive(setup: BorrowedFd<'_>, packet: &mut [u8], limit: Duration) -> Result<usize> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let limit: Duration = limits::INIT_READY;
     let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     loop {
         match poll(&mut [PollFd::new(setup, PollFlags::POLLIN)], timeout) {
-            Ok(0) => {
-                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                return Err(Error::TimedOut { operation: "wait for init".to_owned(), limit_ms });
-            }
+            Ok(0) => return Err(too_late(limit)),
             Ok(_) => match recv(setup.as_raw_fd(), packet, MsgFlags::empty()) {
                 Err(nix::errno::Errno::ECONNRESET) => return Ok(0),
                 result => return result.operation(|| "receive from init"),

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -18,7 +19,7 @@ use super::inside::{self, Inherited};
 use crate::error::{Error, Operation, Result};
 use crate::sandbox::enter::At;
 use crate::sandbox::gate;
-use crate::sandbox::plan::{InitPlan, NamespaceKind, NamespacePlan, WorkloadPlan};
+use crate::sandbox::plan::{InitPlan, NamespaceKind, NamespacePlan, Plan, WorkloadPlan};
 use crate::sandbox::step::{Step, StepError};
 use crate::sys::namespace::{Cloned, clone_process};
 use crate::sys::{credentials, fork, process};
@@ -43,29 +44,47 @@ pub(super) fn can_lend_memory(options: &SpawnOptions<'_>) -> bool {
         && !limits_memory
 }
 
+/// Whether init may, besides, execute the bundle's program as soon as the sandbox stands: nobody has anything to do in between, or just
+/// after it.
+pub(super) fn can_run_at_once(options: &SpawnOptions<'_>) -> bool {
+    let Plan { process, hooks, .. } = options.plan;
+    can_lend_memory(options)
+        && !process.args.is_empty()
+        && hooks.start_container.is_empty()
+        && hooks.poststart.is_empty()
+        && process.seccomp.as_ref().is_none_or(|seccomp| seccomp.agent.is_none())
+}
+
 /// Makes an init that has the creator's memory until it executes its program; returns its pid then.
-pub(super) fn lend_memory(plan: &InitPlan, mut inherited: Inherited<'_>) -> Result<i32> {
+pub(super) fn lend_memory(
+    plan: &InitPlan,
+    inherited: &mut Inherited<'_, '_>,
+    limit: Duration,
+) -> Result<i32> {
     // What is neither yes nor no cannot be set again; no is safe.
     let dumpable = prctl::get_dumpable().unwrap_or(false);
     // All of them stand in the upper bits of 32.
     let namespaces = new_namespaces(plan) as i32;
-    let cloned = fork::clone_and_stand_still(namespaces, || inside::run(&mut inherited));
+    let cloned = fork::clone_and_stand_still(namespaces, limit, |pid| inside::run(inherited, Some(pid)));
     // Init has hidden what was its memory, too.
     if dumpable {
         credentials::set_dumpable(true).operation(|| "let memory be looked into again")?;
     }
-    cloned.operation(|| "clone init into its namespaces")
+    match cloned {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(super::too_late(limit)),
+        cloned => cloned.operation(|| "clone init into its namespaces"),
+    }
 }
 
 /// Makes init; returns its pid, in the parent only.
-pub(super) fn clone_init(plan: &InitPlan, mut inherited: Inherited<'_>) -> Result<i32> {
+pub(super) fn clone_init(plan: &InitPlan, mut inherited: Inherited<'_, '_>) -> Result<i32> {
     let flags = new_namespaces(plan);
     if needs_go_between(plan) {
         return clone_through(plan, flags, inherited);
     }
     match clone_for(plan.owner, flags).operation(|| "clone init into its namespaces")? {
         Cloned::Parent(pid) => Ok(pid),
-        Cloned::Child => inside::run(&mut inherited),
+        Cloned::Child => inside::run(&mut inherited, None),
     }
 }
 
@@ -112,7 +131,7 @@ pub(in crate::sandbox) fn clone_flag(kind: NamespaceKind) -> CloneFlags {
 }
 
 /// Makes init by a process in between, which tells init's pid, or why there is none, over a pipe.
-fn clone_through(plan: &InitPlan, flags: u64, inherited: Inherited<'_>) -> Result<i32> {
+fn clone_through(plan: &InitPlan, flags: u64, inherited: Inherited<'_, '_>) -> Result<i32> {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).operation(|| "make a pipe")?;
     let between = match clone_process(0).operation(|| "clone a process to join namespaces")? {
         Cloned::Parent(pid) => pid,
@@ -133,14 +152,14 @@ fn clone_through(plan: &InitPlan, flags: u64, inherited: Inherited<'_>) -> Resul
     }
 }
 
-fn between(plan: &InitPlan, flags: u64, mut inherited: Inherited<'_>, writer: &OwnedFd) -> ! {
+fn between(plan: &InitPlan, flags: u64, mut inherited: Inherited<'_, '_>, writer: &OwnedFd) -> ! {
     // Whoever is in a namespace already must not look into who joins it (CVE-2016-9962).
     let hidden = credentials::set_dumpable(false).at(|| "hide init from the container");
     let made = hidden.and_then(|()| enter_namespaces(plan)).and_then(|()| {
         clone_for(plan.owner, flags | libc::CLONE_PARENT as u64).at(|| "clone init into its namespaces")
     });
     let answer = match made {
-        Ok(Cloned::Child) => inside::run(&mut inherited),
+        Ok(Cloned::Child) => inside::run(&mut inherited, None),
         Ok(Cloned::Parent(pid)) => [&[BORN][..], &pid.to_le_bytes()].concat(),
         Err(error) => gate::encode_failure(&error),
     };
@@ -209,6 +228,7 @@ mod tests {
                 preserve_fds: 0,
                 console_socket: None,
                 lock: None,
+                limit: Duration::ZERO,
             })
         };
         assert!(lends(&|_| {}));
