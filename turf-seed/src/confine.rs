@@ -3,7 +3,7 @@
 //! ```text
 //!   new mount, network, ipc and uts namespaces        (the pid and user namespaces stay: sandboxes are joined from them)
 //!   root: an empty tmpfs, read-only, with /proc (own processes only) and, for user code, the code's directory
-//!   user, capabilities, no_new_privs, filter: turf_core::seed::privileges
+//!   user, capabilities, no_new_privs, filter: turf_core::seed::privileges; an empty session keyring
 //! ```
 //!
 //! Not where the caller is not root: such a seed has its user's rights and can make none of this.
@@ -61,7 +61,9 @@ pub fn confine(source: &SeedSource, tenant: Option<u32>, place: &Path) -> Result
     let code =
         code.map(|(path, tenant)| Ok::<_, anyhow::Error>((read_only(&path, tenant)?, path))).transpose()?;
     enter_empty_root(place, code)?;
-    let plan = privileges::of_seed(tenant)?;
+    let mut plan = privileges::of_seed(tenant)?;
+    // What the starter has put into its own is not for whoever owns the seed.
+    plan.session_keyring = Some(format!("_seed.{}", std::process::id()));
     apply_process(&plan, &mut |_| Ok(()))?;
     // A change of user takes this away, and /proc/self could not be read.
     prctl::set_dumpable(true).context("make /proc/self readable")?;

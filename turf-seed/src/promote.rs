@@ -23,7 +23,7 @@ use turf_core::seed::protocol::Refusal;
 use turf_core::sys::fork::{Fork, fork};
 use turf_core::sys::identity::{ProcessLayout, replace_environment};
 use turf_core::sys::process::{self, exit_now};
-use turf_core::sys::socket;
+use turf_core::sys::{program_pages, socket};
 
 use crate::confine;
 use crate::daemon;
@@ -202,6 +202,5 @@ fn serialize(runtime: &mut Runtime, terms: &Terms) -> Result<(), Refusal> {
         Refusal::new("settle", format!("{what} in the worker's clone for seed {}: {error}", terms.name))
     };
     runtime.fire_serialize().map_err(|error| failed("fire serialize", error))?;
-    // The program was given back by the seed that the worker was forked from.
-    runtime.await_forks(|| Ok(())).map_err(|error| failed("rehearse", error))
+    runtime.await_forks(program_pages::give_back).map_err(|error| failed("rehearse", error))
 }

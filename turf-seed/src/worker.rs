@@ -16,14 +16,15 @@ use aworker_rt::{
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::time::ClockId;
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setresgid, setresuid, setsid};
 use turf_core::sandbox::{StepError, enter, gate};
 use turf_core::seed::client::{send_report, wait_for_agent, wait_to_be_moved, wait_to_begin};
 use turf_core::seed::plan::WorkerPlan;
 use turf_core::seed::protocol::{
-    Begin, ForkRequest, GroupEntry, Namespaces, ReceivedFds, Refusal, Report, SupervisionFds, Timeline,
+    Begin, ForkRequest, GroupEntry, Namespaces, Reaper, ReceivedFds, Refusal, Report, SupervisionFds,
+    Timeline,
 };
 use turf_core::sys::identity::{ProcessLayout, replace_environment};
 
@@ -153,6 +154,9 @@ fn make(
     // A change of user takes this away; execve(2) would give it back.
     prctl::set_dumpable(true)
         .map_err(|errno| Refusal::from_io("dumpable", "make /proc/self readable", &errno.into()))?;
+    if request.reaper == Reaper::Relay {
+        end_with_relay()?;
+    }
     timeline.plan_applied_ns = nanoseconds(ClockId::CLOCK_MONOTONIC);
     if let Some(SupervisionFds { channel, peer, gauges }) = fds.supervision {
         runtime
@@ -206,6 +210,15 @@ fn become_root_of_user_namespace() -> Result<(), Refusal> {
     let (group, user) = (Gid::from_raw(0), Uid::from_raw(0));
     setresgid(group, group, group).map_err(failed)?;
     setresuid(user, user, user).map_err(failed)
+}
+
+/// The relay ends the worker when init has gone. If the relay is killed, too, nobody would: no pid namespace ends with init here.
+/// Not earlier, because a change of user takes it away.
+fn end_with_relay() -> Result<(), Refusal> {
+    let failed = |errno: nix::errno::Errno| {
+        Refusal::from_io("process", "ask for the end of the relay to be the worker's", &errno.into())
+    };
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed)
 }
 
 /// What execve(2) and runc's init would have done: signals (their actions are the default ones in the seed), session, name, arguments and environment.

@@ -50,8 +50,8 @@ const LIMIT: Duration = Duration::from_secs(1500);
 /// What the machine prints last, before the number of what it says is its result.
 const RESULT: &str = "turf-vm: result ";
 
-/// Areas of the conformance tests that have to do with control groups and life cycles.
-const AREAS: &str = "resources:: update:: lifecycle:: exec:: isolation::";
+/// Areas of the conformance tests that have to do with control groups, life cycles, and a clock that may be set.
+const AREAS: &str = "resources:: update:: lifecycle:: exec:: isolation:: clock::";
 
 /// With systemd: its driver.
 const SYSTEMD_AREAS: &str = "systemd::";

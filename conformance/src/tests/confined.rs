@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::failure::seed_pid;
@@ -20,6 +20,7 @@ tests! { "confined";
         the_default_seed_keeps_only_what_it_needs,
         a_worker_of_user_code_is_in_its_tenants_user_namespace_and_its_own_cgroup,
         tenants_have_other_ids,
+        a_seed_has_a_session_keyring_of_its_own,
         a_bundle_that_user_code_could_not_enter_is_refused,
         a_seed_whose_script_never_yields_is_a_clear_error_and_ends,
         a_seed_whose_script_floods_memory_ends_alone;
@@ -168,6 +169,19 @@ fn tenants_have_other_ids(case: &mut Case) -> Result<()> {
         host::field(seed_pid(case, "one")?, "status", "Uid")? == users[0],
         "the next generation is another tenant"
     );
+    Ok(())
+}
+
+fn a_seed_has_a_session_keyring_of_its_own(case: &mut Case) -> Result<()> {
+    case.runtime.ok(&["seed", "start", "default"])?;
+    case.curious(HELLO)?;
+    let keys = fs::read_to_string("/proc/keys").context("read /proc/keys")?;
+    for name in ["default", "mine"] {
+        let wanted = format!("_seed.{}:", seed_pid(case, name)?);
+        // The kernel keeps it as long as the seed, which is alone in it.
+        let line = keys.lines().find(|line| line.split_whitespace().any(|word| word == wanted));
+        ensure!(line.is_some_and(|line| line.ends_with("empty")), "seed {name}: {wanted} {line:?}");
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The tests, one file per area.
 
 mod attacks;
+mod clock;
 mod config;
 mod confined;
 mod disguise;
@@ -20,6 +21,7 @@ mod pool_life;
 mod pool_messages;
 mod process;
 mod promote;
+mod promote_open;
 mod replace;
 mod resources;
 pub mod rootless;
@@ -44,6 +46,7 @@ pub fn all() -> Vec<Test> {
         lifecycle::TESTS,
         process::TESTS,
         isolation::TESTS,
+        clock::TESTS,
         config::TESTS,
         attacks::TESTS,
         schema::TESTS,
@@ -67,6 +70,7 @@ pub fn all() -> Vec<Test> {
         seed::TESTS,
         replace::TESTS,
         promote::TESTS,
+        promote_open::TESTS,
         confined::TESTS,
         pool::TESTS,
         pool_life::TESTS,

@@ -31,6 +31,7 @@ tests! { "replace";
         a_seed_that_is_stopped_by_a_signal_is_replaced_and_the_start_succeeds,
         a_seed_that_dies_at_any_point_of_a_start_costs_no_start,
         an_init_that_dies_at_any_point_of_a_start_is_a_clear_error_and_the_seed_lives,
+        a_worker_ends_when_its_init_and_its_relay_are_killed_at_once,
         a_seed_without_room_for_a_process_refuses_and_lives,
         a_seed_without_memory_refuses_or_is_replaced;
 }
@@ -248,6 +249,34 @@ fn an_init_that_dies_at_any_point_of_a_start_is_a_clear_error_and_the_seed_lives
     ensure!(http::get(address, "/")?.status == 200);
     ensure!(seed_pid(case, "default")? == seed, "the seed was replaced");
     case.remove(&container)
+}
+
+fn a_worker_ends_when_its_init_and_its_relay_are_killed_at_once(case: &mut Case) -> Result<()> {
+    let mut bundle = case.worker(HELLO)?;
+    bundle.without_namespace("pid");
+    let (container, address) = case.serve(&bundle)?;
+    ensure!(http::get(address, "/")?.status == 200);
+    let group = host::cgroup_file(container.pid, "devices", "cgroup.procs", "cgroup.procs")?;
+    let members = fs::read_to_string(&group)?;
+    let members: Vec<i32> = members.lines().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(members.len() == 2, "the container's group has {members:?}");
+    let worker = members.into_iter().find(|pid| *pid != container.pid).context("no worker")?;
+    let all = host::processes();
+    let relay = all.iter().find(|process| process.pid == worker).context("the worker has gone")?.parent;
+    ensure!(host::command_line(relay).contains("turf-seed"), "{}", host::command_line(relay));
+    // Stopped, it cannot do what it is for.
+    kill(Pid::from_raw(relay), Signal::SIGSTOP)?;
+    kill(Pid::from_raw(container.pid), Signal::SIGKILL)?;
+    kill(Pid::from_raw(relay), Signal::SIGKILL)?;
+    wait::child(container.pid, wait::STEP)?;
+    patiently("the end of the worker", || {
+        Ok(!host::processes().iter().any(|process| process.pid == worker && process.state != 'Z'))
+    })?;
+    ensure!(case.runtime.status(&container.id)? == "stopped");
+    case.runtime.ok(&["delete", &container.id])?;
+    case.forget(&container.id);
+    ensure!(!group.exists(), "{} is left", group.display());
+    Ok(())
 }
 
 /// A control group of the test's own that a seed is put into.
