@@ -2,6 +2,8 @@
 //! other reads, verifies, opens and computes alike; skipped, with a reason, without Node), and
 //! across a snapshot.
 
+mod temporary;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,7 +52,7 @@ fn what_node_makes_aworker_reads_and_the_other_way() {
     if !has_node() {
         return;
     }
-    let directory = std::env::temp_dir().join(format!("aworker-crypto-{}", std::process::id()));
+    let directory = temporary::path("crypto");
     std::fs::create_dir_all(&directory).expect("make the directory");
     let make = "console.log(await make());";
     let check = |made: &str| format!("console.log(await check({}));", text(made));
@@ -84,7 +86,7 @@ const KEEPS_KEYS: &str = "
 
 #[test]
 fn keys_survive_a_snapshot_and_later_ones_differ() {
-    let directory = std::env::temp_dir().join(format!("aworker-crypto-snapshot-{}", std::process::id()));
+    let directory = temporary::path("crypto-snapshot");
     std::fs::create_dir_all(&directory).expect("make the directory");
     let (script, snapshot) = (directory.join("keys.js"), directory.join("keys.snap"));
     std::fs::write(&script, KEEPS_KEYS).expect("write the script");

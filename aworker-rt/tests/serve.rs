@@ -1,6 +1,8 @@
 //! Drives the built `aworker` program as a server: both kinds of handler, the
 //! end by signals, failures inside and outside of requests.
 
+mod temporary;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -27,7 +29,7 @@ impl Server {
     }
 
     fn listening_on(name: &str, script: &str, listen: &str) -> Server {
-        let file = std::env::temp_dir().join(format!("aworker-serve-{}-{name}.js", std::process::id()));
+        let file = temporary::path(&format!("{name}.js"));
         std::fs::write(&file, script).expect("write the script");
         let mut child = Command::new(env!("CARGO_BIN_EXE_aworker"))
             .args(["run", "--listen", listen])
@@ -127,7 +129,7 @@ fn a_module_with_a_default_export_answers() {
 
 #[test]
 fn a_unix_socket_serves() {
-    let path = std::env::temp_dir().join(format!("aworker-serve-{}.sock", std::process::id()));
+    let path = temporary::path("serve.sock");
     let script = "export default { fetch() { return new Response('unix') } }";
     let server = Server::listening_on("unix", script, &format!("unix://{}", path.display()));
     let mut stream = UnixStream::connect(&server.address).expect("connects");

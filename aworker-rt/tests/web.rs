@@ -1,6 +1,8 @@
 //! The Web APIs, seen by scripts: each file of `tests/web` runs in `aworker` and
 //! ends with the number of facts it has checked.
 
+mod temporary;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -86,7 +88,7 @@ scripts! {
 #[test]
 fn a_script_whose_fact_does_not_hold_fails() {
     let facts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/web/facts.js");
-    let script = std::env::temp_dir().join(format!("aworker-web-{}.mjs", std::process::id()));
+    let script = temporary::path("web.mjs");
     let text = format!("import {{ fact, same }} from {:?};\nfact('wrong', () => same(1, 2));\n", facts);
     std::fs::write(&script, text).expect("write the script");
     let output =

@@ -3,6 +3,9 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
+#[path = "../temporary/mod.rs"]
+mod temporary;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -29,7 +32,7 @@ impl Server {
     }
 
     pub fn start_with(name: &str, script: &str, options: &[&str]) -> Server {
-        let directory = std::env::temp_dir().join(format!("aworker-http-{}-{name}", std::process::id()));
+        let directory = temporary::path(name);
         std::fs::create_dir_all(&directory).expect("make a directory");
         let file = directory.join("worker.js");
         std::fs::write(&file, script).expect("write the script");

@@ -5,6 +5,9 @@
 
 pub mod proxy;
 
+#[path = "../temporary/mod.rs"]
+mod temporary;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -175,7 +178,7 @@ pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("aworker-net-{}-{name}", std::process::id()));
+        let path = temporary::path(name);
         std::fs::create_dir_all(&path).expect("makes a directory");
         Scratch(path)
     }

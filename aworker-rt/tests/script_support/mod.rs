@@ -1,6 +1,9 @@
 //! Runs the built `aworker` program in a directory of script files, and looks at what it leaves behind.
 #![allow(dead_code)]
 
+#[path = "../temporary/mod.rs"]
+mod temporary;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -9,7 +12,7 @@ pub struct Directory(pub PathBuf);
 
 impl Directory {
     pub fn new(name: &str, files: &[(&str, &str)]) -> Directory {
-        let path = std::env::temp_dir().join(format!("aworker-test-{}-{name}", std::process::id()));
+        let path = temporary::path(name);
         for (file, text) in files {
             let file = path.join(file);
             std::fs::create_dir_all(file.parent().expect("below the directory")).expect("make the directory");
