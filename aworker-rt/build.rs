@@ -61,7 +61,7 @@ for_each_op!(placeholders);
 fn main() {
     // V8's tables of addresses are then ready in the program's file: nothing is relocated at its start, no page of them is
     // private; and no library is looked for.
-    link_statically("aworker", &["c", "m", "dl", "pthread", "rt", "util"]);
+    link_statically("aworker", &["c", "m", "dl", "pthread", "rt", "util"], &["dlsym"]);
     lay_touched("aworker", "touched.txt");
     println!("cargo:rerun-if-changed=../build/static_link.rs");
     println!("cargo:rerun-if-changed=../build/touched.rs");

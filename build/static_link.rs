@@ -1,4 +1,4 @@
-// How the build scripts of `turf` and `aworker` link their program statically. Included by both: no crate of its own,
+// How the build scripts of `turf`, `turf-seed` and `aworker` link their program statically. Included by each: no crate of its own,
 // for it would be compiled before everything else.
 //
 // The flag for it (`target-feature=+crt-static`) exists per build, not per program, and the compiler's plug-ins must stay
@@ -6,13 +6,16 @@
 // its path, and the path begins with a directory that has only the latter, as linker scripts.
 
 /// Links the program statically and at a fixed address, if the machine has those libraries (what the compiler names on its
-/// command line) in static form.
-fn link_statically(program: &str, libraries: &[&str]) {
+/// command line) in static form. `instead` names functions in whose place the program has its own, `__wrap_NAME`.
+fn link_statically(program: &str, libraries: &[&str], instead: &[&str]) {
     match static_libraries(libraries) {
         Ok(directory) => {
             println!("cargo::rustc-link-arg-bin={program}=-L{}", directory.display());
             println!("cargo::rustc-link-arg-bin={program}=-static");
             println!("cargo::rustc-link-arg-bin={program}=-no-pie");
+            for function in instead {
+                println!("cargo::rustc-link-arg-bin={program}=-Wl,--wrap={function}");
+            }
         }
         Err(missing) => println!("cargo::warning={program} is linked dynamically: there is no {missing}"),
     }

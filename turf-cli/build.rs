@@ -23,7 +23,7 @@ fn main() {
     println!("cargo::rerun-if-changed=../build/static_link.rs");
     println!("cargo::rerun-if-changed={TOUCHED}");
     println!("cargo::rustc-link-arg-bin=turf=-Wl,-T,{}", order().display());
-    link_statically("turf", LIBRARIES);
+    link_statically("turf", LIBRARIES, &[]);
 }
 
 /// Makes the linker script that puts those functions first. `INSERT` adds it to the linker's own.

@@ -4,8 +4,9 @@
 
 mod temporary;
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Node's major version from which on it knows every algorithm of the exchange.
 const NODE_MAJOR: u32 = 20;
@@ -102,6 +103,27 @@ fn keys_survive_a_snapshot_and_later_ones_differ() {
     std::fs::remove_dir_all(&directory).expect("remove the directory");
     assert!(lines.iter().all(|line| line.starts_with("true true false ")), "{lines:?}");
     assert_ne!(lines[0], lines[1], "two runs of one snapshot make the same key");
+}
+
+/// A static program finds getrandom(2), too: no device is read, which a container need not have.
+#[test]
+fn random_bytes_come_from_no_device() {
+    let code = "crypto.getRandomValues(new Uint8Array(8)); console.log('drawn'); setInterval(() => {}, 1e6)";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_aworker"))
+        .args(["eval", code])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("aworker starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("it says so");
+    let open: Vec<PathBuf> = std::fs::read_dir(format!("/proc/{}/fd", child.id()))
+        .expect("its descriptors")
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .collect();
+    child.kill().expect("it is killed");
+    child.wait().expect("it ends");
+    assert_eq!(line, "drawn\n");
+    assert!(!open.iter().any(|file| file.ends_with("urandom") || file.ends_with("random")), "{open:?}");
 }
 
 /// JSON as a JavaScript string.

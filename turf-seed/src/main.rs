@@ -77,8 +77,10 @@ fn start(options: Options) -> Result<Seed> {
         .write_state(&SeedState { pid: std::process::id() as i32, source: options.recipe.source.clone() })?;
     let listener = server::listen(&directory.control())?;
     let own = confine::confine(&options.recipe.source, options.tenant, directory.path())?;
+    // Before native memory is packed: a clone gives it back at once, and none of its own memory shall stand behind it.
+    let packet = server::packet();
     let runtime = warmup::warm_runtime(&options)?;
-    let server = Server::start(&options, listener, own, alive, None)?;
+    let server = Server::start(&options, listener, own, alive, None, packet)?;
     let beginning = match options.recipe.source {
         SeedSource::BuiltIns => Beginning::OwnScript,
         SeedSource::Script(_) | SeedSource::Snapshot(_) | SeedSource::Promoted(_) => Beginning::Deserialize,

@@ -160,8 +160,15 @@ fn settle(
         tenant: None,
         task: Task::Seed,
     };
-    let server = Server::start(&options, control, confine::own_namespaces(), alive.into(), Some(connection))
-        .map_err(|error| Refusal::new("check", format!("{error:#}")))?;
+    let server = Server::start(
+        &options,
+        control,
+        confine::own_namespaces(),
+        alive.into(),
+        Some(connection),
+        crate::server::packet(),
+    )
+    .map_err(|error| Refusal::new("check", format!("{error:#}")))?;
     eprintln!("turf-seed: {} is a clone of a worker, process {}", options.name, std::process::id());
     promotion::answer_and_wait(connection.as_fd(), &Answer::Ready).map_err(gone)?;
     let prepared = Prepared { layout, beginning: Beginning::Resume };

@@ -79,13 +79,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves at `listener`, and proves that this process may be forked once `passing` is closed.
+    /// Serves at `listener`, receiving in `packet`, and proves that this process may be forked once `passing` is closed.
     pub fn start(
         options: &Options,
         listener: OwnedFd,
         own: Namespaces,
         alive: Alive,
         passing: Option<&OwnedFd>,
+        packet: Vec<u8>,
     ) -> Result<Server> {
         let signals = termination_signals().context("watch for SIGTERM")?;
         let expected =
@@ -105,7 +106,7 @@ impl Server {
             refusals: 0,
             told_due: None,
             state: State::Serving,
-            packet: vec![0; MAX_PACKET],
+            packet,
             _alive: alive,
         })
     }
@@ -321,6 +322,11 @@ fn refuse_if_gone(connection: &OwnedFd) -> Result<(), Refusal> {
             Err(Refusal::new("check client", "the client has gone before its worker was forked"))
         }
     }
+}
+
+/// Memory to receive requests in.
+pub fn packet() -> Vec<u8> {
+    vec![0; MAX_PACKET]
 }
 
 /// Listens at a path, which is another's in the seed's own root.

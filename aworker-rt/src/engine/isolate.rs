@@ -143,6 +143,11 @@ impl Engine {
         memory::settle(&mut self.isolate);
     }
 
+    /// Native memory that is handed out from here on lies together, in pages of its own.
+    pub fn pack_memory(&mut self) {
+        malloc::freeze();
+    }
+
     /// Gives the heap of JavaScript, if it is large, and native memory the form in which clones share most of it. The last
     /// step before the process is cloned: what runs afterwards makes pages private again.
     ///

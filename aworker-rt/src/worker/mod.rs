@@ -163,6 +163,8 @@ impl Runtime {
     /// A built-in failed: the build is broken. There is no memory for a copy of a large heap. An error of `give_back`.
     pub fn await_forks(&mut self, give_back: impl FnOnce() -> io::Result<()>) -> Result<(), ScriptError> {
         self.settle();
+        // What the rehearsal allocates and workers write to (remembered sets, tables of names) lies together.
+        self.engine.pack_memory();
         self.engine.with_scope(|scope| warm_up::rehearse(scope, self.program))?;
         give_back().map_err(|error| ScriptError::new(format!("give back the program's pages: {error}")))?;
         // Workers share the pages of the program that this brings back.
