@@ -106,6 +106,11 @@ fn requests_follow_the_standard() {
          throws('TypeError', () => new Request('http://a/', { body: 'x' })); throws('TypeError', () => new Request());
          throws('TypeError', () => new Request('http://a/', { signal: {} })); throws('TypeError', () => new Request('http://a/', { redirect: 'x' }));
          throws('TypeError', () => new Request('http://a/', { method: 'POST', body: new ReadableStream() }));
+         throws('TypeError', () => new Request('http://a/', { referrer: 'http://:' })); throws('TypeError', () => new Request('http://a/', { referrerPolicy: 'x' }));
+         throws('TypeError', () => new Request('http://a/', { mode: 'no-cors', method: 'PUT' })); throws('TypeError', () => new Request('http://a/', { cache: 'only-if-cached' }));
+         equal(new Request('http://a/', { mode: 'no-cors', method: 'post' }).method, 'POST', 'a simple method');
+         equal(new Request('http://a/', { mode: 'same-origin', cache: 'only-if-cached', referrerPolicy: 'origin' }).referrerPolicy, 'origin', 'allowed');
+         equal(new Request('http://a/', { referrer: 'http://b/' }).referrer, 'about:client', 'of another origin'); equal(new Request('http://a/', { referrer: '' }).referrer, '', 'none');
          const controller = new AbortController(); const followed = new Request('http://a/', { signal: controller.signal });
          controller.abort('why'); equal(followed.signal.reason, 'why', 'follows');
          class Mine extends Request { get extra() { return 1; } } equal(new Mine('http://a/').extra, 1, 'subclass');

@@ -471,7 +471,8 @@ fn responses_that_nobody_can_read_free_their_connections() {
         &peer.url(""),
         "// More than there may be connections, each full of what nobody reads.
          for (let i = 0; i < 150; i++) same((await fetch(base + '/big')).status, 200);
-         same(await (await fetch(base)).text(), 'fine');",
+         same(await (await fetch(base)).text(), 'fine');
+         same(performance.getEntriesByType('resource').some((entry) => entry.name === base + '/big'), true, 'on the timeline');",
     );
 }
 

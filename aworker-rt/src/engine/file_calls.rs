@@ -22,12 +22,12 @@ pub enum Access {
 impl Access {
     /// The flags for open(2).
     pub fn flags(self) -> libc::c_int {
-        OPEN_FLAGS
-            | match self {
-                Access::Read => libc::O_RDONLY,
-                Access::Look => libc::O_PATH,
-                Access::LookAtLink => libc::O_PATH | libc::O_NOFOLLOW,
-            }
+        match self {
+            Access::Read => OPEN_FLAGS | libc::O_RDONLY,
+            // openat2(2) knows no other flags beside O_PATH.
+            Access::Look => libc::O_CLOEXEC | libc::O_PATH,
+            Access::LookAtLink => libc::O_CLOEXEC | libc::O_PATH | libc::O_NOFOLLOW,
+        }
     }
 }
 

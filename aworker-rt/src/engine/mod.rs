@@ -5,6 +5,7 @@
 
 mod accept;
 mod ascii;
+pub(crate) mod beside;
 pub mod channel;
 mod child;
 mod context_handle;
@@ -56,7 +57,7 @@ pub use isolate::{Engine, callback, inspect};
 pub use malloc::{give_back_memory, unlock_after_killed_fork};
 pub use platform::{V8Flags, initialize, run_platform_task, v8_version};
 pub use request_origin::{enter_request, in_request, leave_request};
-pub(crate) use ring::{Completion, Ring};
+pub(crate) use ring::{Completion, Look, Ring};
 pub use script::{Loaded, Script, load, warm_up_compiler, warm_up_names};
 pub use snapshot::{Saved, Snapshot, SnapshotError};
 pub(crate) use source_maps::rewrite as with_original_places;

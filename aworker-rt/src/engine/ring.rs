@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 
 use super::file_calls::Access;
 
@@ -20,6 +20,7 @@ const ENTRIES: u32 = 64;
 enum Lent {
     Read { _file: Rc<OwnedFd>, buffer: Vec<u8> },
     Open { _path: CString },
+    Look { _file: Rc<OwnedFd>, into: Box<libc::statx> },
 }
 
 /// What an operation came to.
@@ -29,6 +30,19 @@ pub enum Completion {
     Read(Vec<u8>, io::Result<usize>),
     /// The file.
     Open(io::Result<OwnedFd>),
+    /// What the file is.
+    Look(io::Result<Look>),
+}
+
+/// What statx(2) says of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// `st_mode`.
+    pub mode: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Seconds and nanoseconds of the last modification.
+    pub modified: (i64, u32),
 }
 
 /// The instance.
@@ -60,7 +74,9 @@ impl Ring {
         let length = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
         let entry =
             opcode::Read::new(types::Fd(file.as_raw_fd()), buffer.as_mut_ptr(), length).offset(offset);
-        self.submit(&entry.build(), Lent::Read { _file: Rc::clone(file), buffer })
+        // Some file systems (FUSE) would be waited for within the call that submits.
+        let entry = entry.build().flags(squeue::Flags::ASYNC);
+        self.submit(&entry, Lent::Read { _file: Rc::clone(file), buffer })
     }
 
     /// Begins to open a path; the operation's number. There is room.
@@ -70,6 +86,20 @@ impl Ring {
     pub fn open(&mut self, path: CString, access: Access) -> io::Result<u64> {
         let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).flags(access.flags());
         self.submit(&entry.build(), Lent::Open { _path: path })
+    }
+
+    /// Begins to look at an open file; the operation's number. There is room.
+    ///
+    /// # Errors
+    /// As io_uring_enter(2).
+    pub fn look(&mut self, file: &Rc<OwnedFd>) -> io::Result<u64> {
+        // SAFETY: all-zero bytes are a valid statx.
+        let mut into: Box<libc::statx> = Box::new(unsafe { std::mem::zeroed() });
+        let at = (&raw mut *into).cast();
+        let entry = opcode::Statx::new(types::Fd(file.as_raw_fd()), c"".as_ptr(), at)
+            .flags(libc::AT_EMPTY_PATH)
+            .mask(libc::STATX_BASIC_STATS);
+        self.submit(&entry.build(), Lent::Look { _file: Rc::clone(file), into })
     }
 
     fn submit(&mut self, entry: &io_uring::squeue::Entry, lent: Lent) -> io::Result<u64> {
@@ -94,6 +124,11 @@ impl Ring {
         };
         let completion = match self.lent.remove(&entry.user_data())? {
             Lent::Read { buffer, .. } => Completion::Read(buffer, result.map(|read| read as usize)),
+            Lent::Look { into, .. } => Completion::Look(result.map(|_| Look {
+                mode: into.stx_mode.into(),
+                size: into.stx_size,
+                modified: (into.stx_mtime.tv_sec, into.stx_mtime.tv_nsec),
+            })),
             Lent::Open { .. } => Completion::Open(result.map(|fd| {
                 // SAFETY: the kernel opened the descriptor for this operation; nobody else owns it.
                 unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) }

@@ -1,7 +1,7 @@
 //! One operation on a file, as a machine that never waits itself.
 //!
 //! ```text
-//!   open --> (look at it) --> read ... read --> done
+//!   open --> look at it --> read ... read --> done
 //!    ^ each arrow may be a wait: for the ring, for time, for other events
 //! ```
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use crate::engine::{Access, Completion, Patience, Ring, file_calls};
+use crate::engine::{Access, Completion, Look, Patience, Ring, file_calls};
 
 /// Most bytes of a whole file: larger ones are for streams.
 pub(super) const MAX_WHOLE_BYTES: u64 = 512 << 20;
@@ -57,8 +57,8 @@ pub(super) enum Goal {
 #[derive(Debug)]
 pub(super) enum Outcome {
     Bytes(Vec<u8>),
-    File { file: OwnedFd, size: u64 },
-    Stat(Box<FileStat>),
+    File { file: Rc<OwnedFd>, size: u64 },
+    Stat(Look),
 }
 
 /// Why an operation failed.
@@ -87,6 +87,8 @@ pub(super) enum Step {
 enum Stage {
     /// The answer of the ring, if it was asked.
     Opening(Option<io::Result<OwnedFd>>),
+    /// The same for a look at the file, which was opened by the ring: what makes one wait may make the other wait.
+    Looking(Rc<OwnedFd>, Option<io::Result<Look>>),
     /// The same for a read: the buffer and what came into it.
     Reading(Option<(Vec<u8>, io::Result<usize>)>),
     Finished,
@@ -138,7 +140,7 @@ impl Job {
     pub(super) fn failure(&self, code: i32) -> Failure {
         let operation = match (&self.stage, &self.goal) {
             (_, Goal::Stat) => "look at",
-            (Stage::Opening(_), _) => "open",
+            (Stage::Opening(_) | Stage::Looking(..), _) => "open",
             (Stage::Reading(_) | Stage::Finished, _) => "read",
         };
         let reason = nix::errno::Errno::from_raw(code).desc();
@@ -156,6 +158,11 @@ impl Job {
         loop {
             let step = match std::mem::replace(&mut self.stage, Stage::Finished) {
                 Stage::Opening(answer) => self.open(answer, means),
+                Stage::Looking(file, Some(answer)) => self.looked(file, answer),
+                Stage::Looking(file, None) => {
+                    self.stage = Stage::Looking(file, None);
+                    Some(Step::UseRing)
+                }
                 Stage::Reading(answer) => self.read(answer, means, &mut left_in_turn),
                 Stage::Finished => unreachable!("a job that is done is not asked again"),
             };
@@ -171,6 +178,7 @@ impl Job {
         let Ok(path) = CString::new(self.path.as_str()) else {
             return Some(Step::Done(Err(self.failure(libc::EINVAL))));
         };
+        let by_ring = answer.is_some();
         let opened = answer.unwrap_or_else(|| match file_calls::open_cached(&path, self.access) {
             Err(error) if is(&error, libc::EAGAIN) && means == Means::Unknown => Err(error),
             // An old kernel, or a filter of system calls, knows no openat2.
@@ -185,7 +193,14 @@ impl Job {
             opened => opened,
         });
         match opened {
-            Ok(file) => self.opened(file),
+            Ok(file) if by_ring => {
+                self.stage = Stage::Looking(Rc::new(file), None);
+                None
+            }
+            Ok(file) => {
+                let look = fstat(file.as_fd()).map(|stat| look(&stat)).map_err(io::Error::from);
+                self.looked(Rc::new(file), look)
+            }
             Err(error) if is(&error, libc::EAGAIN) && means == Means::Unknown => Some(Step::NeedsMeans),
             Err(error) if is(&error, libc::EAGAIN) && means == Means::Ring => Some(Step::UseRing),
             // A FIFO without a writer, a socket.
@@ -201,18 +216,18 @@ impl Job {
         }))
     }
 
-    fn opened(&mut self, file: OwnedFd) -> Option<Step> {
-        let stat = match fstat(file.as_fd()) {
-            Ok(stat) => stat,
-            Err(error) => return Some(self.fails(&error.into())),
+    fn looked(&mut self, file: Rc<OwnedFd>, look: io::Result<Look>) -> Option<Step> {
+        let look = match look {
+            Ok(look) => look,
+            Err(error) => return Some(self.fails(&error)),
         };
         if self.goal == Goal::Stat {
-            return Some(Step::Done(Ok(Outcome::Stat(Box::new(stat)))));
+            return Some(Step::Done(Ok(Outcome::Stat(look))));
         }
-        if kind(&stat) != SFlag::S_IFREG {
+        if kind(look.mode) != SFlag::S_IFREG {
             return Some(self.is_no_file());
         }
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let size = look.size;
         if self.goal == Goal::Handle {
             return Some(Step::Done(Ok(Outcome::File { file, size })));
         }
@@ -223,7 +238,7 @@ impl Job {
         let room =
             if size == 0 { UNKNOWN_SIZE_BYTES } else { usize::try_from(size).unwrap_or(usize::MAX) + 1 };
         self.buffer = vec![0; room];
-        self.file = Some(Rc::new(file));
+        self.file = Some(file);
         self.stage = Stage::Reading(None);
         None
     }
@@ -310,12 +325,13 @@ impl Job {
 
     /// Hands the next wait to the ring; the number of its operation.
     pub(super) fn submit(&mut self, ring: &mut Ring) -> Result<u64, Failure> {
-        let submitted = match &self.file {
-            Some(file) => {
+        let submitted = match (&self.stage, &self.file) {
+            (Stage::Looking(file, _), _) => ring.look(file),
+            (_, Some(file)) => {
                 let length = (self.buffer.len() - self.filled).min(PIECE_BYTES);
                 ring.read(file, vec![0; length], self.offset())
             }
-            None => match CString::new(self.path.as_str()) {
+            (_, None) => match CString::new(self.path.as_str()) {
                 Ok(path) => ring.open(path, self.access),
                 Err(_) => return Err(self.failure(libc::EINVAL)),
             },
@@ -326,6 +342,12 @@ impl Job {
     /// Takes the ring's answer.
     pub(super) fn complete(&mut self, completion: Completion) {
         self.stage = match completion {
+            Completion::Look(look) => match std::mem::replace(&mut self.stage, Stage::Finished) {
+                Stage::Looking(file, _) => Stage::Looking(file, Some(look)),
+                Stage::Opening(_) | Stage::Reading(_) | Stage::Finished => {
+                    unreachable!("a job waits for one thing at a time")
+                }
+            },
             Completion::Read(buffer, read) => Stage::Reading(Some((buffer, read))),
             Completion::Open(opened) => Stage::Opening(Some(opened)),
         };
@@ -333,8 +355,16 @@ impl Job {
 }
 
 /// The kind of file, of its mode.
-pub(super) fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+pub(super) fn kind(mode: u32) -> SFlag {
+    SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits())
+}
+
+fn look(stat: &FileStat) -> Look {
+    Look {
+        mode: stat.st_mode,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+    }
 }
 
 fn is(error: &io::Error, code: i32) -> bool {

@@ -13,6 +13,7 @@
 //! epoll instance may be, everything waits in place.
 
 mod job;
+mod list;
 mod ops;
 
 use std::collections::{HashMap, VecDeque};
@@ -41,6 +42,8 @@ struct Files {
     next_job: u64,
     /// Operations of the ring, and whose they are.
     in_ring: HashMap<u64, u64>,
+    /// Directories that are being read.
+    listings: HashMap<u64, list::Waiting>,
     /// Jobs for which the ring has no room.
     queue: VecDeque<u64>,
     ring: RingState,
@@ -70,7 +73,8 @@ pub(crate) fn become_seed(isolate: &mut v8::Isolate) {
 /// What a snapshot could not keep.
 pub(crate) fn held(isolate: &mut v8::Isolate) -> Option<&'static str> {
     let files = isolate.get_slot::<Files>()?;
-    (!files.open.is_empty() || !files.jobs.is_empty()).then_some("an open file")
+    let is_held = !files.open.is_empty() || !files.jobs.is_empty() || !files.listings.is_empty();
+    is_held.then_some("an open file")
 }
 
 /// Drops everything.
@@ -87,13 +91,13 @@ fn files(isolate: &mut v8::Isolate) -> &mut Files {
 
 impl Files {
     /// Takes a file for a stream; its handle.
-    fn insert(&mut self, file: OwnedFd) -> Option<u32> {
+    fn insert(&mut self, file: Rc<OwnedFd>) -> Option<u32> {
         if self.open.len() >= MAX_OPEN {
             return None;
         }
         let handle = self.next_file;
         self.next_file = self.next_file.wrapping_add(1);
-        self.open.insert(handle, Rc::new(file));
+        self.open.insert(handle, file);
         Some(handle)
     }
 }

@@ -1,19 +1,15 @@
 //! What JavaScript calls: operations that give a value at once or a promise of it.
 
-use std::fs;
-
-use nix::sys::stat::{FileStat, SFlag};
+use nix::sys::stat::SFlag;
 
 use super::job::{Failure, Goal, Job, Outcome, kind};
-use super::{Begun, begin, files};
-use crate::engine::Access;
+use super::{Begun, begin, files, list};
 use crate::engine::conversions::{self, string};
+use crate::engine::{Access, Look};
 use crate::web::bytes;
 
 /// Most bytes of one piece of a stream.
 const MAX_PIECE_BYTES: u32 = 1 << 20;
-/// Most entries of one directory.
-const MAX_ENTRIES: usize = 100_000;
 
 /// `ops.file_bytes(path)`: a Uint8Array of the whole file.
 pub(crate) fn file_bytes(
@@ -73,49 +69,20 @@ pub(crate) fn file_stat(
     answer(scope, Job::on_path(Goal::Stat, &path, access), &mut result);
 }
 
-/// `ops.file_list(path)`: names and kinds in turn, sorted by name. The kernel has no way to read a directory
-/// without waiting for its blocks.
+/// `ops.file_list(path)`: names and kinds in turn, sorted by name, or a promise of them.
 pub(crate) fn file_list(
     scope: &mut v8::PinScope<'_, '_>,
     arguments: v8::FunctionCallbackArguments,
     mut result: v8::ReturnValue,
 ) {
     let path = arguments.get(0).to_rust_string_lossy(scope);
-    let mut entries = match read_directory(&path) {
-        Ok(entries) => entries,
-        Err(error) => {
-            let code = error.raw_os_error().unwrap_or(libc::EIO);
-            let reason = nix::errno::Errno::from_raw(code).desc().to_lowercase();
-            let error = error_value(scope, &Failure { code, text: format!("list {path}: {reason}") });
+    match list::begin(scope, &path) {
+        Ok(value) => result.set(value),
+        Err(failure) => {
+            let error = error_value(scope, &failure);
             scope.throw_exception(error);
-            return;
         }
-    };
-    entries.sort();
-    let mut values: Vec<v8::Local<v8::Value>> = Vec::with_capacity(entries.len() * 2);
-    for (name, kind) in entries {
-        values.push(string(scope, &name).into());
-        values.push(string(scope, kind).into());
     }
-    result.set(v8::Array::new_with_elements(scope, &values).into());
-}
-
-fn read_directory(path: &str) -> std::io::Result<Vec<(String, &'static str)>> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entries.len() == MAX_ENTRIES {
-            return Err(std::io::Error::from_raw_os_error(libc::EFBIG));
-        }
-        let kind = match entry.file_type()? {
-            kind if kind.is_file() => "file",
-            kind if kind.is_dir() => "directory",
-            kind if kind.is_symlink() => "symlink",
-            _ => "other",
-        };
-        entries.push((entry.file_name().to_string_lossy().into_owned(), kind));
-    }
-    Ok(entries)
 }
 
 /// Returns or throws what a job came to, or returns a promise of it.
@@ -138,7 +105,7 @@ pub(super) fn to_value<'s>(
 ) -> Result<v8::Local<'s, v8::Value>, v8::Local<'s, v8::Value>> {
     match outcome {
         Ok(Outcome::Bytes(contents)) => Ok(bytes::uint8_array(scope, contents).into()),
-        Ok(Outcome::Stat(stat)) => Ok(stat_value(scope, &stat)),
+        Ok(Outcome::Stat(stat)) => Ok(stat_value(scope, stat)),
         Ok(Outcome::File { file, size }) => match files(scope).insert(file) {
             Some(handle) => {
                 let handle = v8::Integer::new_from_unsigned(scope, handle).into();
@@ -156,21 +123,24 @@ pub(super) fn to_value<'s>(
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn stat_value<'s>(scope: &mut v8::PinScope<'s, '_>, stat: &FileStat) -> v8::Local<'s, v8::Value> {
-    let kind = match kind(stat) {
+fn stat_value<'s>(scope: &mut v8::PinScope<'s, '_>, look: Look) -> v8::Local<'s, v8::Value> {
+    let kind = match kind(look.mode) {
         SFlag::S_IFREG => "file",
         SFlag::S_IFDIR => "directory",
         SFlag::S_IFLNK => "symlink",
         _ => "other",
     };
-    let modified_ms = stat.st_mtime as f64 * 1e3 + (stat.st_mtime_nsec / 1_000_000) as f64;
-    let numbers = [stat.st_size as f64, modified_ms, f64::from(stat.st_mode & 0o7777)];
+    let modified_ms = look.modified.0 as f64 * 1e3 + f64::from(look.modified.1 / 1_000_000);
+    let numbers = [look.size as f64, modified_ms, f64::from(look.mode & 0o7777)];
     let [size, modified, mode] = numbers.map(|number| v8::Number::new(scope, number).into());
     let kind = string(scope, kind).into();
     v8::Array::new_with_elements(scope, &[kind, size, modified, mode]).into()
 }
 
-fn error_value<'s>(scope: &mut v8::PinScope<'s, '_>, failure: &Failure) -> v8::Local<'s, v8::Value> {
+pub(super) fn error_value<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    failure: &Failure,
+) -> v8::Local<'s, v8::Value> {
     let text = string(scope, &failure.text);
     let error = v8::Exception::error(scope, text);
     if let Ok(object) = error.try_cast::<v8::Object>() {

@@ -17,6 +17,10 @@ const toDuplex = enumConverter('RequestDuplex', ['half']);
 const toMode = enumConverter('RequestMode', ['navigate', 'same-origin', 'no-cors', 'cors']);
 const toPriority = enumConverter('RequestPriority', ['high', 'low', 'auto']);
 const toRedirect = enumConverter('RequestRedirect', ['follow', 'error', 'manual']);
+const toReferrerPolicy = enumConverter('ReferrerPolicy', [
+  '', 'no-referrer', 'no-referrer-when-downgrade', 'same-origin', 'origin', 'strict-origin', 'origin-when-cross-origin',
+  'strict-origin-when-cross-origin', 'unsafe-url',
+]);
 
 const upperMethods = { __proto__: null, DELETE: 'DELETE', GET: 'GET', HEAD: 'HEAD', OPTIONS: 'OPTIONS', POST: 'POST', PUT: 'PUT' };
 const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
@@ -44,6 +48,32 @@ function toUrl(input, prefix) {
   }
   if (url.username !== '' || url.password !== '') throw new TypeError(`${prefix}: the URL has credentials`);
   return url.href;
+}
+
+/** What `referrer` is for an init's member: a URL of the script's own origin, 'about:client' for any other, '' for none. */
+function toReferrer(value, prefix) {
+  const text = converters.USVString(value, prefix, "'referrer'");
+  if (text === '') return '';
+  const base = internals.workerScope.baseURL();
+  try {
+    const url = base === undefined ? new URL(text) : new URL(text, base);
+    const { origin } = url;
+    const isOwn = base !== undefined && origin !== 'null' && origin === new URL(base).origin;
+    return isOwn ? url.href : 'about:client';
+  } catch {
+    throw new TypeError(`${prefix}: the referrer '${text}' is not a URL`);
+  }
+}
+
+/** Throws where a mode forbids what else a request asks for. */
+function checkMode({ mode, cache }, method, prefix) {
+  if (mode === 'navigate') throw new TypeError(`${prefix}: the mode 'navigate' is reserved`);
+  if (cache === 'only-if-cached' && mode !== 'same-origin') {
+    throw new TypeError(`${prefix}: the cache mode 'only-if-cached' is for the mode 'same-origin'`);
+  }
+  if (mode === 'no-cors' && method !== 'GET' && method !== 'HEAD' && method !== 'POST') {
+    throw new TypeError(`${prefix}: the mode 'no-cors' does not go with the method '${method}'`);
+  }
 }
 
 // Set by the static block.
@@ -112,11 +142,11 @@ class Request {
       keepalive: keepalive === undefined ? inherited?.keepalive ?? false : !!keepalive,
       mode: mode === undefined ? inherited?.mode ?? 'cors' : toMode(mode, prefix, "'mode'"),
       redirect: redirect === undefined ? inherited?.redirect ?? 'follow' : toRedirect(redirect, prefix, "'redirect'"),
-      referrer: referrer === undefined ? inherited?.referrer ?? 'about:client' : converters.USVString(referrer, prefix, "'referrer'"),
+      referrer: referrer === undefined ? inherited?.referrer ?? 'about:client' : toReferrer(referrer, prefix),
       referrerPolicy: referrerPolicy === undefined
-        ? inherited?.referrerPolicy ?? '' : converters.DOMString(referrerPolicy, prefix, "'referrerPolicy'"),
+        ? inherited?.referrerPolicy ?? '' : toReferrerPolicy(referrerPolicy, prefix, "'referrerPolicy'"),
     };
-    if (this.#fetchOptions.mode === 'navigate') throw new TypeError(`${prefix}: the mode 'navigate' is reserved`);
+    checkMode(this.#fetchOptions, this.#method, prefix);
     this.#initializeSignal(from, signal, prefix);
     const list = [];
     if (headers !== undefined) headersModule.fill(list, headers, prefix);

@@ -81,13 +81,25 @@ const uploads = new Map();
 /** Cuts off exchanges whose body nobody can read any more; made when first needed. */
 let forgotten;
 
-function watch(record, id) {
-  forgotten ??= new SafeFinalizationRegistry((exchange) => ops.net_drop(exchange));
-  forgotten.register(record, id, record);
+function watch(record, id, timing) {
+  forgotten ??= new SafeFinalizationRegistry((exchange) => {
+    ops.net_drop(exchange.id);
+    if (exchange.timing !== undefined) conclude(exchange.timing);
+  });
+  forgotten.register(record, { __proto__: null, id, timing }, record);
 }
 
-/** A byte stream of an exchange's body. `read` hears how much has come, `ended` is called once nothing more can come. */
-function bodyStream(id, read, ended) {
+/** Nothing more comes of a fetch: it becomes a resource of the timeline. */
+function conclude(timing) {
+  timing.responseEnd = ops.performance_now();
+  report(timing);
+}
+
+/**
+ * A byte stream of an exchange's body. `read` hears how much has come, `ended` is called once nothing more can come, unless
+ * the stream is collected: then only `timing` is concluded.
+ */
+function bodyStream(id, timing, read, ended) {
   let record;
   const finish = () => {
     forgotten?.unregister(record);
@@ -117,7 +129,7 @@ function bodyStream(id, read, ended) {
     MapPrototypeDelete(waiting, id);
     finish();
   });
-  watch(record, id);
+  watch(record, id, timing);
   return {
     record,
     fail(reason) {
@@ -250,8 +262,7 @@ class Fetch {
     if (timing === undefined) return;
     this.#timing = undefined;
     timing.isSecure = this.#url.protocol === 'https:';
-    timing.responseEnd = ops.performance_now();
-    report(timing);
+    conclude(timing);
   }
 
   /** Schemes that need no connection. */
@@ -428,6 +439,7 @@ class Fetch {
     let body;
     const timing = this.#timing;
     if (timing !== undefined) {
+      timing.isSecure = this.#url.protocol === 'https:';
       timing.status = status;
       timing.contentType = ops.mime_extract(getCombined(list, 'content-type') ?? '');
     }
@@ -435,7 +447,7 @@ class Fetch {
       ops.net_discard(this.#id);
       this.#end();
     } else {
-      this.#stream = bodyStream(this.#id, (length) => { timing.size += length; }, () => {
+      this.#stream = bodyStream(this.#id, timing, (length) => { timing.size += length; }, () => {
         this.#end();
         this.#uploader?.cancel(new DOMException('The response has ended before the request', 'AbortError'));
       });

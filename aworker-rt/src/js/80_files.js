@@ -180,7 +180,7 @@ const files = {
   },
   async list(path) {
     try {
-      const flat = ops.file_list(toPath(path, "Failed to execute 'list' on 'Aworker.files'"));
+      const flat = await ops.file_list(toPath(path, "Failed to execute 'list' on 'Aworker.files'"));
       const entries = [];
       for (let i = 0; i < flat.length; i += 2) entries[i / 2] = { name: flat[i], kind: flat[i + 1] };
       return entries;

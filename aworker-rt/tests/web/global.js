@@ -58,4 +58,9 @@ fact('event handlers of the global object take functions or null', () => {
   onerror = 5;
   same(onerror, null);
 });
+fact('what a worker without an origin cannot have is not there at all', () => {
+  for (const name of ['caches', 'Cache', 'CacheStorage', 'registration', 'ServiceWorker', 'ServiceWorkerRegistration', 'Client', 'WindowClient']) {
+    same(name in globalThis, false, name);
+  }
+});
 end();
