@@ -33,7 +33,8 @@ fn main() {
 fn order() -> PathBuf {
     let names = fs::read_to_string(TOUCHED).expect("the list of functions can be read");
     let names: Vec<&str> = names.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    let mut script = "SECTIONS {\n  .text.touched : {\n".to_owned();
+    // The beginning of every program, and behind all the others what the linker puts behind `.text`, are touched as well.
+    let mut script = "SECTIONS {\n  .text.touched : {\n    *crt1.o(.text .text.*)\n".to_owned();
     for name in &names {
         match name.split_once(':') {
             // A member of the C library, whose functions have no sections of their own.
@@ -53,7 +54,7 @@ fn order() -> PathBuf {
     {
         script.push_str(&format!("    *(.text.{name}17h* .text.unlikely.{name}17h*)\n"));
     }
-    script.push_str("  }\n}\nINSERT BEFORE .text;\n");
+    script.push_str("  }\n}\nINSERT AFTER .text;\n");
     let path = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("touched.ld");
     fs::write(&path, script).expect("the output directory can be written");
     path

@@ -247,6 +247,10 @@ impl ContainerDir {
         let state = self.file(STATE_FILE);
         ignore_missing(fs::remove_file(&state)).operation(|| describe(&state))?;
         fault::at(Point::DeleteStateRemoved)?;
+        // Nothing else is left of a program that `run` has begun.
+        if self.remove_if_empty()? {
+            return Ok(());
+        }
         for entry in
             fs::read_dir(&self.path).operation(|| format!("read directory {}", self.path.display()))?
         {

@@ -76,11 +76,12 @@ fn walk(turf: &Path, directory: &Path, symbols: &Symbols) -> Result<BTreeMap<Str
     let (root, bundle, worker) = (path("root"), path("bundle"), path("worker"));
     fs::create_dir_all(format!("{bundle}/rootfs/bin"))?;
     fs::create_dir_all(&worker)?;
-    fs::copy("/bin/busybox", format!("{bundle}/rootfs/bin/true")).context("copy /bin/busybox")?;
+    fs::copy("/bin/busybox", format!("{bundle}/rootfs/bin/sleep")).context("copy /bin/busybox")?;
     execute(command(turf).args(["spec", "--bundle", &bundle]))?;
     let config = fs::read_to_string(format!("{bundle}/config.json"))?;
+    // So long that `run` has to wait for it, step by step as it goes.
     let config =
-        config.replace("\"terminal\": true", "\"terminal\": false").replace("[\"sh\"]", "[\"true\"]");
+        config.replace("\"terminal\": true", "\"terminal\": false").replace("[\"sh\"]", "[\"sleep\", \"2\"]");
     fs::write(format!("{bundle}/config.json"), config)?;
     execute(command(turf).args(["spec", "--worker", "--bundle", &worker]))?;
     fs::write(format!("{worker}/worker.js"), "addEventListener('fetch', () => {});\n")?;
@@ -102,7 +103,7 @@ fn walk(turf: &Path, directory: &Path, symbols: &Symbols) -> Result<BTreeMap<Str
         let mut functions = BTreeSet::new();
         let mut count = 0;
         for address in addresses(turf, &[&["--root", root.as_str()], *verb].concat(), symbols)? {
-            functions.extend(symbols.name_at(address));
+            functions.extend(symbols.names_at(address).cloned());
             count += 1;
         }
         println!("    {count} addresses in {} functions", functions.len());
@@ -188,9 +189,16 @@ impl Symbols {
     }
 
     fn name_at(&self, address: u64) -> Option<String> {
+        self.names_at(address).last().cloned()
+    }
+
+    /// All names of a function: the compiler keeps one of several that are alike, and its section has the name of that one.
+    fn names_at(&self, address: u64) -> impl Iterator<Item = &String> {
         let after = self.functions.partition_point(|(begin, ..)| *begin <= address);
-        let (_, end, name) = self.functions[..after].last()?;
-        (address < *end).then(|| name.clone())
+        let begin = self.functions[..after].last().map_or(0, |(begin, ..)| *begin);
+        let before = self.functions.partition_point(|(other, ..)| *other < begin);
+        let all = self.functions[before..after].iter();
+        all.filter(move |(_, end, _)| address < *end).map(|(.., name)| name)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Container life: verbs, states, exit codes, and what is refused (runtime.md of the OCI runtime specification).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ tests! { "lifecycle";
         the_json_log_ends_with_the_error,
         list_names_the_containers;
     Turf:
+        run_of_what_is_no_program_fails,
         kill_refuses_a_signal_that_does_not_exist,
         odd_ids_are_refused,
         a_bad_value_is_refused_with_its_path,
@@ -283,6 +285,23 @@ fn run_of_a_missing_program_fails(case: &mut Case) -> Result<()> {
     let finished = case.run(&bundle)?.failure(&["/bin/nothing-of-that-name"])?;
     let said = finished.stderr.to_lowercase();
     ensure!(said.contains("no such file or directory") || said.contains("not found"), "{finished}");
+    Ok(())
+}
+
+/// Found out by execve(2), when the sandbox stands already.
+fn run_of_what_is_no_program_fails(case: &mut Case) -> Result<()> {
+    for mode in [&["run"][..], &["run", "--detach"]] {
+        let mut bundle = case.shell("")?;
+        let file = bundle.inside("/bin/text");
+        fs::write(&file, "no program\n")?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        bundle.set("/process/args", json!(["/bin/text"])).write()?;
+        let id = case.id(if mode.len() == 1 { "text" } else { "text-detached" });
+        let arguments = [mode, &["--bundle", text(&bundle.path)?, &id]].concat();
+        case.runtime.refused(&arguments, &["/bin/text", "exec format error"])?;
+        case.runtime.call(&["delete", "--force", &id])?;
+        case.nothing_is_left_of(&id)?;
+    }
     Ok(())
 }
 

@@ -56,7 +56,7 @@ pub fn create_container(
 pub fn dry_run(root: &StateRoot, globals: &Globals, create: &Create) -> Result<()> {
     let id: ContainerId = create.id.parse()?;
     // Whether it has a terminal to give is a matter of `create`.
-    let (_terminal, console) = Terminal::offer()?;
+    let (_terminal, console) = Terminal::offer();
     let plan = container::plan(root, &id, &options(globals, create, console, Begin::AtStart)?)?;
     super::print(&format!("{}\n", serde_json::to_string_pretty(&plan)?))
 }
@@ -111,7 +111,10 @@ pub fn console(path: Option<&Path>) -> Result<Console> {
 pub fn foreground_console(path: Option<&Path>) -> Result<(Option<Terminal>, Console)> {
     match path {
         Some(_) => Ok((None, console(path)?)),
-        None => Terminal::offer().map(|(terminal, console)| (Some(terminal), console)).map_err(Into::into),
+        None => {
+            let (terminal, console) = Terminal::offer();
+            Ok((Some(terminal), console))
+        }
     }
 }
 

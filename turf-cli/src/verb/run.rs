@@ -23,7 +23,7 @@ pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u
     // Listeners are for workers only, and refused for a program before it runs.
     let begin = if run.listen.is_empty() { Begin::AtOnce } else { Begin::AtStart };
     let fresh = create_container(root, globals, &run.create, console, begin, log)?;
-    let (running, started) =
+    let (mut running, started) =
         match start_container(root, &id, &run.listen, log, |listeners| fresh.start(root, listeners)) {
             Ok(started) => started,
             Err(error) => {
@@ -33,6 +33,10 @@ pub fn run(root: &StateRoot, globals: &Globals, run: Run, log: &Log) -> Result<u
             }
         };
     let Some(foreground) = foreground else {
+        if let Err(error) = running.confirm() {
+            report(&id, running.delete(), log);
+            return Err(error.into());
+        }
         started.announce(root, &id, log);
         return Ok(0);
     };

@@ -100,7 +100,7 @@ pub fn create_fresh(root: &StateRoot, id: &ContainerId, options: CreateOptions<'
     state.preserved_fds = options.preserve_fds;
     state.listen_fds = listeners_of(&plan.process.env).min(options.preserve_fds);
     match build(&dir, &lock, &mut state, &plan, options) {
-        Ok((init, begun)) => Ok(Fresh { dir, lock, state, plan, init, begun }),
+        Ok((init, report)) => Ok(Fresh { dir, lock, state, plan, init, report }),
         Err(error) => Err(error.and_clean_up(undo(&dir, &lock, &state, &plan))),
     }
 }
@@ -151,7 +151,7 @@ fn build(
     state: &mut State,
     plan: &Plan,
     options: CreateOptions<'_>,
-) -> Result<(init::Created, Begun)> {
+) -> Result<(init::Created, Option<init::Report>)> {
     notify::make_directory(plan, dir)?;
     state.store(dir, plan, lock)?;
     fault::at(Point::CreateStateStored)?;
@@ -169,7 +169,7 @@ fn build(
         cgroup: &cgroup,
         unit: unit.as_ref(),
         preserve_fds: options.preserve_fds,
-        console_socket: options.console.into_socket(plan.process.terminal.is_some()),
+        console_socket: options.console.into_socket(plan.process.terminal.is_some())?,
         lock: Some(lock.as_fd()),
         limit: limits::INIT_READY,
     };
@@ -179,10 +179,10 @@ fn build(
         let mut witness = |pid| -> Result<init::Written> {
             Ok(Box::new(state.record_running(dir, ProcessId::of(pid)?, lock)?))
         };
-        let created = init::run(spawn, &mut witness)?;
+        let (created, report) = init::run(spawn, &mut witness)?;
         let told = tell(created.pid, created.pidfd.as_fd(), options.pid_file, options.pidfd_socket.as_ref());
         return match told {
-            Ok(()) => Ok((created, Begun::Yes)),
+            Ok(()) => Ok((created, Some(report))),
             Err(error) => Err(error.and_clean_up(kill_child(&created))),
         };
     }
@@ -209,16 +209,9 @@ fn build(
     };
     let created = building.wait_created(runtime_hooks, at_gate)?;
     match fault::at(Point::CreateReleased) {
-        Ok(()) => Ok((created, Begun::No)),
+        Ok(()) => Ok((created, None)),
         Err(error) => Err(error.and_clean_up(kill_child(&created))),
     }
-}
-
-/// Whether the workload of a container that was just created runs already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begun {
-    Yes,
-    No,
 }
 
 /// Tells the caller which process there is: its pid in a file, a descriptor over a socket.

@@ -137,7 +137,7 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
         run: exec::Run::Process(&process),
         cgroup: &state.cgroup.open_for_join_below(&options.cgroups)?,
         preserve_fds: options.preserve_fds,
-        console_socket: options.console.into_socket(wants_terminal),
+        console_socket: options.console.into_socket(wants_terminal)?,
         stdio: None,
     })?;
     let told = fault::at(Point::ExecSpawned).and_then(|()| {

@@ -3,11 +3,10 @@
 
 use std::os::fd::OwnedFd;
 
-use super::create::Begun;
 use super::delete;
 use super::run::{Attended, Foreground};
 use super::start::{self, borrow, start_created};
-use super::state::State;
+use super::state::{Mark, State};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::root::{ContainerDir, Lock, Released, StateRoot};
@@ -23,7 +22,8 @@ pub struct Fresh {
     pub(super) state: State,
     pub(super) plan: Plan,
     pub(super) init: init::Created,
-    pub(super) begun: Begun,
+    /// Of an init that executes its program by itself, which it is about to do.
+    pub(super) report: Option<init::Report>,
 }
 
 impl Fresh {
@@ -40,15 +40,17 @@ impl Fresh {
     /// Starts it as [`start`](super::start) does; returns also what a worker has reported. After an error the
     /// container is there, unlocked.
     pub fn start(self, root: &StateRoot, listeners: &[OwnedFd]) -> Result<(Running, Option<Timeline>)> {
-        let Fresh { dir, lock, state, plan, init, begun } = self;
+        let Fresh { dir, lock, state, plan, init, report } = self;
         fault::at(Point::StartLoaded)?;
-        if begun == Begun::Yes {
+        let (timeline, lock, known) = if report.is_some() {
             fault::at(Point::StartRunning)?;
-            return Ok((Running { released: lock.release()?, dir, init }, None));
-        }
-        let created = start::Created { dir: dir.clone(), lock, state, plan };
-        let (timeline, lock) = start_created(root, created, &borrow(listeners))?;
-        Ok((Running { released: lock.release()?, dir, init }, timeline))
+            (None, lock, Mark::of(&dir).map(|mark| (mark, state)))
+        } else {
+            let created = start::Created { dir: dir.clone(), lock, state, plan };
+            let (timeline, lock) = start_created(root, created, &borrow(listeners))?;
+            (timeline, lock, None)
+        };
+        Ok((Running { released: lock.release()?, dir, init, report, known }, timeline))
     }
 }
 
@@ -58,12 +60,22 @@ pub struct Running {
     dir: ContainerDir,
     released: Released,
     init: init::Created,
+    report: Option<init::Report>,
+    /// The state, and how its file was then.
+    known: Option<(Mark, State)>,
 }
 
 impl Running {
-    /// Waits for the container's end, and returns its exit status.
-    pub fn wait(&self, foreground: &Foreground, attended: Attended) -> Result<i32> {
-        foreground.wait(&self.init, attended)
+    /// Waits for the container's end, and returns its exit status. A program that could not be executed is an error.
+    pub fn wait(&mut self, foreground: &Foreground, attended: Attended) -> Result<i32> {
+        let status = foreground.wait(&self.init, attended)?;
+        // It is there by now: its writer has ended.
+        self.confirm().map(|()| status)
+    }
+
+    /// Returns when the program is executed; the error says why it could not be.
+    pub fn confirm(&mut self) -> Result<()> {
+        self.report.take().map_or(Ok(()), init::Report::read)
     }
 
     /// Removes it, whatever its status is; the errors are those of `poststop` hooks. Somebody else may have done so
@@ -74,6 +86,11 @@ impl Running {
             lock => lock?,
         };
         fault::at(Point::DeleteLocked)?;
+        if let Some((mark, state)) = &self.known
+            && mark.holds(&self.dir)
+        {
+            return delete::clear(&self.dir, &lock, state);
+        }
         // Read again, because an `update` may have given the container more control groups.
         match State::load(&self.dir) {
             // A `delete` was killed after it had removed that.

@@ -81,7 +81,7 @@ impl Ready {
     /// Opens what the start of a container needs that this process has created; returns also its init, which is a
     /// child of this process. Nobody else can start the container while this lives, but any verb may end it.
     pub fn of(root: &StateRoot, fresh: Fresh) -> Result<(Ready, init::Created)> {
-        let Fresh { dir, lock, state, plan, init, begun: _ } = fresh;
+        let Fresh { dir, lock, state, plan, init, report: _ } = fresh;
         let mut ready = Ready::open(root, dir, state, plan)?;
         ready.released = Some(lock.release()?);
         Ok((ready, init))

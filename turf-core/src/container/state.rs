@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -322,6 +323,29 @@ fn append(dir: &ContainerDir, line: &[u8]) -> Result<()> {
     opened.and_then(|mut file| file.write_all(line)).operation(|| format!("write {}", path.display()))
 }
 
+/// Tells whether a container's state.json is the file that it was: what is written anew is another file. Keeps it open, so that no other
+/// comes to have its number.
+#[derive(Debug)]
+pub(super) struct Mark {
+    _file: fs::File,
+    file: (u64, u64),
+}
+
+impl Mark {
+    /// Of the file that is there.
+    pub(super) fn of(dir: &ContainerDir) -> Option<Mark> {
+        let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(dir.file(STATE_FILE));
+        let file = opened.ok()?;
+        let found = file.metadata().ok()?;
+        Some(Mark { _file: file, file: (found.dev(), found.ino()) })
+    }
+
+    /// Whether it is still there.
+    pub(super) fn holds(&self, dir: &ContainerDir) -> bool {
+        fs::metadata(dir.file(STATE_FILE)).is_ok_and(|found| (found.dev(), found.ino()) == self.file)
+    }
+}
+
 /// Writes a file under another name in its directory and renames it.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -433,6 +457,25 @@ mod tests {
         assert_eq!(State::load_with_plan(&dir).unwrap(), (state, plan()));
         let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, [STATE_FILE], "no temporary file is left");
+    }
+
+    #[test]
+    fn a_state_that_is_written_anew_is_told_from_the_one_before() {
+        let (_keep, dir, lock, mut state) = container();
+        assert!(Mark::of(&dir).is_none());
+        state.store(&dir, &plan(), &lock).unwrap();
+        let mark = Mark::of(&dir).unwrap();
+        // Lines that are added are of no state.
+        state.record_running(&dir, myself().unwrap(), &lock).unwrap()().unwrap();
+        assert!(mark.holds(&dir));
+        let loaded = State::load(&dir).unwrap();
+        assert_eq!((loaded.init, loaded.phase), (myself(), Phase::Created));
+        for _ in 0..3 {
+            state.replace(&dir, &lock).unwrap();
+            assert!(!mark.holds(&dir));
+        }
+        dir.remove(&lock).unwrap();
+        assert!(!mark.holds(&dir));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The caller's terminal as that of a process in the foreground: the container has a pseudo terminal, and what
 //! comes and goes there is passed on. pty(7), termios(3).
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -25,8 +27,12 @@ pub enum Console {
     /// To the socket that `--console-socket` names: the process must want a terminal.
     Socket(OwnedFd),
     /// To the caller, who passes on what comes: if the process wants a terminal.
-    Caller(OwnedFd),
+    Caller(Offer),
 }
+
+/// Where the caller finds its end of a socket pair, which is made if the process wants a terminal.
+#[derive(Clone, Debug, Default)]
+pub struct Offer(Rc<OnceCell<OwnedFd>>);
 
 impl Console {
     /// Refuses what does not fit a process that wants a terminal, or none; `place` says where it is wanted.
@@ -55,10 +61,16 @@ impl Console {
     }
 
     /// The socket, if a process wants a terminal.
-    pub(super) fn into_socket(self, wanted: bool) -> Option<OwnedFd> {
+    pub(super) fn into_socket(self, wanted: bool) -> Result<Option<OwnedFd>> {
         match self {
-            Console::Socket(socket) | Console::Caller(socket) if wanted => Some(socket),
-            Console::None | Console::Socket(_) | Console::Caller(_) => None,
+            Console::Socket(socket) if wanted => Ok(Some(socket)),
+            Console::Caller(Offer(end)) if wanted => {
+                let (ours, theirs) =
+                    socket::seqpacket_pair().operation(|| "make a socket pair for a terminal")?;
+                end.set(ours).map_err(|_| Error::invalid("a terminal", "is offered to one process only"))?;
+                Ok(Some(theirs))
+            }
+            Console::None | Console::Socket(_) | Console::Caller(_) => Ok(None),
         }
     }
 }
@@ -66,19 +78,20 @@ impl Console {
 /// The caller's end of [`Console::Caller`].
 #[derive(Debug)]
 pub struct Terminal {
-    socket: OwnedFd,
+    offer: Offer,
 }
 
 impl Terminal {
     /// A console for a process that may want a terminal, and the end at which its master arrives.
-    pub fn offer() -> Result<(Terminal, Console)> {
-        let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for a terminal")?;
-        Ok((Terminal { socket: ours }, Console::Caller(theirs)))
+    pub fn offer() -> (Terminal, Console) {
+        let offer = Offer::default();
+        (Terminal { offer: offer.clone() }, Console::Caller(offer))
     }
 
     /// Takes the master, which is there once the process is made; nothing if it wanted no terminal.
     pub(super) fn take(self) -> Result<Option<Relay>> {
-        let received = socket::recv_packet(self.socket.as_fd(), &mut [0; 64]);
+        let Some(socket) = self.offer.0.get() else { return Ok(None) };
+        let received = socket::recv_packet(socket.as_fd(), &mut [0; 64]);
         let received = received.operation(|| "receive the container's terminal")?;
         received.fds.into_iter().next().map(Relay::begin).transpose()
     }
@@ -210,14 +223,15 @@ mod tests {
         assert!(Console::Socket(socket()).check(true, "terminal").is_ok());
         assert!(Console::Socket(socket()).check(false, "terminal").is_err());
         for wanted in [true, false] {
-            assert!(Console::Caller(socket()).check(wanted, "terminal").is_ok());
-            assert_eq!(Console::Caller(socket()).into_socket(wanted).is_some(), wanted);
+            assert!(Console::Caller(Offer::default()).check(wanted, "terminal").is_ok());
+            let socket = Console::Caller(Offer::default()).into_socket(wanted).unwrap();
+            assert_eq!(socket.is_some(), wanted);
         }
     }
 
     #[test]
     fn a_process_without_a_terminal_sends_no_master() {
-        let (terminal, console) = Terminal::offer().unwrap();
+        let (terminal, console) = Terminal::offer();
         drop(console);
         assert!(terminal.take().unwrap().is_none());
     }

@@ -153,9 +153,30 @@ pub fn can_run_at_once(options: &SpawnOptions<'_>) -> bool {
     spawn::can_run_at_once(options)
 }
 
-/// Makes an init that executes the bundle's program as soon as its sandbox stands, and returns when it has. `witness` is asked to write that
-/// down. If anything fails, init is killed and reaped. Only where [`can_run_at_once`] says so.
-pub fn run<'w>(options: SpawnOptions<'_>, witness: &'w mut Witness<'w>) -> Result<Created> {
+/// Where an init that executes the bundle's program by itself says why it could not.
+#[derive(Debug)]
+pub struct Report {
+    socket: OwnedFd,
+    limit: Duration,
+}
+
+impl Report {
+    /// Returns when the program is executed, or has been killed by its filter of system calls; the error says why it could not
+    /// be. Who waits for init's end may wait for that before.
+    pub fn read(self) -> Result<()> {
+        let mut packet = [0; gate::PACKET_BYTES];
+        let length = receive(self.socket.as_fd(), &mut packet, self.limit)?;
+        match packet[..length].split_first() {
+            None => Ok(()),
+            Some((&FAILED, body)) => Err(failure(body)),
+            Some(_) => Err(not_understood()),
+        }
+    }
+}
+
+/// Makes an init that executes the bundle's program as soon as its sandbox stands, and returns when it stands. `witness` is asked to
+/// write that down. If anything fails, init is killed and reaped. Only where [`can_run_at_once`] says so.
+pub fn run<'w>(options: SpawnOptions<'_>, witness: &'w mut Witness<'w>) -> Result<(Created, Report)> {
     check_terminal(&options)?;
     let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
     let mut inherited = inside::Inherited {
@@ -175,16 +196,11 @@ pub fn run<'w>(options: SpawnOptions<'_>, witness: &'w mut Witness<'w>) -> Resul
     drop(inherited);
     let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
     let mut init = Child { pid, pidfd: Some(pidfd?) };
-    let mut packet = [0; gate::PACKET_BYTES];
-    let length = receive(ours.as_fd(), &mut packet, options.limit)?;
-    match packet[..length].split_first() {
-        // The program runs, or has been killed by its filter of system calls.
-        None if executes => {}
-        None => return Err(init.ended()),
-        Some((&FAILED, body)) => return Err(failure(body)),
-        Some(_) => return Err(not_understood()),
+    let report = Report { socket: ours, limit: options.limit };
+    if !executes {
+        return Err(report.read().err().unwrap_or_else(|| init.ended()));
     }
-    init.created(options.plan.warnings.clone())
+    Ok((init.created(options.plan.warnings.clone())?, report))
 }
 
 fn failure(body: &[u8]) -> Error {
