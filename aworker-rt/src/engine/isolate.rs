@@ -6,7 +6,7 @@ use super::import_map::ImportMap;
 use super::snapshot::{Heap, Saved, Snapshot, SnapshotError};
 use super::{
     conversions, image, malloc, memory, modules, ops, platform, rejections, snapshot, source_maps, trim,
-    uncaught, wasm,
+    uncaught, wasm, watched,
 };
 
 /// The running JavaScript engine: isolate and context.
@@ -143,9 +143,13 @@ impl Engine {
         memory::settle(&mut self.isolate);
     }
 
-    /// Native memory that is handed out from here on lies together, in pages of its own.
+    /// Native memory that is handed out from here on lies together, in pages of its own. What the process holds now is what it
+    /// needs.
     pub fn pack_memory(&mut self) {
         malloc::freeze();
+        trim::rest(&mut self.isolate);
+        // So that no clone looks for one, which takes the lock of the environment.
+        watched::supervisor();
     }
 
     /// Gives the heap of JavaScript, if it is large, and native memory the form in which clones share most of it. The last
@@ -163,7 +167,7 @@ impl Engine {
         });
         image::move_heap(inside)?;
         malloc::freeze();
-        trim::rest(&mut self.isolate);
+        trim::look_away();
         Ok(())
     }
 

@@ -13,8 +13,9 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// The eventfd the handler writes to.
-static EVENT_FD: AtomicI32 = AtomicI32::new(-1);
+/// The number after that of the eventfd the handler writes to; 0 if there is none. All three begin as zeroes, so that they lie
+/// together: a worker copies the page that they are on.
+static AFTER_EVENT_FD: AtomicI32 = AtomicI32::new(0);
 
 /// The first termination signal received, or 0.
 static FIRST_SIGNAL: AtomicI32 = AtomicI32::new(0);
@@ -35,7 +36,7 @@ pub fn catch_termination(grace_seconds: u16) -> io::Result<OwnedFd> {
     }
     // SAFETY: eventfd returned a new descriptor that nobody else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    EVENT_FD.store(fd.as_raw_fd(), Ordering::SeqCst);
+    AFTER_EVENT_FD.store(fd.as_raw_fd() + 1, Ordering::SeqCst);
     GRACE_SECONDS.store(i32::from(grace_seconds), Ordering::SeqCst);
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGALRM] {
         install(signal)?;
@@ -46,7 +47,7 @@ pub fn catch_termination(grace_seconds: u16) -> io::Result<OwnedFd> {
 /// In a clone of a worker that becomes a seed: no signal has come, and none is heard by way of the worker's descriptor. The caller
 /// has given the signals their default actions.
 pub fn forget() {
-    EVENT_FD.store(-1, Ordering::SeqCst);
+    AFTER_EVENT_FD.store(0, Ordering::SeqCst);
     FIRST_SIGNAL.store(0, Ordering::SeqCst);
 }
 
@@ -82,5 +83,7 @@ extern "C" fn on_signal(signal: libc::c_int) {
     unsafe { libc::alarm(grace) };
     let one = 1_u64;
     // SAFETY: eight bytes of a live u64; a failed write leaves the alarm to end the process.
-    unsafe { libc::write(EVENT_FD.load(Ordering::SeqCst), (&raw const one).cast(), size_of::<u64>()) };
+    unsafe {
+        libc::write(AFTER_EVENT_FD.load(Ordering::SeqCst) - 1, (&raw const one).cast(), size_of::<u64>())
+    };
 }

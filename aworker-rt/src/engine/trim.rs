@@ -36,6 +36,12 @@ const LONGEST_QUIET: Duration = Duration::from_secs(30);
 /// A collection of V8's own has happened.
 static COLLECTED: AtomicBool = AtomicBool::new(false);
 
+/// malloc has taken memory from the system.
+static GREW: AtomicBool = AtomicBool::new(false);
+
+/// Bytes of the heap of JavaScript when V8 was last asked.
+static HEAP: AtomicUsize = AtomicUsize::new(0);
+
 /// Bytes held when the process was last small.
 static BASELINE: AtomicUsize = AtomicUsize::new(0);
 
@@ -59,22 +65,35 @@ unsafe extern "C" fn on_collection(
 
 /// What the process holds now is what it needs.
 pub(super) fn rest(isolate: &mut v8::Isolate) {
+    COLLECTED.store(true, Ordering::Relaxed);
     BASELINE.store(held(isolate), Ordering::Relaxed);
+    look_away();
+}
+
+/// What has happened until now is no reason to measure.
+pub(super) fn look_away() {
     COLLECTED.store(false, Ordering::Relaxed);
     malloc::take_grew();
+    GREW.store(false, Ordering::Relaxed);
 }
 
 /// Bytes of the heap of JavaScript and of native memory, free parts of both included.
+///
+/// V8 is asked only if it has collected since it was asked last. To be counted it gives up the pages that it has begun to fill: each
+/// clone of a seed would copy ten pages to begin others.
 fn held(isolate: &mut v8::Isolate) -> usize {
-    isolate.get_heap_statistics().total_heap_size() + malloc::held()
+    if COLLECTED.load(Ordering::Relaxed) {
+        HEAP.store(isolate.get_heap_statistics().total_heap_size(), Ordering::Relaxed);
+    }
+    HEAP.load(Ordering::Relaxed) + malloc::held()
 }
 
 /// How long nothing must have happened until [`trim`] is to be called; none while it would do nothing.
 pub fn quiet_needed() -> Option<Duration> {
     if malloc::take_grew() {
-        COLLECTED.store(true, Ordering::Relaxed);
+        GREW.store(true, Ordering::Relaxed);
     }
-    COLLECTED.load(Ordering::Relaxed).then(|| {
+    (COLLECTED.load(Ordering::Relaxed) || GREW.load(Ordering::Relaxed)).then(|| {
         let took = Duration::from_micros(TOOK_US.load(Ordering::Relaxed));
         (took * QUIET_TIMES).clamp(QUIET, LONGEST_QUIET)
     })
@@ -84,7 +103,7 @@ pub fn quiet_needed() -> Option<Duration> {
 pub fn is_due(isolate: &mut v8::Isolate) -> bool {
     let (bytes, baseline) = (held(isolate), BASELINE.load(Ordering::Relaxed));
     if bytes.saturating_sub(baseline) < GROWTH_BYTES.max(baseline / GROWTH_PART) {
-        COLLECTED.store(false, Ordering::Relaxed);
+        look_away();
         return false;
     }
     if TOOK_US.load(Ordering::Relaxed) > 0 {

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 /// The variable that names the descriptor for paths of loaded files.
 pub const LOADED_FILES_FD: &str = "AWORKER_LOADED_FILES_FD";
 
-/// Tells the supervisor, if there is one, that the program depends on a file, which need not exist.
-pub(super) fn tell(path: &str) {
+/// Where the supervisor is told, if there is one. It is looked for once; in a seed before the fork, so that no worker does.
+pub(super) fn supervisor() -> Option<&'static std::fs::File> {
     static SUPERVISOR: OnceLock<Option<std::fs::File>> = OnceLock::new();
     let supervisor = SUPERVISOR.get_or_init(|| {
         let fd: RawFd = std::env::var(LOADED_FILES_FD).ok()?.parse().ok().filter(|fd| *fd > 2)?;
@@ -21,7 +21,12 @@ pub(super) fn tell(path: &str) {
         // SAFETY: the descriptor is open, the environment gives it to this process, and it is taken once only.
         Some(unsafe { std::fs::File::from_raw_fd(fd) })
     });
-    if let Some(mut supervisor) = supervisor.as_ref() {
+    supervisor.as_ref()
+}
+
+/// Tells the supervisor, if there is one, that the program depends on a file, which need not exist.
+pub(super) fn tell(path: &str) {
+    if let Some(mut supervisor) = supervisor() {
         // Without a supervisor the program goes on all the same.
         let _ = supervisor.write_all(format!("{path}\n").as_bytes());
     }
