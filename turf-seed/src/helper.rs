@@ -10,7 +10,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use aworker_rt::engine::unlock_after_killed_fork;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
@@ -29,10 +28,7 @@ pub fn fork_towards(request: &ForkRequest, fds: &ReceivedFds) -> Result<Fork, Re
         Reaper::Relay => (outside_relay(request.namespaces), [].as_slice()),
     };
     let destination = Destination { process: fds.init.as_fd(), namespaces: namespaces.bits(), cgroups };
-    let forked = fork_into(&destination);
-    // H may have been killed at any point: with its sandbox, or because the container's memory was used up.
-    unlock_after_killed_fork();
-    forked.map_err(|error| refusal(&error))
+    fork_into(&destination).map_err(|error| refusal(&error))
 }
 
 /// What the child of [`fork_towards`] has to do before it is a worker in its sandbox: joining what a process can

@@ -17,13 +17,13 @@ use std::time::Duration;
 use aworker_rt::engine::in_child;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::kill;
+use nix::sched::{CloneFlags, sched_getaffinity, sched_setaffinity, setns, unshare};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, chroot, sethostname, setresuid};
 use support::Sandbox;
 use turf_core::seed::registry::SeedSource;
 use turf_core::seed::tenant::Tenant;
-use turf_core::sys::pidfd::{pidfd_getfd, pidfd_open};
+use turf_core::sys::pidfd::{pidfd_getfd, pidfd_open, pidfd_send_signal};
 use turf_seed::confine::confine;
 
 fn main() {
@@ -99,6 +99,13 @@ fn user_code_reaches_nothing_of_the_host() {
     let abstract_address = SocketAddr::from_abstract_name(&name).unwrap();
     let _abstract_listener = UnixListener::bind_addr(&abstract_address).unwrap();
     let parent = std::process::id().cast_signed();
+    // A process of another tenant's, and a socket as that tenant's seed has one, open to everybody for once.
+    let other = World::new();
+    let neighbour = Sandbox::of_user(other.tenant.owner());
+    let control = other.path("control.sock");
+    let _control = UnixListener::bind(&control).unwrap();
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(&control, everybody).unwrap();
     world.attack(&script, || {
         // Files: its own code, and nothing else; nothing can be written.
         assert_eq!(fs::read_to_string(&script).unwrap(), "secret of the tenant");
@@ -128,13 +135,25 @@ fn user_code_reaches_nothing_of_the_host() {
             .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
             .collect();
         assert_eq!(seen, [own]);
-        for pid in [1, parent] {
+        for pid in [1, parent, neighbour.init_pid] {
             refused(kill(Pid::from_raw(pid), None), Errno::EPERM, "signal");
             let process = pidfd_open(pid).unwrap();
+            refused_io(pidfd_send_signal(process.as_fd(), 0), Errno::EPERM, "signal by descriptor");
+            let one = Pid::from_raw(pid);
+            // What it knows of others: that they are there, and where they may run.
+            let processors = sched_getaffinity(one).unwrap();
+            refused(sched_setaffinity(one, &processors), Errno::EPERM, "choose its processors");
+            for file in ["mem", "environ", "maps", "oom_score_adj", "root", "fd", "ns/net"] {
+                refused_io(fs::metadata(format!("/proc/{pid}/{file}")), Errno::ENOENT, file);
+            }
             refused_io(pidfd_getfd(process.as_fd(), 0), Errno::EPERM, "take a descriptor");
             let all = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
             refused(setns(process.as_fd(), all), Errno::EPERM, "enter the host's namespaces");
         }
+        for signal in [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGTERM] {
+            refused(kill(Pid::from_raw(neighbour.init_pid), signal), Errno::EPERM, "signal another tenant");
+        }
+        refused_io(UnixStream::connect(&control), Errno::ENOENT, "connect to another seed's socket");
         // Privileges.
         refused(setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)), Errno::EPERM, "become root");
         let none: Option<&str> = None;

@@ -54,7 +54,7 @@ pub(crate) use file_calls::{Access, Patience};
 pub use import_map::ImportMap;
 pub use inherited::listen_fds;
 pub use isolate::{Engine, callback, inspect};
-pub use malloc::{give_back_memory, unlock_after_killed_fork};
+pub use malloc::give_back_memory;
 pub use platform::{V8Flags, initialize, run_platform_task, v8_version};
 pub use request_origin::{enter_request, in_request, leave_request};
 pub(crate) use ring::{Completion, Look, Ring};

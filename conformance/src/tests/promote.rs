@@ -234,6 +234,13 @@ fn a_promoted_seed_is_confined_as_one_with_a_script(case: &mut Case) -> Result<(
     case.promote(&worker)?;
     let seed = seed_pid(case, NAME)?;
     ensure_confined(seed)?;
+    // It has given back what of the program only its start needed.
+    let mapped = |pid| -> Result<u64> {
+        let kilobytes = |name| host::kilobytes(pid, "smaps_rollup", name);
+        Ok(kilobytes("Rss")? - kilobytes("Anonymous")?)
+    };
+    let (own, others) = (mapped(seed)?, mapped(seed_pid(case, "default")?)?);
+    ensure!(own <= others + 1024, "{own} kB of files are mapped, in the default seed {others} kB");
     // It closes the connection on which `promote` asked how it is after it has answered.
     let end = Instant::now() + wait::STEP;
     while host::open_fds(seed)? > 6 {

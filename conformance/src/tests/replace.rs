@@ -31,6 +31,8 @@ tests! { "replace";
         a_seed_that_is_stopped_by_a_signal_is_replaced_and_the_start_succeeds,
         a_seed_that_dies_at_any_point_of_a_start_costs_no_start,
         an_init_that_dies_at_any_point_of_a_start_is_a_clear_error_and_the_seed_lives,
+        a_start_that_its_containers_limit_of_processes_refuses_names_it_and_can_be_repeated,
+        a_container_without_memory_for_a_worker_is_a_clear_error_and_the_seed_lives,
         a_worker_ends_when_its_init_and_its_relay_are_killed_at_once,
         a_seed_without_room_for_a_process_refuses_and_lives,
         a_seed_without_memory_refuses_or_is_replaced;
@@ -337,6 +339,55 @@ fn a_seed_without_room_for_a_process_refuses_and_lives(case: &mut Case) -> Resul
     case.runtime.ok(&["start", &container.id])?;
     ensure!(seed_pid(case, "default")? == seed, "the seed was replaced");
     ensure!(host::children_of(seed).is_empty(), "the seed has children");
+    case.remove(&container)
+}
+
+fn a_start_that_its_containers_limit_of_processes_refuses_names_it_and_can_be_repeated(
+    case: &mut Case,
+) -> Result<()> {
+    let mut bundle = case.worker(HELLO)?;
+    bundle.set("/linux/resources", json!({"pids": {"limit": 2}}));
+    let container = case.create(&bundle)?;
+    case.runtime.refused(&["start", &container.id], &["linux.resources.pids.limit", "try again"])?;
+    ensure!(case.runtime.status(&container.id)? == "created");
+    case.runtime.ok(&["update", "--pids-limit", "16", &container.id])?;
+    let address = case.start_listening(&container)?;
+    ensure!(http::get(address, "/")?.status == 200);
+    case.remove(&container)
+}
+
+fn a_container_without_memory_for_a_worker_is_a_clear_error_and_the_seed_lives(
+    case: &mut Case,
+) -> Result<()> {
+    case.runtime.ok(&["seed", "start", "default"])?;
+    let seed = seed_pid(case, "default")?;
+    let mut bundle = case.worker(HELLO)?;
+    bundle.set("/linux/resources", json!({"memory": {"limit": 64 << 20}}));
+    for round in 0..6 {
+        let container = case.create(&bundle)?;
+        // What init has, and a page: the kernel kills the worker or init, and whoever is about to fork in there with it.
+        let file = |v1, v2| host::cgroup_file(container.pid, "memory", v1, v2);
+        let used = fs::read_to_string(file("memory.usage_in_bytes", "memory.current")?)?;
+        let limit = used.trim().parse::<u64>()? + 4096;
+        write(&file("memory.limit_in_bytes", "memory.max")?, &limit.to_string())?;
+        let start = case.runtime.call(&["start", &container.id])?;
+        // The kernel may have counted more for init than it has: then there is room.
+        if !start.status.success() {
+            ensure!(start.stderr.contains("error: "), "round {round}: {start}");
+            // An init that is killed has gone a moment later.
+            patiently("an end of the start", || {
+                Ok(matches!(case.runtime.status(&container.id)?.as_str(), "created" | "stopped"))
+            })?;
+        }
+        case.runtime.ok(&["delete", "--force", &container.id])?;
+        case.forget(&container.id);
+        let listed: Vec<Value> =
+            serde_json::from_str(&case.runtime.ok(&["seed", "list", "--format", "json"])?.stdout)?;
+        ensure!(listed[0]["status"] == "ready", "round {round}: {start} {listed:?}");
+    }
+    let (container, address) = case.serve(&bundle)?;
+    ensure!(http::get(address, "/")?.status == 200);
+    ensure!(seed_pid(case, "default")? == seed, "the seed was replaced");
     case.remove(&container)
 }
 

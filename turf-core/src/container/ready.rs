@@ -408,7 +408,7 @@ impl Starting {
         let (said, worker_pid) = match (receive_report(report.as_fd(), limits::WORKER_RUNNING), lost) {
             (Ok(received), _) => received,
             (Err(_), Some(lost)) => return self.ask_again(lost),
-            (Err(error), None) => return Err(error.into()),
+            (Err(error), None) => return Err(self.explain(error)),
         };
         self.stage = match said {
             Report::Failed(refusal) => return Err(Error::Remote { text: refusal.text }),
@@ -444,6 +444,17 @@ impl Starting {
             }
         };
         Ok(())
+    }
+
+    /// A worker that ends without a word has most likely been killed for want of memory, and that can be known.
+    fn explain(&self, error: ClientError) -> Error {
+        match (&error, self.ready.state.cgroup.oom_kills()) {
+            (ClientError::Closed { .. }, Ok(1..)) => Error::Remote {
+                text: "the worker has run out of memory before it could run (linux.resources.memory.limit)"
+                    .to_owned(),
+            },
+            _ => error.into(),
+        }
     }
 
     fn hear_init(&self) -> Result<()> {

@@ -13,8 +13,9 @@
 //! its child to the reaper of *its* pid namespace, which is the sandbox's init (`find_new_reaper` in the kernel's
 //! `kernel/exit.c`). The seed itself never leaves its namespaces and has no child for longer than this call.
 //!
-//! The one page-table copy is libc's fork(3) in the inner half: with libc's own, its atfork handlers run and its cached
-//! thread id is right in the worker. The worker then *returns*: out of the inner half's function, out of the outer
+//! The one page-table copy is libc's _Fork(3) in the inner half: with libc's own, its cached thread id is right in the worker.
+//! Handlers of pthread_atfork(3) do not run: one that holds a lock meanwhile would leave it held in the seed's memory when the
+//! half is killed, as it is whenever the sandbox's init ends at that moment. With one thread there is nobody to hold locks against. The worker then *returns*: out of the inner half's function, out of the outer
 //! half's, out of the assembly, so that it continues on the seed's main stack, where V8 expects to be.
 //!
 //! The process must have one thread; these functions check it and refuse otherwise.
@@ -289,10 +290,12 @@ impl Outcome {
         match self.step {
             Step::Killed(_) => {
                 let signal = if libc::WIFSIGNALED(wait_status) { libc::WTERMSIG(wait_status) } else { 0 };
-                Err(ForkError {
-                    step: Step::Killed(signal),
-                    source: io::Error::other(format!("the helper was killed by signal {signal}")),
-                })
+                let text = match signal {
+                    // The inner half, which belongs to the sandbox.
+                    0 => "the helper was killed with the sandbox, whose init has ended".to_owned(),
+                    signal => format!("the helper was killed by signal {signal}"),
+                };
+                Err(ForkError { step: Step::Killed(signal), source: io::Error::other(text) })
             }
             step => Err(ForkError { step, source: io::Error::from_raw_os_error(self.errno) }),
         }
@@ -367,6 +370,11 @@ unsafe extern "C" fn outer(shared: *mut Shared) {
     exit_now(0);
 }
 
+unsafe extern "C" {
+    /// fork(3) without handlers (POSIX.1-2024; glibc has it since 2.34).
+    fn _Fork() -> libc::pid_t;
+}
+
 /// The inner half: enters the cgroups, then forks. Returns in the new process only.
 ///
 /// # Safety
@@ -385,7 +393,7 @@ unsafe extern "C" fn inner(shared: *mut Shared) {
         }
     }
     // SAFETY: the address space has one running thread, this one.
-    match unsafe { libc::fork() } {
+    match unsafe { _Fork() } {
         0 => {}
         pid if pid > 0 => {
             shared.outcome.pid = pid;

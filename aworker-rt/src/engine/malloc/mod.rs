@@ -55,12 +55,6 @@ pub(super) fn make_forkable() {
     unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(unlock)) };
 }
 
-/// Undoes [`make_forkable`]'s lock where whoever forked cannot: a helper that shares this process's memory was killed in the
-/// middle of its fork. For a process of one thread that is not inside the heap itself.
-pub fn unlock_after_killed_fork() {
-    HEAP.unlock();
-}
-
 /// The block, or null with `errno` as malloc(3) leaves it.
 fn or_no_memory(block: *mut u8) -> *mut c_void {
     if block.is_null() {
