@@ -1,4 +1,4 @@
-//! Packets with at most one descriptor over a `SOCK_SEQPACKET` socket, see unix(7) and cmsg(3), and memory that can be
+//! Packets with a descriptor or two over a `SOCK_SEQPACKET` socket, see unix(7) and cmsg(3), and memory that can be
 //! sent as such a descriptor, see memfd_create(2).
 
 use std::fs::File;
@@ -14,24 +14,27 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recv
 /// Longest packet of either side.
 pub const PACKET_BYTES: usize = 24 * 1024;
 
-/// A received packet: its bytes, none at the end of the connection, and the descriptor it carried.
+/// Most descriptors of a packet.
+const MAX_FDS: usize = 2;
+
+/// A received packet: its bytes, none at the end of the connection, and the descriptors it carried.
 #[derive(Debug)]
 pub struct Packet {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// The descriptor, close-on-exec.
-    pub fd: Option<OwnedFd>,
+    /// The descriptors, close-on-exec.
+    pub fds: Vec<OwnedFd>,
 }
 
 /// Sends a packet of these parts without waiting.
 ///
 /// # Errors
 /// As sendmsg(2); `WouldBlock` when the other end's queue is full.
-pub fn send(socket: BorrowedFd<'_>, parts: &[&[u8]], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub fn send(socket: BorrowedFd<'_>, parts: &[&[u8]], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let vector: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let number: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&number)];
-    let control = if number.is_empty() { &[][..] } else { &rights[..] };
+    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let control = if numbers.is_empty() { &[][..] } else { &rights[..] };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     sendmsg::<()>(socket.as_raw_fd(), &vector, control, flags, None)?;
     Ok(())
@@ -46,7 +49,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Packet> {
     let length = recv(socket.as_raw_fd(), &mut [], look)?;
     let mut bytes = vec![0; length.min(PACKET_BYTES)];
     let mut vector = [IoSliceMut::new(&mut bytes)];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let received = recvmsg::<()>(socket.as_raw_fd(), &mut vector, Some(&mut space), flags)?;
     let mut fds = Vec::new();
@@ -61,7 +64,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Packet> {
     }
     let length = received.bytes;
     bytes.truncate(length);
-    Ok(Packet { bytes, fd: fds.pop() })
+    Ok(Packet { bytes, fds })
 }
 
 /// Whether there is room for more than what must be said: the kernel calls a Unix socket writable while at most a

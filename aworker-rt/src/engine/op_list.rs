@@ -134,6 +134,7 @@ macro_rules! for_each_op {
             url_origin => crate::web::url::url_origin,
             url_parse => crate::web::url::url_parse,
             url_set => crate::web::url::url_set,
+            pool_hand_over => crate::http::handover::pool_hand_over,
             pool_id => crate::worker::messages::pool_id,
             pool_send => crate::worker::messages::pool_send,
         }

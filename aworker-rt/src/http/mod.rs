@@ -52,6 +52,7 @@ pub mod chunked;
 pub mod connection;
 pub mod date;
 mod gates;
+pub(crate) mod handover;
 pub mod head;
 mod hold;
 pub mod limits;
@@ -64,6 +65,7 @@ mod supervised;
 pub mod target;
 pub(crate) mod upgrade;
 
+pub(crate) use handover::{handed_over, take_over};
 pub(crate) use hold::{forget, go_on, hold, under_way};
 pub(crate) use serve::shrink;
 pub use serve::{WarmUp, drain, serve, warm_up};

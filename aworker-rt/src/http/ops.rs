@@ -43,6 +43,11 @@ fn latin1<'s>(scope: Scope<'_, 's, '_>, bytes: &[u8]) -> v8::Local<'s, v8::Strin
     v8::String::new_from_one_byte(scope, bytes, v8::NewStringType::Normal).expect("heads are short")
 }
 
+/// The bytes of a value that is such a string; none of others.
+pub(super) fn latin1_of(isolate: &v8::Isolate, value: v8::Local<v8::Value>) -> Vec<u8> {
+    value.try_cast::<v8::String>().map_or(Vec::new(), |text| latin1_bytes(isolate, text))
+}
+
 /// The characters of a string whose characters are bytes.
 fn latin1_bytes(scope: &v8::Isolate, text: v8::Local<v8::String>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -531,6 +536,7 @@ fn want(scope: Scope<'_, '_, '_>, id: RequestId, demand: Demand) -> u32 {
     if !client.machine.want_body(&mut client.out) {
         return BODY_COMPLETE;
     }
+    client.body_asked_for = true;
     client.demand = demand;
     client.progress = 0;
     client.deadline_ms = stalled;

@@ -19,7 +19,7 @@ use super::server::{
     set_no_delay,
 };
 use super::upgrade::{self, Upgrade};
-use super::{ops, slow, supervised, target};
+use super::{handover, ops, slow, supervised, target};
 use crate::engine::{self, exceptions, stdio, watchdog};
 use crate::event_loop::{self, Action, Checkpoint, Interest, Life, Ready};
 use crate::net::websocket;
@@ -71,11 +71,11 @@ fn set_up(scope: &mut v8::PinScope<'_, '_>) {
     }
 }
 
-/// Begins to serve a connection.
+/// Begins to serve a connection; its place.
 ///
 /// # Errors
 /// The server is full, or the connection cannot be watched; it is closed then.
-pub(super) fn admit(scope: &mut v8::PinScope<'_, '_>, fd: OwnedFd) -> io::Result<()> {
+pub(super) fn admit(scope: &mut v8::PinScope<'_, '_>, fd: OwnedFd) -> io::Result<usize> {
     let Some(place) = server::get(scope).take_place() else {
         return Err(io::Error::from_raw_os_error(libc::EMFILE));
     };
@@ -93,12 +93,15 @@ pub(super) fn admit(scope: &mut v8::PinScope<'_, '_>, fd: OwnedFd) -> io::Result
     let deadline = server.now_ms.saturating_add(server.options.idle_timeout_ms);
     server.places[place].client = Some(Client::new(Some(Transport { fd, token }), deadline));
     arm_sweep(scope, deadline);
-    Ok(())
+    Ok(place)
 }
 
 fn on_client(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
     #[allow(clippy::cast_possible_truncation)]
     let place = ready.key as usize;
+    if handover::is_away(scope, place) {
+        return Checkpoint::Done;
+    }
     let server = server::get(scope);
     server.tick();
     let Some(client) = server.client(place) else { return Checkpoint::Done };
@@ -132,6 +135,9 @@ fn run_kicked(scope: &mut v8::PinScope<'_, '_>, _: u64) {
 
 /// Reads and processes what a client has sent, then sends what was answered.
 pub(super) fn pump(scope: &mut v8::PinScope<'_, '_>, place: usize) {
+    if handover::is_away(scope, place) {
+        return;
+    }
     server::get(scope).pumping = Some(place);
     let mut requests = 0;
     while requests < MAX_PIPELINED_PER_TURN {
@@ -144,7 +150,8 @@ pub(super) fn pump(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     }
     server::get(scope).pumping = None;
     flush(scope, place);
-    if upgrade::hand_over(scope, place) || supervised::settle(scope, place) {
+    if upgrade::hand_over(scope, place) || supervised::settle(scope, place) || handover::proceed(scope, place)
+    {
         return;
     }
     let server = server::get(scope);
@@ -258,6 +265,8 @@ fn dispatch(scope: &mut v8::PinScope<'_, '_>, place: usize, start: usize, head: 
     client.demand = Demand::None;
     client.told_gone = false;
     client.progress = 0;
+    client.body_asked_for = false;
+    client.hops = std::mem::take(&mut client.next_hops);
     server.current = Some(Current { id, start, head });
     supervised::begin(scope, place);
     engine::enter_request(scope);
@@ -295,7 +304,7 @@ fn call_dispatch(scope: &mut v8::PinScope<'_, '_>, id: RequestId) {
 
 /// Runs microtasks. What is rejected meanwhile without a handler belongs to
 /// requests: it is logged, and the worker lives.
-fn checkpoint(scope: &mut v8::PinScope<'_, '_>) {
+pub(super) fn checkpoint(scope: &mut v8::PinScope<'_, '_>) {
     if let Err(error) = event_loop::checkpoint(scope) {
         stdio::write_all(2, format!("{error}\n").as_bytes());
     }
@@ -440,7 +449,7 @@ fn call_gone(scope: &mut v8::PinScope<'_, '_>, id: RequestId) {
 /// Forgets a client.
 pub(super) fn close(scope: &mut v8::PinScope<'_, '_>, place: usize) {
     let id = server::get(scope).request_at(place);
-    let Some(client) = release(scope, place) else { return };
+    let Some(mut client) = release(scope, place) else { return };
     if let Some(transport) = &client.transport {
         event_loop::get(scope).reactor().deregister(transport.token, transport.fd.as_fd());
     }
@@ -449,7 +458,11 @@ pub(super) fn close(scope: &mut v8::PinScope<'_, '_>, place: usize) {
         websocket::ops::abandon(scope, *socket);
     }
     let unanswered = client.machine.in_exchange() && !client.told_gone;
+    let handing = client.handing.take();
     drop(client);
+    if let Some(handing) = handing {
+        handover::give_up(scope, &handing);
+    }
     if unanswered {
         call_gone(scope, id);
     }
@@ -468,7 +481,7 @@ pub(super) fn release(scope: &mut v8::PinScope<'_, '_>, place: usize) -> Option<
 }
 
 /// Makes sure that the loop looks at the deadlines at `deadline_ms`.
-fn arm_sweep(scope: &mut v8::PinScope<'_, '_>, deadline_ms: u64) {
+pub(super) fn arm_sweep(scope: &mut v8::PinScope<'_, '_>, deadline_ms: u64) {
     let server = server::get(scope);
     let armed = server.sweep;
     if armed.is_some_and(|(_, at)| at <= deadline_ms) {
@@ -502,6 +515,9 @@ fn sweep(scope: &mut v8::PinScope<'_, '_>, _: u64) {
 
 /// The time of what a client is waited for is over.
 fn expire(scope: &mut v8::PinScope<'_, '_>, place: usize) {
+    if handover::is_away(scope, place) {
+        return close(scope, place);
+    }
     let Some(client) = server::get(scope).client(place) else { return };
     let machine = &client.machine;
     let status = match () {

@@ -11,6 +11,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
 use super::connection::{Connection, Fate};
 use super::date::DateCache;
+use super::handover::Handing;
 use super::head::{Head, HeaderSpans};
 use super::limits::{
     DEFAULT_IDLE_TIMEOUT_MS, DEFAULT_MAX_BODY_BYTES, DEFAULT_REQUEST_TIMEOUT_MS, DEFAULT_STALL_TIMEOUT_MS,
@@ -141,6 +142,13 @@ pub(super) struct Client {
     pub is_counted: bool,
     /// The request may become a WebSocket, or becomes one.
     pub upgrade: Option<Box<Upgrade>>,
+    /// The handler has asked for the request's body.
+    pub body_asked_for: bool,
+    /// How often its request was handed over, and how often the next one was.
+    pub hops: u8,
+    pub next_hops: u8,
+    /// Its request goes to another worker.
+    pub handing: Option<Box<Handing>>,
 }
 
 impl Client {
@@ -165,6 +173,10 @@ impl Client {
             told_gone: false,
             is_counted: false,
             upgrade: None,
+            body_asked_for: false,
+            hops: 0,
+            next_hops: 0,
+            handing: None,
         }
     }
 
@@ -254,6 +266,8 @@ pub(super) struct Server {
     pub is_set_up: bool,
     pub supervised: Supervised,
     pub slow: SlowLog,
+    /// The last number of a request that was to be handed over.
+    pub tickets: u32,
 }
 
 impl Default for Server {
@@ -284,6 +298,7 @@ impl Default for Server {
             is_set_up: false,
             supervised: Supervised::default(),
             slow: SlowLog::default(),
+            tickets: 0,
         }
     }
 }
@@ -322,10 +337,10 @@ impl Server {
         self.places.get_mut(place)?.client.as_mut()
     }
 
-    /// The client of a request that is being answered.
+    /// The client of a request that is being answered here.
     pub fn exchange(&mut self, id: RequestId) -> Option<&mut Client> {
         let place = self.places.get_mut(id.place).filter(|place| place.sequence == id.sequence)?;
-        place.client.as_mut().filter(|client| client.machine.in_exchange())
+        place.client.as_mut().filter(|client| client.machine.in_exchange() && client.handing.is_none())
     }
 
     /// The number of the request a place is at.
@@ -407,7 +422,7 @@ impl Server {
             }
             let fd = client.transport.as_ref()?.fd.as_raw_fd();
             let room = &mut self.read_buffer[gap..];
-            let count = match recv(fd, room, MsgFlags::empty()) {
+            let count = match recv(fd, room, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => {
                     client.peer_closed = true;
                     client.readable = false;

@@ -77,7 +77,7 @@ function checkMode({ mode, cache }, method, prefix) {
 }
 
 // Set by the static block.
-let isRequest, retain, abortRequest, hasSignal, fetchParts;
+let isRequest, retain, abortRequest, hasSignal, exchangeOf, fetchParts;
 
 class Request {
   /** Number of the HTTP request, or its head as a string; undefined for a script's own request. */
@@ -97,6 +97,11 @@ class Request {
     retain = (request) => {
       if (typeof request.#source !== 'number') return;
       request.#source = ops.http_head(request.#source);
+    };
+    exchangeOf = (request) => {
+      if (request.#exchange === undefined) return undefined;
+      retain(request);
+      return { id: request.#exchange, head: request.#source };
     };
     fetchParts = (request) => ({
       method: request.method,
@@ -291,6 +296,8 @@ internals.request = {
   retain,
   hasSignal,
   abortRequest,
+  /** A client's request: its number, and its head as a string; undefined for a script's own request. */
+  exchangeOf,
   /** What `fetch` needs of a request that a script made. */
   fetchParts,
 };

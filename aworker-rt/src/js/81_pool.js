@@ -2,13 +2,26 @@
 //! standard; what is sent is cloned as for MessagePort, what goes to the supervisor is JSON. BroadcastChannels
 //! (22_messaging.js) reach the other workers through here. `src/worker/messages.rs` carries the bytes.
 
-const { JSONParse, JSONStringify, ObjectDefineProperty, TypeError } = primordials;
+const {
+  JSONParse,
+  JSONStringify,
+  Map,
+  MapPrototypeDelete,
+  MapPrototypeGet,
+  MapPrototypeSet,
+  ObjectDefineProperty,
+  PromiseReject,
+  PromiseWithResolvers,
+  TypeError,
+} = primordials;
 const { converters, requiredArguments, isObject, isArrayBuffer, defineInterface, kConstruct } = internals.webidl;
 const { EventTarget, dispatchTrusted, defineEventHandler } = internals.events;
 const { createMessageEvent } = internals.errorEvents;
 const { DOMException, QuotaExceededError, queueTask } = internals;
 const { dataCloneError, serialize, serializeWithTransfer, deserialize, transferOf } = internals.cloning;
 const { isUint8Array } = internals.body;
+const { isRequest, exchangeOf } = internals.request;
+const { Response } = internals.response;
 
 // Kinds of messages: the numbers of the packets.
 const BROADCAST = 1;
@@ -61,6 +74,61 @@ function send(prefix, kind, to, name, { form, body }) {
   }
 }
 
+/** Requests on their way to other workers, by their tickets: { resolve, reject, to }. */
+const handing = new Map();
+
+const HAND_OVER = "Failed to execute 'handOver' on 'Aworker.pool'";
+
+/** Why a request cannot be handed over: the answers of `ops.pool_hand_over`. */
+function handOverError(answer) {
+  switch (answer) {
+    case -1:
+      return new DOMException(`${HAND_OVER}: this worker is in no pool`, 'InvalidStateError');
+    case -2:
+      return new DOMException(`${HAND_OVER}: the request is answered already, is being handed over, or its client has left`, 'InvalidStateError');
+    case -3:
+      return new DOMException(`${HAND_OVER}: the request's body has been asked for`, 'InvalidStateError');
+    default:
+      return new DOMException(`${HAND_OVER}: the request has been handed over too often`, 'OperationError');
+  }
+}
+
+/** Hands a client's request to another worker; a promise of a Response that stands for the other worker's. */
+function handOver(request, options) {
+  if (!isRequest(request)) throw new TypeError(`${HAND_OVER}: Argument 1 is not a Request`);
+  const given = isObject(options) ? options.to : undefined;
+  const to = given === undefined || given === null ? '' : converters.DOMString(given, HAND_OVER, "'to'");
+  const exchange = exchangeOf(request);
+  if (exchange === undefined) throw new TypeError(`${HAND_OVER}: the request is not a client's`);
+  const ticket = ops.pool_hand_over(exchange.id, exchange.head, to);
+  if (ticket < 0) throw handOverError(ticket);
+  const { promise, resolve, reject } = PromiseWithResolvers();
+  MapPrototypeSet(handing, ticket, { resolve, reject, to });
+  return promise;
+}
+
+/** (ticket, outcome): what became of a request that was to be handed over. */
+internals.callbacks.poolHandedOver = (ticket, outcome) => {
+  const record = MapPrototypeGet(handing, ticket);
+  if (record === undefined) return;
+  MapPrototypeDelete(handing, ticket);
+  const { resolve, reject, to } = record;
+  switch (outcome) {
+    case 0:
+      // Nothing of it is sent: the request is no longer this worker's.
+      resolve(new Response(null));
+      return;
+    case 1:
+      reject(new DOMException(`${HAND_OVER}: there is no ${to === '' ? 'other worker' : `worker ${to}`} that serves`, 'NotFoundError'));
+      return;
+    case 2:
+      reject(new QuotaExceededError(`${HAND_OVER}: too many requests are being handed over`));
+      return;
+    default:
+      reject(new DOMException(`${HAND_OVER}: nobody has said that the request was taken`, 'TimeoutError'));
+  }
+};
+
 class Pool extends EventTarget {
   #brand;
 
@@ -92,6 +160,16 @@ class Pool extends EventTarget {
       if (!isArrayBuffer(transfer[i])) throw dataCloneError(`${prefix}: only an ArrayBuffer can be transferred to another worker`);
     }
     send(prefix, WORKER, id, '', encode(serializeWithTransfer(message, transfer)));
+  }
+
+  handOver(request, options = undefined) {
+    try {
+      this.#brand;
+      requiredArguments(arguments.length, 1, HAND_OVER);
+      return handOver(request, options);
+    } catch (error) {
+      return PromiseReject(error);
+    }
   }
 }
 

@@ -19,7 +19,7 @@ use crate::event_loop::{self, Checkpoint, Interest, Life, Ready, Token};
 use crate::web::bytes;
 
 /// Longest body in a packet.
-const INLINE_BYTES: usize = 16 * 1024;
+pub(super) const INLINE_BYTES: usize = 16 * 1024;
 
 /// Longest body.
 const MESSAGE_BYTES: usize = 16 << 20;
@@ -142,6 +142,18 @@ fn send(scope: &mut v8::PinScope<'_, '_>, message: Waiting) -> Answer {
     Answer::Sent
 }
 
+/// Tells the supervisor what it must know, now or when it reads.
+pub(super) fn say(scope: &mut v8::PinScope<'_, '_>, packet: Vec<u8>) {
+    let Some(socket) = supervised::socket(scope) else { return };
+    if channel::send(socket.as_fd(), &[&packet], &[]).is_ok() {
+        return;
+    }
+    let outbox = outbox(scope);
+    outbox.bytes += packet.len();
+    outbox.waiting.push_back(Waiting { packet, body: None });
+    flush(scope);
+}
+
 fn outbox<'a>(scope: &'a mut v8::PinScope<'_, '_>) -> &'a mut Outbox {
     if scope.get_slot::<Outbox>().is_none() {
         scope.set_slot(Outbox::default());
@@ -156,7 +168,7 @@ fn flush(scope: &mut v8::PinScope<'_, '_>) {
     while let Some(first) = outbox.waiting.front() {
         let body = first.body.as_ref().map(AsFd::as_fd);
         if !channel::is_writable(socket.as_fd())
-            || channel::send(socket.as_fd(), &[&first.packet], body).is_err()
+            || channel::send(socket.as_fd(), &[&first.packet], body.as_slice()).is_err()
         {
             break;
         }

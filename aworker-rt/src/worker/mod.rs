@@ -9,6 +9,7 @@
 //!   Worker::run_until_asked: the same, with a pause when somebody asks for a clone; Worker::into_seed in the clone
 //! ```
 
+pub(crate) mod handover;
 mod heap_snapshot;
 mod lifecycle;
 mod listener;

@@ -16,6 +16,7 @@
 //!  'S'  supervisor -> worker    give back this many connections (u32)
 //!  'I'  supervisor -> worker    the id of its container: the first packet of all
 //!  'm'  either                  a message (`messages.rs`)
+//!  'h', 'H', 't', 'A'           requests that go to another worker (`handover.rs`)
 //!  'r'  worker -> supervisor    it serves
 //!  'a'  worker -> supervisor    a request came after a quiet time
 //!  'f'  worker -> supervisor    it takes no connection: as many requests as allowed are in flight
@@ -32,7 +33,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::{messages, serve};
+use super::{handover, messages, serve};
 use crate::engine::{channel, gauges};
 use crate::event_loop::{self, Checkpoint, Interest, Life, Ready};
 use crate::http;
@@ -79,6 +80,14 @@ pub mod tag {
     pub const DRAINS: u8 = b'd';
     /// A request is slow.
     pub const SLOW: u8 = b's';
+    /// A request is to go to another worker.
+    pub const HAND_OVER: u8 = b'h';
+    /// A request comes from another worker.
+    pub const TAKE_OVER: u8 = b'H';
+    /// Whether it is taken.
+    pub const TAKEN: u8 = b't';
+    /// What became of a request that was to be handed over.
+    pub const HANDED_OVER: u8 = b'A';
 }
 
 /// What a worker gets from its supervisor.
@@ -150,7 +159,7 @@ pub(crate) fn exists(scope: &v8::PinScope<'_, '_>) -> bool {
 /// Tells the supervisor. A full queue loses the message: the gauges tell the same.
 pub(crate) fn tell(scope: &v8::PinScope<'_, '_>, tag: u8) {
     if let Some(socket) = socket(scope) {
-        let _ = channel::send(socket.as_fd(), &[&[tag]], None);
+        let _ = channel::send(socket.as_fd(), &[&[tag]], &[]);
     }
 }
 
@@ -174,13 +183,13 @@ pub(crate) fn tell_slow(
         request,
         stack.as_bytes(),
     ];
-    channel::is_writable(socket.as_fd()) && channel::send(socket.as_fd(), &parts, None).is_ok()
+    channel::is_writable(socket.as_fd()) && channel::send(socket.as_fd(), &parts, &[]).is_ok()
 }
 
 /// Gives a connection to the supervisor; whether it took it.
 pub(crate) fn give_back(scope: &v8::PinScope<'_, '_>, connection: BorrowedFd<'_>) -> bool {
     let Some(socket) = socket(scope) else { return false };
-    channel::send(socket.as_fd(), &[&[tag::GIVEN_BACK]], Some(connection)).is_ok()
+    channel::send(socket.as_fd(), &[&[tag::GIVEN_BACK]], &[connection]).is_ok()
 }
 
 fn on_packet(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
@@ -192,7 +201,8 @@ fn on_packet(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => continue,
             Err(_) => break,
         };
-        match (&packet.bytes[..], packet.fd) {
+        let mut fds = packet.fds.into_iter();
+        match (&packet.bytes[..], fds.next()) {
             ([], None) => {
                 // Both ends are this process's own, so this is the end of nothing; be safe against a busy loop.
                 event_loop::get(scope).reactor().deregister(ready.token, socket.as_fd());
@@ -227,6 +237,13 @@ fn on_packet(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
             }
             ([tag::MESSAGE, message @ ..], body) => {
                 messages::receive(scope, message, body);
+                checkpoint = Checkpoint::Due;
+            }
+            ([tag::TAKE_OVER, request @ ..], Some(connection)) => {
+                handover::receive(scope, request, connection, fds.next());
+            }
+            ([tag::HANDED_OVER, answer @ ..], None) => {
+                handover::told(scope, answer);
                 checkpoint = Checkpoint::Due;
             }
             // Of a later version, or nonsense: neither is a reason to stop serving.

@@ -17,6 +17,7 @@ mod keeper;
 mod lifecycle;
 mod mounts;
 mod pool;
+mod pool_handover;
 mod pool_life;
 mod pool_messages;
 mod process;
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Test> {
         pool::TESTS,
         pool_life::TESTS,
         pool_messages::TESTS,
+        pool_handover::TESTS,
         keeper::TESTS,
     ]
     .concat()

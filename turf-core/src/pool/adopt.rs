@@ -148,6 +148,7 @@ fn add_unknown(root: &StateRoot, place: &Place, former: &mut Record) -> Result<(
             continue;
         }
         former.next_number = former.next_number.max(number + 1);
+        former.generation = former.generation.max(generation);
         let has_worker = Gauges::open(&place.gauges(&id)).and_then(|gauges| gauges.read_words());
         let init = state.init.filter(|_| has_worker.is_ok_and(|reading| reading.is_known()));
         former.spares.retain(|spare| *spare != id);
@@ -256,7 +257,8 @@ fn unix_path(address: &crate::sandbox::plan::ListenAddress) -> Option<std::path:
 
 /// The sockets of an address that workers of a former supervisor hold, each once.
 fn recover(former: &Record, found: &[Found], address: &str) -> Vec<OwnedFd> {
-    if !former.sockets.iter().any(|(_, other)| other == address) {
+    // A supervisor that died at once has written down nothing: then every worker's socket of that address is the pool's.
+    if !former.sockets.is_empty() && !former.sockets.iter().any(|(_, other)| other == address) {
         return Vec::new();
     }
     let mut sockets: Vec<OwnedFd> = Vec::new();

@@ -1,4 +1,4 @@
-//! The channel to a worker: packets of a tag byte, what belongs to it, and at most one descriptor.
+//! The channel to a worker: packets of a tag byte, what belongs to it, and at most two descriptors.
 //!
 //! The worker's side, `aworker-rt/src/worker/supervised.rs`, has the table of messages.
 
@@ -49,6 +49,14 @@ pub mod tag {
     pub const DRAINS: u8 = b'd';
     /// A request is slow.
     pub const SLOW: u8 = b's';
+    /// A request is to go to another worker.
+    pub const HAND_OVER: u8 = b'h';
+    /// A request comes from another worker.
+    pub const TAKE_OVER: u8 = b'H';
+    /// Whether it is taken.
+    pub const TAKEN: u8 = b't';
+    /// What became of a request that was to be handed over.
+    pub const HANDED_OVER: u8 = b'A';
 }
 
 /// What a worker says.
@@ -71,6 +79,15 @@ pub enum Said {
     },
     /// A request is slow: what follows the tag, as `super::slow` reads it.
     Slow(Vec<u8>),
+    /// A request is to go to another worker: what follows the tag, as `super::handover` reads it, and its connection.
+    HandOver {
+        /// The packet behind its tag.
+        packet: Vec<u8>,
+        /// The connection, and what was read of it, if that is long.
+        fds: Vec<OwnedFd>,
+    },
+    /// Whether a request that was offered is taken, as `super::handover` reads it.
+    Taken(Vec<u8>),
     /// Nothing any more: the worker has ended, or is about to.
     Closed,
     /// Something that this version does not know.
@@ -97,8 +114,12 @@ impl Channel {
 
     /// Sends without waiting; `WouldBlock` when the worker does not read.
     pub fn send(&self, packet: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-        socket::send_packet_now(self.socket.as_fd(), packet, &fds)
+        self.send_all(packet, fd.as_slice())
+    }
+
+    /// As [`Channel::send`], with these descriptors.
+    pub fn send_all(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        socket::send_packet_now(self.socket.as_fd(), packet, fds)
     }
 
     /// Whether there is room for a message: at most a quarter of the socket's buffer is in use (`unix_writable` in the
@@ -122,7 +143,13 @@ impl Channel {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
-        if packet.truncated || packet.fds_truncated || packet.fds.len() > 1 {
+        if packet.truncated || packet.fds_truncated {
+            return Ok(Some(Said::Unknown));
+        }
+        if let [tag::HAND_OVER, rest @ ..] = &buffer[..packet.len] {
+            return Ok(Some(Said::HandOver { packet: rest.to_vec(), fds: packet.fds }));
+        }
+        if packet.fds.len() > 1 {
             return Ok(Some(Said::Unknown));
         }
         Ok(match (&buffer[..packet.len], packet.fds.pop()) {
@@ -131,6 +158,7 @@ impl Channel {
             ([tag::ACTIVE | tag::FULL | tag::VACANT], None) => Some(Said::Active),
             ([tag::GIVEN_BACK], Some(connection)) => Some(Said::GivenBack(connection)),
             ([tag::DRAINS], None) => Some(Said::Drains),
+            ([tag::TAKEN, rest @ ..], None) => Some(Said::Taken(rest.to_vec())),
             ([tag::SLOW, rest @ ..], None) => Some(Said::Slow(rest.to_vec())),
             ([tag::MESSAGE, rest @ ..], file) => Some(Said::Message { packet: rest.to_vec(), file }),
             _ => Some(Said::Unknown),

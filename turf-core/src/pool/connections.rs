@@ -193,7 +193,7 @@ impl Supervisor {
     }
 
     /// The workers that may take a connection, the one that should first.
-    fn order(&self) -> Vec<u64> {
+    pub(super) fn order(&self) -> Vec<u64> {
         let limit = u64::from(self.config.bounds.concurrency);
         let takes = |worker: &&Worker| {
             let load = worker.gauge(super::gauges::word::IN_FLIGHT) + u64::from(worker.passed);

@@ -65,6 +65,13 @@ pub(super) struct Outbox {
     files: usize,
 }
 
+impl Outgoing {
+    /// A packet that comes with nothing.
+    pub fn of(packet: &[u8]) -> Outgoing {
+        Outgoing { packet: packet.into(), file: None }
+    }
+}
+
 impl Outbox {
     fn has_room_for(&self, message: &Outgoing) -> bool {
         self.waiting.len() < OUTBOX_MESSAGES
@@ -251,14 +258,14 @@ impl Supervisor {
     /// Longest JSON for [`Supervisor::send_from_outside`].
     pub(super) const OUTSIDE_BYTES: usize = INLINE_BYTES;
 
-    fn number_of(&self, id: &[u8]) -> Option<u64> {
+    pub(super) fn number_of(&self, id: &[u8]) -> Option<u64> {
         let id = std::str::from_utf8(id).ok()?;
         let number = id.rsplit('.').next()?.parse().ok()?;
         self.workers.get(&number).filter(|worker| worker.id.as_str() == id).map(|worker| worker.number)
     }
 
     /// Gives a worker a message, now or when it reads; whether there was room for it.
-    fn deliver(&mut self, number: u64, message: Outgoing) -> bool {
+    pub(super) fn deliver(&mut self, number: u64, message: Outgoing) -> bool {
         let Some(worker) = self.workers.get_mut(&number) else { return false };
         let message = match worker.outbox.waiting.is_empty() {
             true => match put(&worker.channel, message) {
@@ -295,7 +302,7 @@ impl Supervisor {
     }
 
     /// A sender pays; above its budget it is not read until it has earned what it owes.
-    fn charge(&mut self, number: u64, cost: u64) {
+    pub(super) fn charge(&mut self, number: u64, cost: u64) {
         let now = Instant::now();
         let Some(worker) = self.workers.get_mut(&number) else { return };
         if let Some(until) = worker.budget.spend(cost, now) {

@@ -21,6 +21,7 @@ pub mod config;
 mod connections;
 mod events;
 pub mod gauges;
+mod handover;
 mod keeper;
 pub mod message;
 mod messages;

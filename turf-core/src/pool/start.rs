@@ -341,6 +341,7 @@ impl Supervisor {
         };
         self.take_last_messages(number);
         let Some(worker) = self.forget_worker(number) else { return };
+        self.offer_again_what_had(number);
         let last = worker.gauges.read().ok();
         let last_words = last.as_ref().map(super::gauges::Reading::last_words).unwrap_or_default();
         let number_of = |index| last.as_ref().map_or(0, |last| last.word(index));
@@ -402,6 +403,10 @@ impl Supervisor {
             match worker.channel.receive(&mut self.packet) {
                 Ok(Some(super::channel::Said::GivenBack(connection))) => self.place_connection(connection),
                 Ok(Some(super::channel::Said::Message { packet, file })) => self.relay(number, &packet, file),
+                Ok(Some(super::channel::Said::HandOver { packet, fds })) => {
+                    self.hand_over(number, &packet, fds)
+                }
+                Ok(Some(super::channel::Said::Taken(packet))) => self.on_taken(number, &packet),
                 Ok(Some(super::channel::Said::Closed) | None) | Err(_) => return,
                 Ok(Some(_)) => {}
             }

@@ -48,6 +48,7 @@ impl Supervisor {
             "failed": self.totals.failed,
             "refused": self.totals.refused,
             "messages": self.messages.to_json(),
+            "handovers": self.handovers.to_json(),
             "failures_in_a_row": self.failures.in_a_row,
             "reload": reload,
             "workers": workers,
@@ -88,7 +89,7 @@ impl Supervisor {
         let sum = |index| self.workers.values().map(|worker| worker.gauge(index)).sum::<u64>();
         let waiting = self.sockets.iter().map(super::sockets::Listening::waiting).sum::<u32>()
             + self.connections.waiting();
-        let plain: [(&str, &str, &str, u64); 13] = [
+        let plain: [(&str, &str, &str, u64); 14] = [
             ("turf_pool_requests_total", "counter", "Requests dispatched.", self.requests()),
             (
                 "turf_pool_request_failures_total",
@@ -113,6 +114,12 @@ impl Supervisor {
             ),
             ("turf_pool_worker_starts_total", "counter", "Workers started.", self.totals.started),
             ("turf_pool_worker_failures_total", "counter", "Workers that ended unasked.", self.totals.failed),
+            (
+                "turf_pool_handovers_total",
+                "counter",
+                "Requests that went to another worker.",
+                self.handovers.taken,
+            ),
             ("turf_pool_messages_total", "counter", "Messages taken.", self.messages.taken),
             (
                 "turf_pool_message_deliveries_total",

@@ -28,6 +28,7 @@ use super::config::PoolConfig;
 use super::connections::Connections;
 use super::events::Events;
 use super::gauges::word;
+use super::handover::Handovers;
 use super::keeper::{self, Keeper};
 use super::messages::{MESSAGES_PER_TURN, MessageTotals};
 use super::place::Place;
@@ -143,6 +144,7 @@ pub struct Supervisor {
     pub(super) most_descriptors: u64,
     pub(super) connections: Connections,
     pub(super) messages: MessageTotals,
+    pub(super) handovers: Handovers,
     pub(super) slow: SlowEvents,
     pub(super) admin: Admin,
     pub(super) events: Events,
@@ -214,6 +216,7 @@ impl Supervisor {
             most_descriptors: keeper::raise_descriptor_limit()?,
             connections: Connections::default(),
             messages: MessageTotals::default(),
+            handovers: Handovers::default(),
             slow: SlowEvents::default(),
             packet: vec![0; PACKET_BYTES],
             admin: parts.admin,
@@ -401,6 +404,8 @@ impl Supervisor {
                     self.wake();
                 }
                 Ok(Some(Said::Message { packet, file })) => self.relay(number, &packet, file),
+                Ok(Some(Said::HandOver { packet, fds })) => self.hand_over(number, &packet, fds),
+                Ok(Some(Said::Taken(packet))) => self.on_taken(number, &packet),
                 Ok(Some(Said::Slow(packet))) => self.on_slow(number, &packet),
                 Ok(Some(Said::Unknown)) => {}
                 Ok(Some(Said::Closed)) | Err(_) => {
