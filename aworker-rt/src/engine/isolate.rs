@@ -75,6 +75,7 @@ impl Engine {
         let context = self.context.clone();
         let Internals(internals) = self.isolate.remove_slot().expect("set at the beginning");
         rejections::forget(&mut self.isolate);
+        memory::forget_context(&mut self.isolate);
         let saved = {
             v8::scope!(let scope, &mut self.isolate);
             let context = v8::Local::new(scope, &context);
@@ -100,7 +101,6 @@ impl Engine {
         platform::attach(&mut isolate);
         modules::install(&mut isolate);
         wasm::install(&mut isolate);
-        memory::install_limit(&mut isolate);
         isolate.set_promise_reject_callback(rejections::on_promise_reject);
         isolate.set_capture_stack_trace_for_uncaught_exceptions(true, exceptions::STACK_FRAMES);
         let (context, internals) = {
@@ -113,6 +113,7 @@ impl Engine {
             (v8::Global::new(scope, context), v8::Global::new(scope, internals))
         };
         isolate.set_slot(Internals(internals));
+        memory::install_limit(&mut isolate, context.clone());
         trim::install(&mut isolate);
         Engine { context, isolate }
     }

@@ -95,8 +95,8 @@ fn cut(stack: &str) -> &str {
     &stack[..end]
 }
 
-/// The script's frames, each as `    at function (file:line:column)`.
-fn stack(scope: &mut v8::PinScope<'_, '_>) -> String {
+/// The script's frames of now, each as `    at function (file:line:column)`.
+pub(super) fn stack(scope: &mut v8::PinScope<'_, '_>) -> String {
     let mut text = String::new();
     let Some(trace) = v8::StackTrace::current_stack_trace(scope, FRAMES) else { return text };
     for index in 0..trace.get_frame_count() {

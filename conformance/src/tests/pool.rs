@@ -34,6 +34,7 @@ tests! { "pool";
         a_reload_to_a_broken_script_keeps_the_old_one,
         scaling_under_load_loses_no_request,
         a_warm_pool_has_its_seeds_state_in_every_worker,
+        a_warm_pools_seed_is_replaced_after_its_forks,
         a_pool_over_a_userland_seed_has_its_state_in_every_worker,
         worker_limits_are_those_of_the_flags,
         a_pool_on_a_unix_socket_serves,
@@ -469,6 +470,30 @@ addEventListener('fetch', (event) => event.respondWith(new Response(state)));
     case.runtime.ok(&["pool", "reload", &pool.name])?;
     let second = ask(pool.address)?;
     ensure!(second.starts_with("two"), "{second}");
+    pool.drain(case)?;
+    let seeds = case.runtime.ok(&["seed", "list", "--quiet"])?;
+    ensure!(!seeds.stdout.contains("pool-"), "a seed of the pool's own is left: {seeds}");
+    Ok(())
+}
+
+fn a_warm_pools_seed_is_replaced_after_its_forks(case: &mut Case) -> Result<()> {
+    let script = "\
+const state = crypto.randomUUID();
+addEventListener('fetch', (event) => event.respondWith(new Response(state)));
+";
+    let flags = ["--warm", "--max-forks", "2", "--min", "1", "--max", "1"];
+    let mut pool = Pool::start(case, script, &flags)?;
+    pool.wait_for_event("ready")?;
+    let first = http::get(pool.address, "/")?.text()?.to_owned();
+    let end = Instant::now() + wait::STEP;
+    // A worker of another seed has other state; until that is made, the old one forks on.
+    while http::get(pool.address, "/")?.text()? == first {
+        ensure!(Instant::now() < end, "the seed is never replaced");
+        let worker = pool.workers(case)?[0]["worker_pid"].as_i64().context("no worker")?;
+        kill(Pid::from_raw(i32::try_from(worker)?), Signal::SIGKILL)?;
+        pool.wait_for_event("exit")?;
+        pool.wait_for_event("ready")?;
+    }
     pool.drain(case)?;
     let seeds = case.runtime.ok(&["seed", "list", "--quiet"])?;
     ensure!(!seeds.stdout.contains("pool-"), "a seed of the pool's own is left: {seeds}");

@@ -140,10 +140,8 @@ fn each_kind_of_death_is_named_and_the_worker_replaced(case: &mut Case) -> Resul
     ensure!(http::get(pool.address, "/heap").is_err(), "an answer of a worker without memory");
     let exit = pool.wait_for_event("exit")?;
     ensure!(exit["reason"] == "out of memory: the JavaScript heap's limit" && exit["signal"] == 6, "{exit}");
-    ensure!(
-        exit["last_words"].as_str().is_some_and(|words| words.contains("heap reached its limit")),
-        "{exit}"
-    );
+    let words = exit["last_words"].as_str().unwrap_or_default();
+    ensure!(words.contains("heap reached its limit") && words.contains("app.js:9:"), "no stack: {exit}");
     ensure!(exit["request"].as_str().is_some_and(|request| request.contains("/heap")), "{exit}");
     pool.wait_for_event("ready")?;
     pool.drain(case)?;

@@ -112,6 +112,12 @@ pub struct PoolRun {
     /// Make a seed that has run the script: workers start at `deserialize`, with its state.
     #[arg(long)]
     pub warm: bool,
+    /// With --warm: replace that seed by a fresh one after it has forked this many workers.
+    #[arg(long, value_name = "N")]
+    pub max_forks: Option<u64>,
+    /// With --warm: replace that seed by a fresh one after this time (`90s`, `10m`, `24h`).
+    #[arg(long, value_name = "TIME")]
+    pub max_age: Option<Milliseconds>,
     /// How connections reach the workers [default: shared].
     #[arg(long, value_enum)]
     pub dispatch: Option<DispatchBy>,
@@ -179,6 +185,8 @@ impl PoolRun {
             cpu: self.cpu,
             seed: self.seed.clone(),
             warm: self.warm.then_some(true),
+            max_forks: self.max_forks,
+            max_age: self.max_age,
             dispatch: self.dispatch.map(|dispatch| match dispatch {
                 DispatchBy::Shared => Dispatch::Shared,
                 DispatchBy::Reuseport => Dispatch::Reuseport,
@@ -284,12 +292,13 @@ mod tests {
     fn a_configuration_file_has_the_names_of_the_flags() {
         let options = parse_config(
             "source = \"app.js\"\nlisten = [\"127.0.0.1:80\"]\nmax = 4\nidle-timeout = \"30s\"\ntimeout = 2.5\n\
-             slow = \"1s\"\nmemory = \"64M\"\ndispatch = \"least\"\ndisposable = \"connection\"\n",
+             slow = \"1s\"\nwarm = true\nmax-forks = 500\nmax-age = \"12h\"\nmemory = \"64M\"\ndispatch = \"least\"\ndisposable = \"connection\"\n",
         )
         .unwrap();
         assert_eq!((options.max, options.idle_timeout), (Some(4), Some(Milliseconds(30_000))));
         assert_eq!((options.timeout, options.memory), (Some(Milliseconds(2500)), Some(Bytes(64 << 20))));
         assert_eq!(options.slow, Some(Milliseconds(1000)));
+        assert_eq!((options.max_forks, options.max_age), (Some(500), Some(Milliseconds(12 * 3_600_000))));
         assert_eq!(options.dispatch, Some(Dispatch::Least));
         for bad in ["maximum = 4", "max = -1", "idle-timeout = \"soon\"", "dispatch = \"x\"", "max"] {
             assert!(parse_config(bad).is_err(), "{bad}");

@@ -152,6 +152,8 @@ pub struct PoolOptions {
     pub cpu: Option<f64>,
     pub seed: Option<String>,
     pub warm: Option<bool>,
+    pub max_forks: Option<u64>,
+    pub max_age: Option<Milliseconds>,
     pub dispatch: Option<Dispatch>,
     pub spare: Option<u32>,
     /// How many of those have a process that was forked ahead.
@@ -182,6 +184,8 @@ impl PoolOptions {
             cpu: self.cpu.or(other.cpu),
             seed: self.seed.or(other.seed),
             warm: self.warm.or(other.warm),
+            max_forks: self.max_forks.or(other.max_forks),
+            max_age: self.max_age.or(other.max_age),
             dispatch: self.dispatch.or(other.dispatch),
             spare: self.spare.or(other.spare),
             ahead: self.ahead.or(other.ahead),
@@ -221,6 +225,10 @@ pub struct PoolConfig {
     pub seed: Option<String>,
     /// The pool makes a seed of its own that has run the script.
     pub warm: bool,
+    /// Workers after which that seed is replaced.
+    pub seed_max_forks: Option<u64>,
+    /// Milliseconds after which it is replaced.
+    pub seed_max_age_ms: Option<u64>,
     /// How connections reach the workers.
     pub dispatch: Dispatch,
     /// Sandboxes held ready.
@@ -272,6 +280,15 @@ impl PoolConfig {
         if options.warm == Some(true) && options.seed.is_some() {
             return Err(Error::invalid("--warm", "makes a seed of the pool's own; it cannot go with --seed"));
         }
+        if options.warm != Some(true) && (options.max_forks.is_some() || options.max_age.is_some()) {
+            return Err(Error::invalid(
+                "--max-forks and --max-age",
+                "are for the seed that --warm makes; other seeds have their own (turf seed start)",
+            ));
+        }
+        if options.max_forks == Some(0) {
+            return Err(Error::invalid("--max-forks", "must be at least 1"));
+        }
         let ms = |value: Option<Milliseconds>, default: u64| value.map_or(default, |value| value.0.max(1));
         let disposable = options.disposable.unwrap_or_default();
         let spare = options.spare.unwrap_or(1).min(max);
@@ -297,6 +314,8 @@ impl PoolConfig {
             cpu: options.cpu,
             seed: options.seed.clone(),
             warm: options.warm.unwrap_or(false),
+            seed_max_forks: options.max_forks,
+            seed_max_age_ms: options.max_age.map(|age| age.0),
             dispatch: options.dispatch.unwrap_or_default(),
             spare,
             ahead: options.ahead.unwrap_or(1).min(spare),
@@ -439,6 +458,11 @@ mod tests {
         assert!(with(|options| options.max = Some(0)).is_err());
         assert!(with(|options| options.source = Some("/nowhere".into())).is_err());
         assert!(with(|options| (options.warm, options.seed) = (Some(true), Some("s".into()))).is_err());
+        assert!(with(|options| options.max_forks = Some(3)).is_err(), "no seed of its own");
+        assert!(with(|options| (options.warm, options.max_forks) = (Some(true), Some(0))).is_err());
+        let of_its_own =
+            with(|options| (options.warm, options.max_age) = (Some(true), Some(Milliseconds(7))));
+        assert_eq!(of_its_own.unwrap().seed_max_age_ms, Some(7));
         assert_eq!(with(|options| options.min = Some(100)).unwrap().bounds.max, 100);
     }
 

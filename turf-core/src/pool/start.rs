@@ -22,6 +22,7 @@ use crate::container::{Heard, Supervised};
 use crate::error::{Operation, Result};
 use crate::fault::{self, Point};
 use crate::root::ContainerId;
+use crate::seed::directory::Recipe;
 use crate::seed::plan::WorkerLimits;
 use crate::seed::protocol::SupervisionFds;
 use crate::seed::registry::{DEFAULT_SEED, Registry, SeedSource};
@@ -485,7 +486,12 @@ impl Supervisor {
             )
         })?;
         let name = format!("pool-{}-{generation}", self.place.name());
-        Registry::new(&self.root).start(&name.parse()?, &SeedSource::Script(script).into())?;
+        let recipe = Recipe {
+            max_forks: self.config.seed_max_forks,
+            max_age_ms: self.config.seed_max_age_ms,
+            ..SeedSource::Script(script).into()
+        };
+        Registry::new(&self.root).start(&name.parse()?, &recipe)?;
         Ok(name)
     }
 
