@@ -1,6 +1,7 @@
 //! Bodies of requests and responses over real sockets: limits, framing, streams, forms.
 
 mod http_support;
+mod temporary;
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! `Aworker.files`: what is read, what is refused, and that the event loop goes on meanwhile.
 
 mod script_support;
+mod temporary;
 
 use std::fs::File;
 use std::io::Write;

@@ -1,6 +1,7 @@
 //! The HTTP server of the built `aworker` program, over real sockets.
 
 mod http_support;
+mod temporary;
 
 use std::io::{BufRead, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,6 +1,7 @@
 //! Modules beyond files that import each other: import maps, values as modules, `import.meta`, messages, source maps.
 
 mod script_support;
+mod temporary;
 
 use script_support::{Directory, aworker};
 

@@ -1,6 +1,7 @@
 //! Outbound fetch over HTTP/1.1, against servers that answer exactly what a test says.
 
 mod net_support;
+mod temporary;
 
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,7 @@
 //! EventSource against servers that say exactly what a test wants them to say.
 
 mod net_support;
+mod temporary;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

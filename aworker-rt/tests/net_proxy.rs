@@ -1,6 +1,7 @@
 //! Outbound connections through an HTTP proxy that the environment names.
 
 mod net_support;
+mod temporary;
 
 use net_support::proxy::proxy;
 use net_support::{Peer, ok, run_with};

@@ -1,6 +1,7 @@
 //! What fetches leave on the performance timeline.
 
 mod net_support;
+mod temporary;
 
 use net_support::{Answer, Peer, ok, run};
 

@@ -1,6 +1,7 @@
 //! Outbound fetch over TLS and HTTP/2: servers are Node's, certificates OpenSSL's.
 
 mod net_support;
+mod temporary;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;

@@ -2,6 +2,7 @@
 
 mod http_support;
 mod net_support;
+mod temporary;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

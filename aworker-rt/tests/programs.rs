@@ -5,6 +5,7 @@
 //! directory below cargo's target. Without npm or the registry the tests are skipped, with a reason.
 
 mod http_support;
+mod temporary;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 //! the event loop, lifecycle, exit codes.
 
 mod script_support;
+mod temporary;
 
 use std::process::Command;
 

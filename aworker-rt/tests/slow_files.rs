@@ -3,6 +3,7 @@
 
 mod fuse_support;
 mod http_support;
+mod temporary;
 
 use fuse_support::{SLOW, Slow};
 use http_support::{PATIENCE, Server};

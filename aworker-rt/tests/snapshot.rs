@@ -1,6 +1,7 @@
 //! Startup snapshots of programs: what survives, what is refused, and files that are wrong.
 
 mod script_support;
+mod temporary;
 
 use script_support::{Directory, Run, aworker};
 

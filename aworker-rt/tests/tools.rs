@@ -1,6 +1,7 @@
 //! The tools around a program: `--inspect` with a scripted debugger, profiles, heap snapshots, `--watch`.
 
 mod script_support;
+mod temporary;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -3,9 +3,6 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
-#[path = "../temporary/mod.rs"]
-mod temporary;
-
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -32,7 +29,7 @@ impl Server {
     }
 
     pub fn start_with(name: &str, script: &str, options: &[&str]) -> Server {
-        let directory = temporary::path(name);
+        let directory = crate::temporary::path(name);
         std::fs::create_dir_all(&directory).expect("make a directory");
         let file = directory.join("worker.js");
         std::fs::write(&file, script).expect("write the script");

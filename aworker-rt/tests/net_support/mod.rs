@@ -5,9 +5,6 @@
 
 pub mod proxy;
 
-#[path = "../temporary/mod.rs"]
-mod temporary;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -178,7 +175,7 @@ pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
-        let path = temporary::path(name);
+        let path = crate::temporary::path(name);
         std::fs::create_dir_all(&path).expect("makes a directory");
         Scratch(path)
     }

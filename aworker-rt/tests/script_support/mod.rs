@@ -1,9 +1,6 @@
 //! Runs the built `aworker` program in a directory of script files, and looks at what it leaves behind.
 #![allow(dead_code)]
 
-#[path = "../temporary/mod.rs"]
-mod temporary;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -12,7 +9,7 @@ pub struct Directory(pub PathBuf);
 
 impl Directory {
     pub fn new(name: &str, files: &[(&str, &str)]) -> Directory {
-        let path = temporary::path(name);
+        let path = crate::temporary::path(name);
         for (file, text) in files {
             let file = path.join(file);
             std::fs::create_dir_all(file.parent().expect("below the directory")).expect("make the directory");
