@@ -76,20 +76,27 @@ fn read_config(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Whether an object that says `"pid"` says `"path"` too.
-fn names_a_path_beside_pid(text: &[u8]) -> bool {
+/// Whether an object may say both `"pid"` and `"path"`: what is written with escapes, or has a brace in a string, may.
+fn may_name_a_path_beside_pid(text: &[u8]) -> bool {
     let word = b"\"pid\"";
-    let names_a_path = |part: &[u8]| memchr::memmem::find(part, b"\"path\"").is_some();
-    memchr::memmem::find_iter(text, word).any(|at| {
+    let may_name_a_path = |part: &[u8]| {
+        let ends_in_a_string = memchr::memchr_iter(b'"', part).count() % 2 == 1;
+        ends_in_a_string
+            || memchr::memchr(b'\\', part).is_some()
+            || memchr::memmem::find(part, b"\"path\"").is_some()
+    };
+    let is_beside_a_path = |at: usize| {
         let (before, behind) = (&text[..at], &text[at + word.len()..]);
         let start = memchr::memrchr(b'{', before).unwrap_or(0);
         let end = memchr::memchr(b'}', behind).unwrap_or(behind.len());
-        names_a_path(&before[start..]) || names_a_path(&behind[..end])
-    })
+        may_name_a_path(&before[start..]) || may_name_a_path(&behind[..end])
+    };
+    memchr::memmem::find(text, b"\\u").is_some()
+        || memchr::memmem::find_iter(text, word).any(is_beside_a_path)
 }
 
 /// Whether the container of a bundle joins a pid namespace that exists, whose processes can see it being built. Says
-/// no of what is no bundle: loading it says why.
+/// no where there is no configuration, and yes of one that cannot be read: loading it says why.
 pub fn joins_a_pid_namespace(directory: &Path) -> bool {
     #[derive(Deserialize)]
     struct Config {
@@ -106,10 +113,10 @@ pub fn joins_a_pid_namespace(directory: &Path) -> bool {
     }
     let Ok(text) = read_config(&directory.join(CONFIG_NAME)) else { return false };
     // Most have one of their own, and need not be parsed for that.
-    if !names_a_path_beside_pid(&text) {
+    if !may_name_a_path_beside_pid(&text) {
         return false;
     }
-    let Ok(config) = serde_json::from_slice::<Config>(&text) else { return false };
+    let Ok(config) = serde_json::from_slice::<Config>(&text) else { return true };
     let namespaces = config.linux.and_then(|linux| linux.namespaces).unwrap_or_default();
     namespaces.iter().any(|namespace| namespace.r#type == "pid" && namespace.path.is_some())
 }
@@ -218,6 +225,12 @@ mod tests {
         };
         assert!(joins(r#"{"type": "ipc"}, {"type": "pid", "path": "/proc/1/ns/pid"}"#));
         assert!(joins(r#"{"path": "/run/ns", "type": "pid"}"#));
+        assert!(joins(r#"{"type": "p\u0069d", "path": "/run/ns"}"#));
+        assert!(joins(r#"{"p\u0061th": "/run/ns", "type": "pid"}"#));
+        assert!(joins(r#"{"path": "/run/{ns", "type": "pid"}"#));
+        assert!(joins(r#"{"path": "/run/{\"ns\"", "type": "pid"}"#));
+        assert!(joins(r#"{"type": "pid", "x": "}", "path": "/run/ns"}"#));
+        assert!(joins(r#"{"type": "ipc", "type": "pid", "path": "/run/ns"}"#));
         for own in [r#"{"type": "pid"}"#, r#"{"type": "pid"}, {"type": "ipc", "path": "/proc/1/ns/ipc"}"#, ""]
         {
             assert!(!joins(own), "{own}");
