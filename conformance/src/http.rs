@@ -1,7 +1,9 @@
 //! A small HTTP/1.1 client, on purpose independent of the server that it tests (RFC 9112).
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -41,10 +43,20 @@ impl Response {
     }
 }
 
-/// A loopback address whose port was free a moment ago.
+/// An address on this machine that nobody listens on. Its port is not among those that the system gives to
+/// connections (`ip_local_port_range`, from 32768): one of these may be taken before the listener is there.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
-    Ok(listener.local_addr()?)
+    const PORTS: Range<u32> = 10_000..32_000;
+    static TRIES: AtomicU32 = AtomicU32::new(0);
+    let mine = std::process::id().wrapping_mul(97);
+    for _ in PORTS {
+        let number = mine.wrapping_add(TRIES.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(PORTS.start + number)?));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port is free")
 }
 
 /// One GET on a connection of its own.
