@@ -29,6 +29,8 @@ tests! { "pool";
         a_quiet_pool_gives_back_what_only_its_start_needed,
         a_worker_gives_back_what_a_burst_has_left_and_sleeps,
         a_watched_status_fits_its_terminal_and_is_plain_elsewhere,
+        a_watched_status_follows_the_size_of_its_terminal,
+        metrics_and_probes_are_on_the_control_socket,
         a_web_socket_keeps_its_worker_and_is_closed_after_a_grace,
         the_guides_systemd_units_are_valid;
 }
@@ -412,6 +414,90 @@ fn a_watched_status_fits_its_terminal_and_is_plain_elsewhere(case: &mut Case) ->
     ensure!(widest(&small.stdout) == Some(40), "{small}");
     ensure!(widest(&large.stdout) > Some(100), "{large}");
     Ok(())
+}
+
+fn a_watched_status_follows_the_size_of_its_terminal(case: &mut Case) -> Result<()> {
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "3", "--max", "3"])?;
+    for _ in 0..3 {
+        pool.wait_for_event("ready")?;
+    }
+    let files = case.directory().join("script");
+    let watch = format!(
+        "tty; stty rows 5 cols 40; exec {} --root {} pool status --watch 50ms {}",
+        text(case.runtime.program())?,
+        text(case.runtime.root())?,
+        pool.name()
+    );
+    fs::create_dir_all(&files)?;
+    let mut command = Command::new("script");
+    command.args(["-qec", &watch, "/dev/null"]);
+    let watching = crate::runtime::begin(command, "watching".to_owned(), &files, None, None)?;
+    let end = Instant::now() + wait::STEP;
+    let shown_until = |enough: &dyn Fn(&str) -> bool| -> Result<String> {
+        loop {
+            let shown = fs::read_to_string(watching.output_files().0)?;
+            if enough(&shown) {
+                return Ok(shown);
+            }
+            ensure!(Instant::now() < end, "{shown}");
+            thread::yield_now();
+        }
+    };
+    let small = shown_until(&|shown| shown.contains("... and "))?;
+    let terminal = small.lines().next().context("no name of a terminal")?.trim();
+    let resized = Command::new("stty").args(["-F", terminal, "rows", "24", "cols", "200"]).status()?;
+    ensure!(resized.success(), "stty -F {terminal}: {resized}");
+    // There is room for all three workers now.
+    let holds_all = |frame: &str| frame.matches("serving").count() == 3;
+    shown_until(&|shown| shown[small.len()..].split("WORKER").any(holds_all))?;
+    pool.drain(case)?;
+    watching.finish().map(drop)
+}
+
+fn metrics_and_probes_are_on_the_control_socket(case: &mut Case) -> Result<()> {
+    // Status and body of what the control socket of a pool answers.
+    fn ask(case: &Case, pool: &Pool, path: &str) -> Result<(String, String)> {
+        let socket = case.runtime.root().join("pools").join(pool.name()).join("control.sock");
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--write-out", "\n%{http_code}", "--unix-socket"])
+            .arg(&socket)
+            .arg(format!("http://pool/{path}"))
+            .output()?;
+        let said = String::from_utf8(output.stdout)?;
+        let (body, status) = said.rsplit_once('\n').with_context(|| format!("{path}: {said}"))?;
+        Ok((status.to_owned(), body.to_owned()))
+    }
+    let mut pool = Pool::start(case, SCRIPT, &["--min", "2", "--max", "2"])?;
+    for _ in 0..2 {
+        pool.wait_for_event("ready")?;
+    }
+    for _ in 0..5 {
+        ensure!(http::get(pool.address, "/")?.status == 200);
+    }
+    ensure!(ask(case, &pool, "live")?.0 == "200");
+    ensure!(ask(case, &pool, "ready")?.0 == "200");
+    let (status, metrics) = ask(case, &pool, "metrics")?;
+    ensure!(status == "200", "{metrics}");
+    for line in
+        ["turf_pool_requests_total 5", "turf_pool_workers{phase=\"serving\"} 2", "turf_pool_degraded 0"]
+    {
+        ensure!(metrics.lines().any(|one| one == line), "{line} is not in {metrics}");
+    }
+    // Each family is described, and each line is a number.
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').with_context(|| line.to_owned())?;
+        let family = name.split('{').next().unwrap_or_default();
+        ensure!(value.parse::<f64>().is_ok(), "{line}");
+        ensure!(metrics.contains(&format!("# TYPE {family} ")), "{family} has no type");
+    }
+    pool.drain(case)?;
+
+    let mut broken = Pool::start(case, "throw new Error('never');\n", &["--min", "1", "--max", "1"])?;
+    broken.wait_for_event("degraded")?;
+    ensure!(ask(case, &broken, "live")?.0 == "200");
+    ensure!(ask(case, &broken, "ready")?.0 == "503");
+    ensure!(ask(case, &broken, "metrics")?.1.contains("turf_pool_degraded 1\n"));
+    broken.drain(case)
 }
 
 fn a_web_socket_keeps_its_worker_and_is_closed_after_a_grace(case: &mut Case) -> Result<()> {
