@@ -216,12 +216,17 @@ mod tests {
 
     #[test]
     fn a_pid_namespace_with_a_path_is_joined() {
+        // A root of this name makes the quick look at the text doubt; without it the look decides alone.
         let joins = |namespaces: &str| {
             let dir = tempfile::tempdir().unwrap();
-            let config =
-                format!(r#"{{"linux": {{"namespaces": [{namespaces}]}}, "root": {{"path": "pid"}}}}"#);
-            std::fs::write(dir.path().join(CONFIG_NAME), config).unwrap();
-            joins_a_pid_namespace(dir.path())
+            let [doubted, plain] = ["pid", "rootfs"].map(|root| {
+                let config =
+                    format!(r#"{{"linux": {{"namespaces": [{namespaces}]}}, "root": {{"path": "{root}"}}}}"#);
+                std::fs::write(dir.path().join(CONFIG_NAME), config).unwrap();
+                joins_a_pid_namespace(dir.path())
+            });
+            assert_eq!(doubted, plain, "{namespaces}");
+            plain
         };
         assert!(joins(r#"{"type": "ipc"}, {"type": "pid", "path": "/proc/1/ns/pid"}"#));
         assert!(joins(r#"{"path": "/run/ns", "type": "pid"}"#));
