@@ -303,6 +303,33 @@ fn a_full_heap_aborts_with_a_message() {
 }
 
 #[test]
+fn an_array_that_does_not_fit_the_heap_aborts_with_a_message() {
+    let run = Run::of(aworker().args([
+        "eval",
+        "--max-heap-mb=64",
+        "const big = new Array(1 << 24).fill(1.5); for (let i = 0; ; i++) big.push(i + 0.5)",
+    ]));
+    assert_eq!(run.status, None, "ends by a signal: {run:?}");
+    assert!(run.stderr.contains("the JavaScript heap reached its limit of 64 MB"), "{run:?}");
+}
+
+/// No address space has room for them: an error for the script, which goes on, however often it asks.
+#[test]
+fn buffers_of_impossible_lengths_are_range_errors() {
+    Run::eval(
+        "const caught = [];
+         const attempt = (make) => { try { make(); caught.push('made') } catch (error) { caught.push(error.name) } };
+         for (let i = 0; i < 3; i++) {
+           attempt(() => new ArrayBuffer(0, { maxByteLength: 2 ** 52 }));
+           attempt(() => new SharedArrayBuffer(0, { maxByteLength: 2 ** 52 }));
+           attempt(() => new ArrayBuffer(2 ** 52));
+         }
+         [...new Set(caught)].join()",
+    )
+    .prints("RangeError\n");
+}
+
+#[test]
 fn web_assembly_compiles_asynchronously() {
     Run::eval(
         "const bytes = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0,

@@ -72,6 +72,12 @@ fn send(channel: &Channel, packet: &[u8]) {
     }
 }
 
+/// The form of a body that is V8's bytes and nothing else.
+const PLAIN: u8 = 0;
+
+/// A resizable ArrayBuffer whose greatest length no address space has.
+const IMPOSSIBLE: [u8; 11] = [0xff, 0x10, 0x7e, 0x29, 0xd3, 0xff, 0xff, 0xff, 0xff, 0xff, 0x6f];
+
 /// Plays the supervisor: takes the samples, sends changes of them, and asks for the counts.
 fn play(channel: &Channel) -> (u64, u64, u64) {
     let samples: Vec<Vec<u8>> = (0..4).map(|_| receive(channel)).collect();
@@ -90,7 +96,10 @@ fn play(channel: &Channel) -> (u64, u64, u64) {
                 _ => body.insert(at.min(body.len()), u8::try_from(random.below(256)).unwrap()),
             }
         }
-        let form = if round < 8 { sample.form } else { u8::try_from(random.below(4)).unwrap() };
+        let mut form = if round < 8 { sample.form } else { u8::try_from(random.below(4)).unwrap() };
+        if round >= 8 && random.below(16) == 0 {
+            (form, body) = (PLAIN, IMPOSSIBLE.to_vec());
+        }
         let kind = if random.below(4) == 0 { Kind::Broadcast } else { Kind::Worker };
         sent += u64::from(kind == Kind::Worker);
         let message = Message { kind, form, who: b"p.1.9", name: b"news", body: &body };
