@@ -1,17 +1,19 @@
 //! Faults on request, for tests of what a verb leaves behind when it is killed, stopped or refused something
 //! half-way.
 //!
-//! A file `faults` in the state directory has lines `POINT ACTION`; a verb that comes to that point of its work
-//! is killed (`kill`), stopped (`stop`) or fails (`errno NUMBER`) there. The points are those of [`Point`].
+//! A file `faults` in the state directory has lines `POINT ACTION`; a verb, or a seed that was started while the file was there, that
+//! comes to that point of its work is killed (`kill`), stopped (`stop`), fails (`errno NUMBER`), sleeps (`sleep MILLISECONDS`) or never goes
+//! on (`spin`) there. The points are those of [`Point`].
 //!
 //! This is in every build, so that what is tested is what runs. It is safe because the state directory belongs to
 //! the user alone (0700): whoever can write this file could as well rewrite the plan in state.json, which says what is done as
-//! that user. Without the file it costs one open(2) for each command.
+//! that user. Without the file it costs one open(2) for each command and each seed.
 
 use std::io::{self, Read};
 use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
@@ -36,6 +38,8 @@ enum Action {
     Kill,
     Stop,
     Fail(i32),
+    Sleep(Duration),
+    Spin,
 }
 
 macro_rules! points {
@@ -93,6 +97,10 @@ points! {
     StartReported = "start:reported",
     /// The workload runs; the `poststart` hooks come next.
     StartRunning = "start:running",
+    /// A seed has read a request for a worker, and has not forked.
+    SeedAsked = "seed:asked",
+    /// A seed has forked, and has not answered; an error is a connection that is closed without an answer.
+    SeedForked = "seed:forked",
     /// The worker that is to become a seed holds its clients.
     PromoteQuiet = "promote:quiet",
     /// It has forked; its clone waits.
@@ -132,7 +140,7 @@ impl FromStr for Point {
     }
 }
 
-/// Reads which faults are asked for; a command does it once, before anything else.
+/// Reads which faults are asked for; a command does it once, before anything else, and a seed before it leaves the host's root.
 pub fn arm(root: &StateRoot) -> Result<()> {
     let path = root.path().join(FILE);
     let file = match std::fs::File::open(&path) {
@@ -157,11 +165,15 @@ fn parse(text: &str) -> Result<Vec<(Point, Action)>> {
         let action = match (words.next(), words.next().map(str::parse), words.next()) {
             (Some("kill"), None, None) => Action::Kill,
             (Some("stop"), None, None) => Action::Stop,
+            (Some("spin"), None, None) => Action::Spin,
             (Some("errno"), Some(Ok(number)), None) => Action::Fail(number),
+            (Some("sleep"), Some(Ok(milliseconds @ 0..)), None) => {
+                Action::Sleep(Duration::from_millis(milliseconds.unsigned_abs().into()))
+            }
             _ => {
                 return Err(Error::invalid(
                     format!("fault {line:?}"),
-                    "must be POINT kill, stop or errno NUMBER",
+                    "must be POINT kill, stop, spin, errno NUMBER or sleep MILLISECONDS",
                 ));
             }
         };
@@ -170,8 +182,8 @@ fn parse(text: &str) -> Result<Vec<(Point, Action)>> {
     text.lines().filter(|text| !text.trim().is_empty()).map(line).collect()
 }
 
-/// Comes to a point: nothing happens unless a fault is asked for here.
-pub(crate) fn at(point: Point) -> Result<()> {
+/// Comes to a point: nothing happens unless a fault is asked for here. An error is the one that was asked for.
+pub fn at(point: Point) -> Result<()> {
     let Some(armed) = ARMED.get() else { return Ok(()) };
     for (_, action) in armed.iter().filter(|(known, _)| *known == point) {
         let what = || format!("come to {}", point.as_str());
@@ -180,6 +192,10 @@ pub(crate) fn at(point: Point) -> Result<()> {
             // Once: a step that is tried again goes on.
             Action::Stop if STOPPED.swap(true, Ordering::Relaxed) => {}
             Action::Stop => raise(Signal::SIGSTOP).operation(what)?,
+            Action::Sleep(time) => std::thread::sleep(*time),
+            Action::Spin => loop {
+                std::hint::spin_loop();
+            },
             Action::Fail(number) => return Err(Error::io(what(), Errno::from_raw(*number))),
         }
     }
@@ -192,11 +208,13 @@ mod tests {
 
     #[test]
     fn faults_are_lines_of_a_point_and_an_action() {
-        let text = "create:locked kill\n\n start:forked  errno 28\ndelete:removed stop\n";
+        let text = "create:locked kill\n\n start:forked  errno 28\ndelete:removed stop\nseed:asked spin\nseed:forked sleep 7";
         let wanted = [
             (Point::CreateLocked, Action::Kill),
             (Point::StartForked, Action::Fail(28)),
             (Point::DeleteRemoved, Action::Stop),
+            (Point::SeedAsked, Action::Spin),
+            (Point::SeedForked, Action::Sleep(Duration::from_millis(7))),
         ];
         assert_eq!(parse(text).unwrap(), wanted);
         for wrong in [
@@ -205,6 +223,9 @@ mod tests {
             "create:locked die",
             "create:locked errno",
             "create:locked kill 9",
+            "create:locked spin 9",
+            "create:locked sleep",
+            "create:locked sleep -1",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -99,8 +99,19 @@ pub const PROMOTION_TERMS: Duration = Duration::from_secs(2);
 /// How long a command waits for the table of tenants, which others hold for some system calls.
 pub const TENANT_LOCK: Duration = Duration::from_secs(10);
 
-/// How long a seed may be stopped (SIGSTOP, a debugger) while a start waits for it, before it is killed: twice this at most.
-pub const SEED_STOPPED: Duration = Duration::from_millis(1000);
+/// How often a start that waits for its seed looks at it.
+pub const SEED_LOOK: Duration = Duration::from_secs(1);
+
+/// A seed that is found stopped (SIGSTOP, a debugger), and is so still at that many looks after it, is killed.
+pub const SEED_LOOKS_STOPPED: u32 = 1;
+
+/// A seed that is found asleep, and at that many looks after it has not been awake in between, is killed: requests wake it. More than the helper of a fork
+/// takes in a container that is granted a thousandth of a processor; well below [`SEED_ANSWER`], so that there is time to ask another one.
+pub const SEED_LOOKS_ASLEEP: u32 = 10;
+
+/// The processor time of a seed for one request, and for what it does until the next one: a fork of a gigabyte that was written to takes a fiftieth of
+/// it. A seed that uses more spins, and the kernel ends it.
+pub const SEED_REQUEST_CPU: Duration = Duration::from_secs(1);
 
 /// How many seeds a start asks, one after the other, when each ends before there is a worker.
 pub const SEED_FORK_ATTEMPTS: usize = 4;

@@ -3,9 +3,12 @@
 //! Standard output is for the starter, one message: `ready`, or the reason why not. Standard error is the log.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use turf_core::fault;
+use turf_core::root::StateRoot;
 use turf_core::seed::groups;
 use turf_core::seed::registry::{READY, Registry, SeedDir, SeedSource, SeedState};
 use turf_core::sys::identity::ProcessLayout;
@@ -67,6 +70,7 @@ fn start(options: Options) -> Result<Seed> {
     }
     daemon::forget_caller()?;
     let directory = SeedDir::at(&options.directory);
+    arm_faults(&options.directory)?;
     let groups = daemon::enter_cgroups(&options);
     for left in &groups.left {
         eprintln!("turf-seed: {left}");
@@ -90,6 +94,14 @@ fn start(options: Options) -> Result<Seed> {
     say(READY);
     daemon::close_start_message().context("finish the start")?;
     Ok(Seed { server, runtime, prepared, options })
+}
+
+/// Reads the faults that tests ask for in the state directory, in which a seed has `seeds/NAME/GENERATION`.
+fn arm_faults(directory: &Path) -> Result<()> {
+    match directory.ancestors().nth(3) {
+        Some(root) => Ok(fault::arm(&StateRoot::at(root)?)?),
+        None => Ok(()),
+    }
 }
 
 /// Tells the starter, who may be gone.

@@ -18,6 +18,7 @@ use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use turf_core::limits;
+use turf_core::seed::SEED_BACKLOG;
 use turf_core::seed::promotion::{self, Answer, Terms, TermsFds};
 use turf_core::seed::protocol::Refusal;
 use turf_core::sys::fork::{Fork, fork};
@@ -146,6 +147,9 @@ fn settle(
     leave_worker(&terms, layout)?;
     let mut runtime = worker.into_seed();
     runtime.forget_time_zone();
+    // Again: the kernel tells clients the process that has said so last, and they may have to end it.
+    socket::listen(control.as_fd(), SEED_BACKLOG)
+        .map_err(|error| Refusal::from_io("listen", "listen as the seed", &error))?;
     check_may_enter(&control)?;
     let gone = |error| Refusal::from_io("promote", "wait for turf", &error);
     // Its end ends every wait.

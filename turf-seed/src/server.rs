@@ -1,7 +1,8 @@
 //! The seed's loop: one connection at a time, one request on each.
 //!
 //! A client that says nothing costs the others at most [`RECEIVE_TIMEOUT`]; a message that is not understood costs its
-//! sender a refusal. Nothing a client does ends the seed but `Stop`.
+//! sender a refusal. Nothing a client does ends the seed but `Stop`. What the seed itself does wrong may: one that does not come back to its
+//! clients and uses the processor meanwhile is ended by the kernel ([`limits::SEED_REQUEST_CPU`]), and whoever waits for it asks another.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -14,6 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::time::{ClockId, clock_gettime};
+use turf_core::fault::{self, Point};
+use turf_core::limits;
 use turf_core::seed::SEED_BACKLOG;
 use turf_core::seed::protocol::{
     self, ForkRequest, MAX_PACKET, Namespaces, ProtocolError, ReceivedFds, Refusal, Reply, Request, SeedStat,
@@ -21,7 +24,7 @@ use turf_core::seed::protocol::{
 };
 use turf_core::seed::registry::{Alive, Recipe};
 use turf_core::sys::fork::Fork;
-use turf_core::sys::process::nanoseconds_after_boot;
+use turf_core::sys::process::{limit_processor_time, nanoseconds_after_boot};
 use turf_core::sys::socket;
 
 use crate::forkable::{Forkable, memory_pages};
@@ -89,6 +92,7 @@ impl Server {
         packet: Vec<u8>,
     ) -> Result<Server> {
         let signals = termination_signals().context("watch for SIGTERM")?;
+        limit_processor_time(limits::SEED_REQUEST_CPU).context("limit the processor time of a request")?;
         let expected =
             [0, 1, 2, listener.as_raw_fd(), signals.as_fd().as_raw_fd(), alive.as_fd().as_raw_fd()];
         let passing: Vec<RawFd> = passing.into_iter().map(AsRawFd::as_raw_fd).collect();
@@ -126,6 +130,9 @@ impl Server {
                     continue;
                 }
             };
+            // Here alone: a seed that cannot accept, and tries again and again, is to end, too.
+            limit_processor_time(limits::SEED_REQUEST_CPU)
+                .context("limit the processor time of a request")?;
             match self.converse(&connection) {
                 Next::Listen => {}
                 Next::Stop => self.state = State::Ending,
@@ -163,7 +170,10 @@ impl Server {
             Ok((Request::Stop, _)) => (Ok(Reply::Stopping), Next::Stop),
             Ok((Request::Fork(request), fds)) => match self.fork(connection, request, fds) {
                 Ok(Forked::Worker(worker)) => return Next::Become(worker),
-                Ok(Forked::Seed { pid }) => (Ok(Reply::Forked { pid, due: self.tell_due() }), Next::Listen),
+                Ok(Forked::Seed { pid }) => match fault::at(Point::SeedForked) {
+                    Ok(()) => (Ok(Reply::Forked { pid, due: self.tell_due() }), Next::Listen),
+                    Err(_) => return Next::Listen,
+                },
                 Err(refusal) => (Err(refusal), Next::Listen),
             },
             Err(refusal) => (Err(refusal), Next::Listen),
@@ -223,6 +233,7 @@ impl Server {
         self.forkable.check_again(&numbers)?;
         request.namespaces = request.namespaces.with(self.own);
         refuse_if_gone(connection)?;
+        fault::at(Point::SeedAsked).map_err(|error| Refusal::new("fault", error.to_string()))?;
         let mut timeline = Timeline {
             requested_ns,
             fork_called_ns: nanoseconds(ClockId::CLOCK_MONOTONIC),

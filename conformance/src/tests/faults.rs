@@ -82,13 +82,13 @@ fn worker(case: &mut Case) -> Result<Bundle> {
 
 impl Case {
     /// Asks for a fault in every command from here on.
-    fn arm(&self, point: &str, action: &str) -> Result<()> {
+    pub(super) fn arm(&self, point: &str, action: &str) -> Result<()> {
         let root = self.runtime.root();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         fs::write(root.join("faults"), format!("{point} {action}\n")).context("write the faults")
     }
 
-    fn disarm(&self) -> Result<()> {
+    pub(super) fn disarm(&self) -> Result<()> {
         fs::remove_file(self.runtime.root().join("faults")).context("remove the faults")
     }
 

@@ -508,10 +508,12 @@ fn a_promoted_seed_that_ends_is_followed_by_one_of_its_name(case: &mut Case) -> 
         thread::yield_now();
     }
     ensure!(case.ask_follower()?["count"] == -1);
-    // One that is killed is, too.
-    case.promote(&worker)?;
-    kill(Pid::from_raw(seed_pid(case, NAME)?), Signal::SIGKILL)?;
-    ensure!(case.ask_follower()?["count"] == -1);
+    // One that is killed is, too, and one that is stopped.
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+        case.promote(&worker)?;
+        kill(Pid::from_raw(seed_pid(case, NAME)?), signal)?;
+        ensure!(case.ask_follower()?["count"] == -1, "{signal}");
+    }
     // A name that had no seed before has none afterwards, and says so.
     case.runtime.ok(&["seed", "stop", NAME])?;
     case.promote(&worker)?;

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -30,6 +31,11 @@ tests! { "replace";
         a_stopped_userland_seed_is_not_started_again,
         a_seed_that_is_stopped_by_a_signal_is_replaced_and_the_start_succeeds,
         a_seed_that_dies_at_any_point_of_a_start_costs_no_start,
+        a_seed_that_spins_is_ended_and_the_start_succeeds,
+        a_seed_that_cannot_accept_is_ended_and_the_start_succeeds,
+        a_pool_whose_seed_spins_serves,
+        a_seed_that_sleeps_over_a_request_is_ended_and_the_start_succeeds,
+        a_seed_that_is_slow_is_left_alone,
         an_init_that_dies_at_any_point_of_a_start_is_a_clear_error_and_the_seed_lives,
         a_start_that_its_containers_limit_of_processes_refuses_names_it_and_can_be_repeated,
         a_container_without_memory_for_a_worker_is_a_clear_error_and_the_seed_lives,
@@ -223,6 +229,83 @@ fn a_seed_that_dies_at_any_point_of_a_start_costs_no_start(case: &mut Case) -> R
         }
     }
     Ok(())
+}
+
+/// Starts the seed of a name, or another in its place, that comes to a fault which its successors do not have; its pid.
+fn faulty_seed(case: &mut Case, verb: &str, name: &str, fault: (&str, &str)) -> Result<i32> {
+    case.arm(fault.0, fault.1)?;
+    let started = case.runtime.ok(&["seed", verb, name]);
+    case.disarm()?;
+    started?;
+    seed_pid(case, name)
+}
+
+fn a_seed_that_spins_is_ended_and_the_start_succeeds(case: &mut Case) -> Result<()> {
+    let bundle = case.worker(HELLO)?;
+    let (older, older_address) = case.serve(&bundle)?;
+    for point in ["seed:asked", "seed:forked"] {
+        let seed = faulty_seed(case, "replace", "default", (point, "spin"))?;
+        let (container, address) = case.serve(&bundle).context(point)?;
+        ensure!(http::get(address, "/")?.status == 200, "{point}");
+        // Its connection closes some steps before its end.
+        patiently("the end of the seed that spins", || {
+            Ok(!host::processes().iter().any(|process| process.pid == seed && process.state != 'Z'))
+        })?;
+        let (next, next_address) = case.serve(&bundle).context(point)?;
+        ensure!(seed_pid(case, "default")? != seed && http::get(next_address, "/")?.status == 200, "{point}");
+        ensure!(http::get(older_address, "/")?.status == 200, "{point}: another worker has ended");
+        case.remove(&container)?;
+        case.remove(&next)?;
+    }
+    case.remove(&older)
+}
+
+fn a_seed_that_cannot_accept_is_ended_and_the_start_succeeds(case: &mut Case) -> Result<()> {
+    let bundle = case.worker(HELLO)?;
+    case.runtime.ok(&["seed", "start", "default"])?;
+    let seed = seed_pid(case, "default")?;
+    let open = host::open_fds(seed)?;
+    let limited = Command::new("prlimit")
+        .args([format!("--pid={seed}"), format!("--nofile={open}:{open}")])
+        .status()
+        .context("run prlimit")?;
+    ensure!(limited.success(), "prlimit: {limited}");
+    let (container, address) = case.serve(&bundle)?;
+    ensure!(http::get(address, "/")?.status == 200);
+    ensure!(seed_pid(case, "default")? != seed, "the seed had a descriptor left");
+    case.remove(&container)
+}
+
+fn a_pool_whose_seed_spins_serves(case: &mut Case) -> Result<()> {
+    let script = case.directory().join("hello.js");
+    fs::write(&script, HELLO)?;
+    let seed = faulty_seed(case, "start", "wild", ("seed:asked", "spin"))?;
+    let flags = ["--seed", "wild", "--min", "1", "--max", "2", "--ahead", "1"];
+    let name = case.id("pool");
+    case.forget(&name);
+    let pool = Pool::run(case, &name, &script, http::free_address()?, &flags)?;
+    ensure!(http::get(pool.address, "/")?.status == 200);
+    ensure!(seed_pid(case, "wild")? != seed);
+    pool.drain(case)
+}
+
+fn a_seed_that_sleeps_over_a_request_is_ended_and_the_start_succeeds(case: &mut Case) -> Result<()> {
+    let bundle = case.worker(HELLO)?;
+    let seed = faulty_seed(case, "start", "default", ("seed:asked", "sleep 3600000"))?;
+    let (container, address) = case.serve(&bundle)?;
+    ensure!(http::get(address, "/")?.status == 200);
+    ensure!(seed_pid(case, "default")? != seed);
+    case.remove(&container)
+}
+
+fn a_seed_that_is_slow_is_left_alone(case: &mut Case) -> Result<()> {
+    let bundle = case.worker(HELLO)?;
+    // Longer than a seed may use the processor.
+    let seed = faulty_seed(case, "start", "default", ("seed:asked", "sleep 1500"))?;
+    let (container, address) = case.serve(&bundle)?;
+    ensure!(http::get(address, "/")?.status == 200);
+    ensure!(seed_pid(case, "default")? == seed, "the seed was replaced");
+    case.remove(&container)
 }
 
 fn an_init_that_dies_at_any_point_of_a_start_is_a_clear_error_and_the_seed_lives(

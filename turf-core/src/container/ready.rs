@@ -317,7 +317,7 @@ impl Starting {
         }
     }
 
-    /// For whoever does not wait: has a look now and then whether the seed is stopped, and kills one that is.
+    /// For whoever does not wait: has a look at the seed now and then, and kills one that will never answer.
     pub fn look_at_seed(&mut self) {
         if let Stage::Asked(asked, _) = &mut self.stage {
             asked.look_at_seed();
@@ -407,7 +407,10 @@ impl Starting {
     fn hear_worker(&mut self, report: OwnedFd, groups: GroupEntry, lost: Option<Error>) -> Result<()> {
         let (said, worker_pid) = match (receive_report(report.as_fd(), limits::WORKER_RUNNING), lost) {
             (Ok(received), _) => received,
-            (Err(_), Some(lost)) => return self.ask_again(lost),
+            (Err(ClientError::Closed { .. }), Some(lost)) => return self.ask_again(lost),
+            // Somebody holds the other end, who may yet bear a worker: the seed, or its helper.
+            (Err(_), Some(lost @ Error::TimedOut { .. })) => return Err(lost),
+            (Err(error), Some(_)) => return Err(error.into()),
             (Err(error), None) => return Err(self.explain(error)),
         };
         self.stage = match said {

@@ -13,8 +13,9 @@ use super::protocol::{
     self, Begin, FdName, ForkFds, ForkRequest, GroupEntry, MAX_PACKET, MAX_PLAN, Namespaces, ProtocolError,
     Reaper, Refusal, Reply, Report, Request, SeedStat,
 };
+use super::watch::Watch;
 use crate::limits;
-use crate::sys::{memory, pidfd, socket};
+use crate::sys::{memory, socket};
 
 /// Why a seed could not be asked, or what it answered instead.
 #[derive(Debug, thiserror::Error)]
@@ -137,12 +138,12 @@ impl SeedClient {
             fds: names,
         };
         let was_sent = self.send(&Request::Fork(request), &fds)?;
-        Ok(Asked { client: self, was_sent, was_stopped: false, checked: Instant::now() })
+        Ok(Asked { client: self, was_sent, watch: Watch::default(), looked: Instant::now() })
     }
 
     /// Asks how the seed is.
     pub fn stat(self) -> Result<SeedStat, ClientError> {
-        match self.ask(&Request::Stat, &[], WhenStopped::Wait)? {
+        match self.ask(&Request::Stat)? {
             Some(Reply::Stat(stat)) => Ok(stat),
             Some(Reply::Refused(_) | Reply::Forked { .. } | Reply::Stopping) => Err(ClientError::Unexpected),
             None => Err(ClientError::Closed { who: SEED }),
@@ -151,7 +152,7 @@ impl SeedClient {
 
     /// Asks the seed to exit, when it has answered everybody who has connected so far.
     pub fn stop(self) -> Result<(), ClientError> {
-        match self.ask(&Request::Stop, &[], WhenStopped::Wait)? {
+        match self.ask(&Request::Stop)? {
             Some(Reply::Stopping) => Ok(()),
             Some(Reply::Refused(_) | Reply::Forked { .. } | Reply::Stat(_)) => Err(ClientError::Unexpected),
             None => Err(ClientError::Closed { who: SEED }),
@@ -159,14 +160,9 @@ impl SeedClient {
     }
 
     /// The answer; nothing if the request was not read.
-    fn ask(
-        &self,
-        request: &Request,
-        fds: &[BorrowedFd<'_>],
-        when_stopped: WhenStopped,
-    ) -> Result<Option<Reply>, ClientError> {
-        let was_sent = self.send(request, fds)?;
-        self.receive(was_sent, when_stopped)
+    fn ask(&self, request: &Request) -> Result<Option<Reply>, ClientError> {
+        let was_sent = self.send(request, &[])?;
+        self.receive(was_sent, None)
     }
 
     /// Whether the request was taken; if not, there may be an answer all the same.
@@ -180,8 +176,8 @@ impl SeedClient {
         }
     }
 
-    fn receive(&self, was_sent: bool, when_stopped: WhenStopped) -> Result<Option<Reply>, ClientError> {
-        self.wait_for_answer(when_stopped)?;
+    fn receive(&self, was_sent: bool, watch: Option<&mut Watch>) -> Result<Option<Reply>, ClientError> {
+        self.wait_for_answer(watch)?;
         let buffer = &mut vec![0; MAX_PACKET];
         let packet = match socket::recv_packet(self.socket.as_fd(), buffer) {
             // The kernel tells so where something was left unread; an answer may have come before.
@@ -203,39 +199,25 @@ impl SeedClient {
         }
     }
 
-    fn wait_for_answer(&self, when_stopped: WhenStopped) -> Result<(), ClientError> {
+    /// Waits until there is something to receive; with a watch the seed is looked at meanwhile.
+    fn wait_for_answer(&self, mut watch: Option<&mut Watch>) -> Result<(), ClientError> {
         let failed = |source| ClientError::Io { operation: "wait for an answer", source };
         let deadline = Instant::now() + self.timeout;
-        let mut was_stopped = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(ClientError::Timeout { who: SEED, seconds: self.timeout.as_secs() });
             }
-            let slice = PollTimeout::try_from(left.min(limits::SEED_STOPPED)).unwrap_or(PollTimeout::MAX);
+            let slice = PollTimeout::try_from(left.min(limits::SEED_LOOK)).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], slice) {
                 Ok(0) => {}
                 Err(Errno::EINTR) => continue,
                 result => return result.map(drop).map_err(|errno| failed(errno.into())),
             }
-            if when_stopped == WhenStopped::Kill {
-                was_stopped = self.seed_is_stopped(was_stopped).map_err(failed)?;
+            if let Some(watch) = watch.as_deref_mut() {
+                watch.look(self.socket.as_fd()).map_err(failed)?;
             }
         }
-    }
-
-    /// Whether the seed is stopped; one that was stopped before is killed.
-    fn seed_is_stopped(&self, was_stopped: bool) -> io::Result<bool> {
-        let peer = socket::peer_credentials(self.socket.as_fd())?;
-        let Ok(process) = pidfd::pidfd_open(peer.pid) else { return Ok(false) };
-        // The connection is open, so the seed lives: the number is its own.
-        let is_open =
-            poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0);
-        let is_stopped = is_open && is_stopped(peer.pid);
-        if is_stopped && was_stopped {
-            pidfd::pidfd_send_signal(process.as_fd(), libc::SIGKILL)?;
-        }
-        Ok(is_stopped)
     }
 }
 
@@ -244,29 +226,29 @@ impl SeedClient {
 pub struct Asked {
     client: SeedClient,
     was_sent: bool,
-    was_stopped: bool,
-    checked: Instant,
+    watch: Watch,
+    looked: Instant,
 }
 
 impl Asked {
     /// Waits for the answer. Nothing is answered if the seed has ended without having read the request: then there is
-    /// no worker. A seed that is found stopped (SIGSTOP, a debugger) for longer than [`limits::SEED_STOPPED`] is killed.
+    /// no worker. A seed that stays stopped ([`limits::SEED_LOOKS_STOPPED`]) or asleep ([`limits::SEED_LOOKS_ASLEEP`]) is killed.
     ///
     /// The worker exists then, but may still fail: wait for its report with [`receive_report`].
-    pub fn answer(self) -> Result<Option<Forked>, ClientError> {
-        match self.client.receive(self.was_sent, WhenStopped::Kill)? {
+    pub fn answer(mut self) -> Result<Option<Forked>, ClientError> {
+        match self.client.receive(self.was_sent, Some(&mut self.watch))? {
             None => Ok(None),
             Some(Reply::Forked { pid, due }) => Ok(Some(Forked { pid, due })),
             Some(Reply::Refused(_) | Reply::Stat(_) | Reply::Stopping) => Err(ClientError::Unexpected),
         }
     }
 
-    /// For whoever does not wait: has a look now and then whether the seed is stopped.
+    /// For whoever does not wait: has a look at the seed now and then, as [`Asked::answer`] does.
     pub fn look_at_seed(&mut self) {
-        if self.checked.elapsed() >= limits::SEED_STOPPED {
-            self.checked = Instant::now();
+        if self.looked.elapsed() >= limits::SEED_LOOK {
+            self.looked = Instant::now();
             // One that cannot be looked at has ended, which its connection tells.
-            self.was_stopped = self.client.seed_is_stopped(self.was_stopped).unwrap_or(false);
+            let _ = self.watch.look(self.client.socket.as_fd());
         }
     }
 }
@@ -280,21 +262,8 @@ impl AsFd for Asked {
 /// The peer of a request, in messages.
 const SEED: &str = "the seed";
 
-/// What is done about a seed that is stopped.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WhenStopped {
-    Wait,
-    Kill,
-}
-
 fn has_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-}
-
-/// Whether a process is stopped by a signal or a tracer (proc_pid_stat(5)).
-fn is_stopped(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
 }
 
 /// The two ends of a report: the one to wait on and the one to give to the worker.

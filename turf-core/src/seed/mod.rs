@@ -18,6 +18,7 @@ pub mod registry;
 mod spawn;
 pub mod tenant;
 pub mod upkeep;
+mod watch;
 
 /// Connections to a seed that wait for their turn. A burst of starts is some hundreds; more are told to try again.
 pub const SEED_BACKLOG: i32 = 1024;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 /// Ends the process at once, without handlers or destructors (_exit(2)).
 pub fn exit_now(status: i32) -> ! {
@@ -48,6 +49,19 @@ pub fn default_signal_actions() {
 pub fn ignore_broken_pipes() {
     // SAFETY: SIG_IGN is a valid action for SIGPIPE.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// From here on this process may use so much processor time; then the kernel ends it by SIGPROF, unless it is told anew before
+/// (setitimer(2), `ITIMER_PROF`). Time in which the process sleeps, is stopped, or waits for a processor does not count. A child of the process has no such limit.
+pub fn limit_processor_time(limit: Duration) -> io::Result<()> {
+    let value = libc::timeval {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: limit.subsec_micros().into(),
+    };
+    let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
+    // SAFETY: the timer lives through the call, and a null old timer is allowed.
+    let result = unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// How a process is written down: its number, and a moment after its start, in nanoseconds after boot.
