@@ -33,6 +33,7 @@ use crate::error::{Error, Operation, Result};
 use crate::fault::{self, Point};
 use crate::root::ContainerId;
 use crate::sandbox::compile::{Keyring, RootEntry};
+use crate::seed::plan::WorkerLimits;
 use crate::seed::protocol::SupervisionFds;
 
 /// For so long after a start nothing else is begun: it would compete with the worker for the processor.
@@ -79,6 +80,25 @@ pub(super) enum Sandbox {
     Empty(Ready, OwnedFd),
     /// A worker's process, since then, that waits to be told to begin, or will soon.
     Forked(Starting, Instant),
+}
+
+impl Sandbox {
+    /// The start of its worker. `fork` begins it if nobody has yet.
+    pub fn starting(
+        self,
+        channel: &Channel,
+        gauges: &Gauges,
+        limits: WorkerLimits,
+        fork: impl FnOnce(Ready, Supervised<'_>) -> Result<Starting>,
+    ) -> Result<Starting> {
+        let (ready, theirs) = match self {
+            Sandbox::Empty(ready, theirs) => (ready, theirs),
+            Sandbox::Forked(starting, _) => return Ok(starting),
+        };
+        let peer = duplicate(channel, "a worker's channel")?;
+        let fds = SupervisionFds { channel: theirs.as_fd(), peer: peer.as_fd(), gauges: gauges.as_fd() };
+        fork(ready, Supervised { fds, limits })
+    }
 }
 
 impl Spare {
@@ -208,23 +228,9 @@ impl Supervisor {
     fn forked_ahead(&self, spare: Spare) -> Result<Spare> {
         spare.introduce()?;
         let Spare { number, generation, id, init_pid, init, sandbox, channel, gauges } = spare;
-        let sandbox = match sandbox {
-            Sandbox::Empty(ready, theirs) => {
-                let peer = duplicate(&channel, "a worker's channel")?;
-                let supervised = Supervised {
-                    fds: SupervisionFds {
-                        channel: theirs.as_fd(),
-                        peer: peer.as_fd(),
-                        gauges: gauges.as_fd(),
-                    },
-                    limits: self.worker_limits(number),
-                };
-                let starting = ready.fork_ahead(supervised)?;
-                self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))?;
-                Sandbox::Forked(starting, Instant::now())
-            }
-            forked @ Sandbox::Forked(..) => forked,
-        };
+        let starting = sandbox.starting(&channel, &gauges, self.worker_limits(number), Ready::fork_ahead)?;
+        self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))?;
+        let sandbox = Sandbox::Forked(starting, Instant::now());
         Ok(Spare { number, generation, id, init_pid, init, sandbox, channel, gauges })
     }
 

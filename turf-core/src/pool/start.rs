@@ -14,17 +14,16 @@ use super::messages::Lost;
 use super::place::{Record, WorkerRecord};
 use super::policy::Phase;
 use super::source;
-use super::supervisor::{DEGRADED_AFTER, Ending, Reload, Source, Supervisor, TERM_GRACE, duplicate};
+use super::supervisor::{DEGRADED_AFTER, Ending, Reload, Source, Supervisor, TERM_GRACE};
 use super::worker::{Ended, Identity, Leaving, Worker, reason};
+use crate::container::Heard;
 use crate::container::process::ProcessId;
 use crate::container::state::State;
-use crate::container::{Heard, Supervised};
 use crate::error::{Operation, Result};
 use crate::fault::{self, Point};
 use crate::root::ContainerId;
 use crate::seed::directory::Recipe;
 use crate::seed::plan::WorkerLimits;
-use crate::seed::protocol::SupervisionFds;
 use crate::seed::registry::{DEFAULT_SEED, Registry, SeedSource};
 use crate::seed::upkeep::Upkeep;
 use crate::sys::pidfd::pidfd_send_signal;
@@ -71,7 +70,9 @@ impl Supervisor {
     }
 
     fn fork_into(&mut self, spare: Spare) -> Result<Worker> {
-        if let Sandbox::Empty(..) = &spare.sandbox {
+        // One that was forked ahead is told in `tell_to_begin`, when its first connection is in its channel.
+        let is_begun = matches!(spare.sandbox, Sandbox::Empty(..));
+        if is_begun {
             spare.introduce()?;
         }
         let Spare { number, generation, id, init_pid, init, sandbox, channel, gauges } = spare;
@@ -82,22 +83,10 @@ impl Supervisor {
             }
             _ => Vec::new(),
         };
-        let (starting, is_begun) = match sandbox {
-            Sandbox::Empty(ready, theirs) => {
-                let peer = duplicate(&channel, "a worker's channel")?;
-                let supervised = Supervised {
-                    fds: SupervisionFds {
-                        channel: theirs.as_fd(),
-                        peer: peer.as_fd(),
-                        gauges: gauges.as_fd(),
-                    },
-                    limits: self.worker_limits(number),
-                };
-                (ready.start(&self.listeners(&initial), supervised)?, true)
-            }
-            // Told in `tell_to_begin`, when its first connection is in its channel.
-            Sandbox::Forked(starting, _) => (starting, false),
-        };
+        let starting =
+            sandbox.starting(&channel, &gauges, self.worker_limits(number), |ready, supervised| {
+                ready.start(&self.listeners(&initial), supervised)
+            })?;
         self.poller.add(&init, EpollFlags::EPOLLIN, Source::Init(number))?;
         self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(number))?;
         if is_begun || starting.waits() {
