@@ -13,15 +13,20 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::limits::MAX_LEFTOVER_BYTES;
+use super::ops;
 use super::serve::{admit, arm_sweep, checkpoint, release};
 use super::server::{self, Demand, RequestId};
 use super::supervised::balance;
-use crate::engine;
+use crate::engine::gauges::{self, Gauge};
+use crate::engine::{self, stdio};
 use crate::event_loop::{self, Interest};
 use crate::worker::handover::{Answer, Outcome, give};
 use crate::worker::supervised;
 
 type Scope<'a, 's, 'i> = &'a mut v8::PinScope<'s, 'i>;
+
+/// What is printed of a request that nobody answers.
+const UNANSWERED: &[u8] = b"a request that no other worker took is not answered here either: 503\n";
 
 /// How often one request may be handed over: workers that each mean another one would pass it on for ever.
 const MAX_HOPS: u8 = 8;
@@ -33,6 +38,8 @@ pub(super) struct Handing {
     head: Vec<u8>,
     to: String,
     is_away: bool,
+    /// The handler has answered, or failed, meanwhile.
+    pub is_answered: bool,
 }
 
 /// `ops.pool_hand_over(id, head, to)`: begins. A ticket above zero, for `callbacks.poolHandedOver`; or an [`Answer`].
@@ -66,7 +73,7 @@ fn begin(scope: Scope<'_, '_, '_>, id: RequestId, head: Vec<u8>, to: String) -> 
     if client.hops >= MAX_HOPS {
         return Err(Answer::TooOften);
     }
-    client.handing = Some(Box::new(Handing { ticket, head, to, is_away: false }));
+    client.handing = Some(Box::new(Handing { ticket, head, to, is_away: false, is_answered: false }));
     server.tickets = ticket;
     server.kick(id.place);
     Ok(ticket)
@@ -146,7 +153,8 @@ pub fn handed_over(scope: Scope<'_, '_, '_>, ticket: u32, outcome: Outcome) {
     tell(scope, ticket, outcome);
 }
 
-/// The request stays here, and its handler has its time again.
+/// The request stays here, and its handler has its time again. A handler that has answered already, and one that leaves the promise alone,
+/// will not answer: the client is told so at once.
 fn refuse(scope: Scope<'_, '_, '_>, place: usize, outcome: Outcome) {
     let server = server::get(scope);
     let deadline = server.now_ms.saturating_add(server.options.request_timeout_ms);
@@ -159,7 +167,14 @@ fn refuse(scope: Scope<'_, '_, '_>, place: usize, outcome: Outcome) {
         watch(scope, place, Interest::READ.and(Interest::WRITE).and(Interest::EDGE));
     }
     arm_sweep(scope, deadline);
-    tell(scope, handing.ticket, outcome);
+    let id = server::get(scope).request_at(place);
+    let is_left_alone = tell(scope, handing.ticket, outcome);
+    let may_respond = |client: &mut server::Client| client.machine.may_respond();
+    if (is_left_alone || handing.is_answered) && server::get(scope).exchange(id).is_some_and(may_respond) {
+        stdio::write_all(libc::STDERR_FILENO, UNANSWERED);
+        gauges::add(Gauge::Failures, 1);
+        ops::fail_request(scope, id, 503);
+    }
 }
 
 /// Nobody has answered in time, or the worker lets the client go: the copy of the connection here is closed.
@@ -167,15 +182,15 @@ pub(super) fn give_up(scope: Scope<'_, '_, '_>, handing: &Handing) {
     tell(scope, handing.ticket, Outcome::NoAnswer);
 }
 
-/// Settles the script's promise.
-fn tell(scope: Scope<'_, '_, '_>, ticket: u32, outcome: Outcome) {
-    let Some(function) = engine::callback(scope, "poolHandedOver") else { return };
+/// Settles the script's promise. Whether something was rejected for it that nobody handles, which is printed.
+fn tell(scope: Scope<'_, '_, '_>, ticket: u32, outcome: Outcome) -> bool {
+    let Some(function) = engine::callback(scope, "poolHandedOver") else { return false };
     v8::scope!(let scope, scope);
     let function = v8::Local::new(scope, function);
     let ticket = v8::Number::new(scope, f64::from(ticket)).into();
     let outcome = v8::Integer::new(scope, outcome as i32).into();
     engine::call_or_fail(scope, function, &[ticket, outcome]);
-    checkpoint(scope);
+    checkpoint(scope)
 }
 
 /// Serves a request that another worker has handed over, and whatever comes behind it. Whether this worker takes it.

@@ -262,7 +262,7 @@ fn respond(scope: Scope<'_, '_, '_>, id: RequestId, head: &ResponseHead<'_>, bod
     let now = server.now();
     server.out(id.place);
     let date = *server.date.get(now);
-    let Some(client) = server.exchange(id).filter(|client| client.machine.may_respond()) else {
+    let Some(client) = server.answering(id).filter(|client| client.machine.may_respond()) else {
         return true;
     };
     let mut out = std::mem::take(&mut client.out);
@@ -301,7 +301,7 @@ pub(super) fn fail_request(scope: Scope<'_, '_, '_>, id: RequestId, status: u16)
     let now = server.now();
     let date = *server.date.get(now);
     server.out(id.place);
-    let Some(client) = server.exchange(id) else { return };
+    let Some(client) = server.answering(id) else { return };
     if !client.machine.may_respond() {
         client.fate = client.machine.cut();
         return server.kick(id.place);
@@ -423,7 +423,7 @@ pub(crate) fn http_start(
     let now = server.now();
     let date = *server.date.get(now);
     server.out(id.place);
-    let Some(client) = server.exchange(id).filter(|client| client.machine.may_respond()) else { return };
+    let Some(client) = server.answering(id).filter(|client| client.machine.may_respond()) else { return };
     match client.machine.respond(&mut client.out, &head, &date) {
         Ok(Framing::NoBody) => {
             client.fate = client.machine.end_response(&mut client.out).unwrap_or(Fate::Close);

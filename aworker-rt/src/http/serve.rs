@@ -303,11 +303,13 @@ fn call_dispatch(scope: &mut v8::PinScope<'_, '_>, id: RequestId) {
 }
 
 /// Runs microtasks. What is rejected meanwhile without a handler belongs to
-/// requests: it is logged, and the worker lives.
-pub(super) fn checkpoint(scope: &mut v8::PinScope<'_, '_>) {
-    if let Err(error) = event_loop::checkpoint(scope) {
+/// requests: it is logged, and the worker lives. Whether there was something.
+pub(super) fn checkpoint(scope: &mut v8::PinScope<'_, '_>) -> bool {
+    let failed = event_loop::checkpoint(scope);
+    if let Err(error) = &failed {
         stdio::write_all(2, format!("{error}\n").as_bytes());
     }
+    failed.is_err()
 }
 
 /// Calls a function of the built-ins for a request, and the microtasks after it.

@@ -343,6 +343,17 @@ impl Server {
         place.client.as_mut().filter(|client| client.machine.in_exchange() && client.handing.is_none())
     }
 
+    /// The same for whoever answers it. What is answered on its way to another worker is lost here, and noted.
+    pub fn answering(&mut self, id: RequestId) -> Option<&mut Client> {
+        let place = self.places.get_mut(id.place).filter(|place| place.sequence == id.sequence)?;
+        let client = place.client.as_mut().filter(|client| client.machine.in_exchange())?;
+        if let Some(handing) = client.handing.as_mut() {
+            handing.is_answered = true;
+            return None;
+        }
+        Some(client)
+    }
+
     /// The number of the request a place is at.
     pub fn request_at(&self, place: usize) -> RequestId {
         RequestId { place, sequence: self.places[place].sequence }

@@ -71,7 +71,7 @@ pub(crate) fn http_upgrade(
     let id = RequestId::from_number(arguments.get(0).number_value(scope).unwrap_or(-1.0));
     let fields = arguments.get(1).to_rust_string_lossy(scope);
     let may_respond = |client: &&mut Client| client.machine.may_respond() && client.transport.is_some();
-    let Some(client) = server::get(scope).exchange(id).filter(may_respond) else { return };
+    let Some(client) = server::get(scope).answering(id).filter(may_respond) else { return };
     let Some(Upgrade::Possible { accept, deflates }) = client.upgrade.as_deref() else { return };
     let deflates = *deflates;
     let Some(head) = response_head(accept, deflates, &fields) else { return };

@@ -17,6 +17,7 @@ tests! { "pool";
     Turf:
         a_request_goes_to_another_worker_with_its_connection,
         what_cannot_be_handed_over_is_refused_and_goes_on,
+        a_refused_request_that_nobody_will_answer_is_answered_at_once,
         a_request_outlives_the_worker_that_was_to_take_it,
         a_worker_that_drains_answers_what_it_was_given_before,
         a_handed_over_request_waits_for_the_next_supervisor,
@@ -42,6 +43,18 @@ async function answer(request) {
     if (pathname === '/read') { await request.text(); return await Aworker.pool.handOver(request); }
     if (pathname === '/own') return await Aworker.pool.handOver(new Request('http://a/'));
     if (pathname === '/nothing') return await Aworker.pool.handOver('request');
+    if (pathname === '/meanwhile') {
+      Aworker.pool.handOver(request, { to: whom }).catch(() => {});
+      return new Response(me);
+    }
+    if (pathname === '/thrown') {
+      Aworker.pool.handOver(request, { to: whom }).catch(() => {});
+      throw new Error('no answer');
+    }
+    if (pathname === '/left') {
+      Aworker.pool.handOver(request, { to: whom });
+      return new Promise(() => {});
+    }
     if (pathname === '/answered') return await Aworker.pool.handOver(answered);
   } catch (error) {
     if (pathname !== '/load') return new Response(`${me} ${error.name}`);
@@ -168,6 +181,25 @@ fn what_cannot_be_handed_over_is_refused_and_goes_on(case: &mut Case) -> Result<
     let mut pool = Pool::start(case, SCRIPT, &["--min", "1", "--max", "1"])?;
     pool.wait_for_event("ready")?;
     ensure!(text(&pool, "/round")?.ends_with(" NotFoundError"));
+    pool.drain(case)
+}
+
+fn a_refused_request_that_nobody_will_answer_is_answered_at_once(case: &mut Case) -> Result<()> {
+    let (pool, ids) = start(case, 2)?;
+    let mut client = Client::connect(pool.address)?;
+    for path in ["/meanwhile", "/thrown", "/left"] {
+        let response = client.get(&format!("{path}?nobody.1.1")).context(path)?;
+        ensure!(response.status == 503, "{path}: {response:?}");
+        // The connection goes on here.
+        ensure!(client.get("/")?.text()? == ids[0], "{path}: the next request");
+    }
+    // What is taken is the other worker's to answer, whatever the handler does.
+    let moved = client.get(&format!("/meanwhile?{}", ids[1]))?;
+    ensure!(moved.status == 503, "the second worker has nobody to hand it to: {moved:?}");
+    ensure!(client.get("/")?.text()? == ids[1]);
+    let failures: u64 = pool.workers(case)?.iter().filter_map(|worker| worker["failures"].as_u64()).sum();
+    ensure!(failures >= 4, "{failures}");
+    drop(client);
     pool.drain(case)
 }
 
