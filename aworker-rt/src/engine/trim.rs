@@ -9,8 +9,11 @@
 //! V8 by itself collects when it runs out of room, not when it runs out of work, and its reducer of memory works by time. A
 //! collection is no gain for a clone of a seed that has done little: sweeping writes to pages that it shares until then. So there is
 //! nothing to do, and no timer, until the process has grown; and a loop that waits has to wait a while before it is interrupted for this.
+//!
+//! While work goes on, V8 keeps its own heap small. What it and the built-ins have freed of native memory, most of it the compilers', goes
+//! back after every few collections: nobody else would look at it before the work is over.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::malloc;
@@ -32,6 +35,13 @@ const BYTES_PER_MS: usize = 8 << 20;
 
 /// The longest quiet that is waited for: whoever has had none for so long is not idle at all.
 const LONGEST_QUIET: Duration = Duration::from_secs(30);
+
+/// After so many collections native memory that is free goes back: they are some ten megabytes of garbage, thousands of requests, beside
+/// which a walk over the blocks is nothing.
+const COLLECTIONS_PER_RELIEF: u32 = 8;
+
+/// Collections since native memory last went back.
+static UNRELIEVED: AtomicU32 = AtomicU32::new(0);
 
 /// A collection of V8's own has happened.
 static COLLECTED: AtomicBool = AtomicBool::new(false);
@@ -61,6 +71,15 @@ unsafe extern "C" fn on_collection(
     _: *mut std::ffi::c_void,
 ) {
     COLLECTED.store(true, Ordering::Relaxed);
+    UNRELIEVED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Gives native memory that is free back if there were many collections since the last time; between two turns of the loop.
+pub fn relieve() {
+    if UNRELIEVED.load(Ordering::Relaxed) >= COLLECTIONS_PER_RELIEF {
+        UNRELIEVED.store(0, Ordering::Relaxed);
+        malloc::release_free();
+    }
 }
 
 /// What the process holds now is what it needs.

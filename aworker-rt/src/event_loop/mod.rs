@@ -274,6 +274,7 @@ fn run_ready(scope: &mut v8::PinScope<'_, '_>) -> Result<(), ScriptError> {
         Patience::Look => Some(Duration::ZERO),
         Patience::Wait(timeout) => timeout,
     };
+    trim::relieve();
     let quiet = trim::quiet_needed().filter(|quiet| timeout.is_none_or(|timeout| timeout > *quiet));
     let mut events = Events::new();
     watchdog::leave();

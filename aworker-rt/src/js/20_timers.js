@@ -4,10 +4,6 @@
 
 const {
   FunctionPrototypeCall,
-  Map,
-  MapPrototypeDelete,
-  MapPrototypeGet,
-  MapPrototypeSet,
   ReflectApply,
   TypeError,
 } = primordials;
@@ -15,7 +11,7 @@ const { converters, requiredArguments } = internals.webidl;
 const indirectEval = eval;
 
 /** Active timers by id. */
-const timers = new Map();
+const timers = new internals.NumberTable();
 let lastId = 0;
 
 /** Deeper nesting clamps the delay to 4 ms. */
@@ -30,28 +26,28 @@ function start(handler, timeout, args, repeat) {
   if (nesting > NESTING_CLAMP_LEVEL && delay < 4) delay = 4;
   const id = ++lastId;
   const ofRequest = ops.timer_start(id, delay);
-  MapPrototypeSet(timers, id, { handler, args, delay, repeat, nesting: nesting + 1, ofRequest });
+  timers.set(id, { handler, args, delay, repeat, nesting: nesting + 1, ofRequest });
   return id;
 }
 
 function clear(id) {
   if (id === undefined || id === null) return;
   id = converters.long(id);
-  if (MapPrototypeDelete(timers, id)) ops.timer_cancel(id);
+  if (timers.take(id) !== undefined) ops.timer_cancel(id);
 }
 
 /** A timer's time has come. Exceptions propagate to the engine, which reports them. */
 function fire(id) {
-  const timer = MapPrototypeGet(timers, id);
+  const timer = timers.get(id);
   if (timer === undefined) return;
-  if (!timer.repeat) MapPrototypeDelete(timers, id);
+  if (!timer.repeat) timers.take(id);
   currentNesting = timer.nesting;
   if (timer.ofRequest) ops.enter_request();
   try {
     run(timer);
   } finally {
     currentNesting = 0;
-    if (timer.repeat && MapPrototypeGet(timers, id) === timer) rearm(id, timer);
+    if (timer.repeat && timers.get(id) === timer) rearm(id, timer);
   }
 }
 
@@ -104,7 +100,7 @@ const functions = {
 function runAfter(delay, callback) {
   const id = ++lastId;
   const ofRequest = ops.timer_start(id, delay);
-  MapPrototypeSet(timers, id, { handler: callback, args: undefined, delay, repeat: false, nesting: 0, ofRequest });
+  timers.set(id, { handler: callback, args: undefined, delay, repeat: false, nesting: 0, ofRequest });
   return id;
 }
 

@@ -6,11 +6,6 @@ const {
   ArrayBufferIsView,
   ArrayPrototypePush,
   JSONParse,
-  Map,
-  MapPrototypeDelete,
-  MapPrototypeGet,
-  MapPrototypeGetSize,
-  MapPrototypeSet,
   Promise,
   PromiseReject,
   PromiseResolve,
@@ -55,7 +50,7 @@ class Body {
 }
 
 /** Bodies of requests that wait for bytes, by the request's number: { chunk, whole, failed }. */
-const waiting = new Map();
+const waiting = new internals.NumberTable();
 
 /** The bytes of a BufferSource, copied. */
 function copyBytes(source) {
@@ -184,7 +179,7 @@ function exchangeStream(id) {
       return undefined;
     }
     const { promise, resolve } = PromiseWithResolvers();
-    MapPrototypeSet(waiting, id, {
+    waiting.set(id, {
       chunk(bytes, done) {
         if (bytes !== undefined && record.state === 'readable') record.controller.enqueue(bytes);
         if (done && record.state === 'readable') record.controller.close();
@@ -238,7 +233,7 @@ function consumeExchange(id, asText, finish) {
   if (answer === 2) return PromiseReject(clientGone());
   if (answer === 0) return PromiseResolve(finish(asText ? '' : new Uint8Array(0)));
   return new Promise((resolve, reject) => {
-    MapPrototypeSet(waiting, id, {
+    waiting.set(id, {
       chunk: undefined,
       whole(value) {
         if (value === undefined) reject(new TypeError("The request's body does not fit into a string"));
@@ -393,26 +388,19 @@ function defineMixin(constructor, bodyOf) {
   }
 }
 
-/** Takes the waiter of a request. */
-function takeWaiter(id) {
-  const waiter = MapPrototypeGet(waiting, id);
-  MapPrototypeDelete(waiting, id);
-  return waiter;
-}
-
 /** (id, bytes or undefined, done): the piece that `ops.http_body_pull` asked for. */
 internals.callbacks.httpBodyChunk = (id, bytes, done) => {
-  takeWaiter(id)?.chunk?.(bytes, done);
+  waiting.take(id)?.chunk?.(bytes, done);
 };
 
 /** (id, text or bytes): the body that `ops.http_body_whole` asked for. */
 internals.callbacks.httpBodyWhole = (id, value) => {
-  takeWaiter(id)?.whole?.(value);
+  waiting.take(id)?.whole?.(value);
 };
 
 /** (id, message): the body is malformed or too large. */
 internals.callbacks.httpBodyFailed = (id, message) => {
-  takeWaiter(id)?.failed(new TypeError(message));
+  waiting.take(id)?.failed(new TypeError(message));
 };
 
 internals.body = {
@@ -434,7 +422,7 @@ internals.body = {
   clientGone,
   /** The client of a request is gone: nobody will send the rest of its body. */
   abandon(id) {
-    if (MapPrototypeGetSize(waiting) > 0) takeWaiter(id)?.failed(clientGone());
+    if (waiting.size > 0) waiting.take(id)?.failed(clientGone());
   },
   acquireDefaultReader,
   readerRelease,

@@ -7,11 +7,6 @@
 const {
   FunctionPrototypeCall,
   FunctionPrototypeToString,
-  Map,
-  MapPrototypeDelete,
-  MapPrototypeGet,
-  MapPrototypeGetSize,
-  MapPrototypeSet,
   PromisePrototypeThen,
   PromiseResolve,
   StringPrototypeIndexOf,
@@ -30,16 +25,16 @@ const { toBlock, listOf } = internals.headers;
 const { acquireDefaultReader, readerRead, readerCancel } = streams.readable;
 
 /** Requests whose client's leaving matters, by number: { request, pump }. */
-const watched = new Map();
+const watched = new internals.NumberTable();
 
 function watchRecord(id) {
-  let record = MapPrototypeGet(watched, id);
-  if (record === undefined) MapPrototypeSet(watched, id, record = { request: undefined, pump: undefined });
+  let record = watched.get(id);
+  if (record === undefined) watched.set(id, record = { request: undefined, pump: undefined });
   return record;
 }
 
 function unwatch(id) {
-  if (MapPrototypeGetSize(watched) > 0) MapPrototypeDelete(watched, id);
+  if (watched.size > 0) watched.take(id);
 }
 
 internals.fetchEvents = {
@@ -390,15 +385,14 @@ internals.callbacks.httpDispatch = (id) => {
 
 /** (id): the connection takes more of a stream. */
 internals.callbacks.httpDrained = (id) => {
-  MapPrototypeGet(watched, id)?.pump?.run();
+  watched.get(id)?.pump?.run();
 };
 
 /** (id): nobody waits for this response any more. */
 internals.callbacks.httpGone = (id) => {
   abandon(id);
-  const record = MapPrototypeGet(watched, id);
+  const record = watched.take(id);
   if (record === undefined) return;
-  MapPrototypeDelete(watched, id);
   if (record.request !== undefined) abortRequest(record.request, clientGone());
   if (record.pump !== undefined) record.pump.cancel(clientGone());
 };

@@ -12,10 +12,6 @@ const {
   ArrayPrototypeShift,
   ArrayPrototypeSplice,
   Error,
-  Map,
-  MapPrototypeDelete,
-  MapPrototypeGet,
-  MapPrototypeSet,
   Promise,
   PromiseReject,
   NumberPrototypeToString,
@@ -74,9 +70,9 @@ function errorOf(failure) {
 }
 
 /** Exchanges whose head or body somebody waits for, by number. */
-const waiting = new Map();
+const waiting = new internals.NumberTable();
 /** Those whose request is still being sent, with who sends it: the response may be read meanwhile. */
-const uploads = new Map();
+const uploads = new internals.NumberTable();
 
 /** Cuts off exchanges whose body nobody can read any more; made when first needed. */
 let forgotten;
@@ -110,7 +106,7 @@ function bodyStream(id, timing, read, ended) {
     const piece = ops.net_pull(id);
     if (piece === undefined) {
       return new Promise((resolve) => {
-        MapPrototypeSet(waiting, id, { __proto__: null, onBody: () => resolve(pull()), settle: resolve });
+        waiting.set(id, { __proto__: null, onBody: () => resolve(pull()), settle: resolve });
       });
     }
     if (piece === true) {
@@ -126,15 +122,14 @@ function bodyStream(id, timing, read, ended) {
     return undefined;
   };
   record = streams.byte.createByteRecord(() => (record.state === 'readable' ? pull() : undefined), () => {
-    MapPrototypeDelete(waiting, id);
+    waiting.take(id);
     finish();
   });
   watch(record, id, timing);
   return {
     record,
     fail(reason) {
-      const waiter = MapPrototypeGet(waiting, id);
-      MapPrototypeDelete(waiting, id);
+      const waiter = waiting.take(id);
       finish();
       if (record.state === 'readable') record.controller.error(reason);
       waiter?.settle();
@@ -156,7 +151,7 @@ class Uploader {
     this.#id = id;
     this.#reader = acquireDefaultReader(streams.readableRecordOf(stream));
     this.#onError = onError;
-    MapPrototypeSet(uploads, id, this);
+    uploads.set(id, this);
   }
 
   run() {
@@ -205,7 +200,7 @@ class Uploader {
   #finish() {
     if (this.#finished) return false;
     this.#finished = true;
-    MapPrototypeDelete(uploads, this.#id);
+    uploads.take(this.#id);
     return true;
   }
 }
@@ -333,7 +328,7 @@ class Fetch {
       this.#fail(error);
       return;
     }
-    MapPrototypeSet(waiting, this.#id, this);
+    waiting.set(this.#id, this);
     if (source === true) {
       this.#uploader = new Uploader(this.#id, streamOf(this.#body), (reason) => this.#fail(reason));
     }
@@ -365,7 +360,7 @@ class Fetch {
   // What `netEvent` calls.
 
   onHead() {
-    MapPrototypeDelete(waiting, this.#id);
+    waiting.take(this.#id);
     const list = ops.net_head(this.#id);
     if (list === undefined) return;
     const status = ArrayPrototypeShift(list);
@@ -385,7 +380,7 @@ class Fetch {
   }
 
   onFailed() {
-    MapPrototypeDelete(waiting, this.#id);
+    waiting.take(this.#id);
     const id = this.#id;
     const failure = ops.net_failure(id);
     this.#fail(errorOf(failure));
@@ -496,12 +491,12 @@ class Fetch {
   #end() {
     this.#report();
     removeAlgorithm(this.#signal, this.#abort);
-    MapPrototypeDelete(waiting, this.#id);
+    waiting.take(this.#id);
   }
 
   #fail(error) {
     this.#end();
-    MapPrototypeDelete(waiting, this.#id);
+    waiting.take(this.#id);
     if (this.#id !== 0) ops.net_drop(this.#id);
     this.#uploader?.cancel(error);
     if (this.#stream !== undefined) this.#stream.fail(error);
@@ -648,12 +643,12 @@ internals.callbacks.netEvent = (kind, id) => {
   }
   const method = kinds[kind];
   if (method === 'onRoom') {
-    MapPrototypeGet(uploads, id)?.run();
+    uploads.get(id)?.run();
     return;
   }
-  const waiter = MapPrototypeGet(waiting, id);
+  const waiter = waiting.get(id);
   if (waiter === undefined) return;
-  if (method === 'onBody') MapPrototypeDelete(waiting, id);
+  if (method === 'onBody') waiting.take(id);
   if (typeof waiter[method] === 'function') waiter[method]();
   // Only a seed's exchange fails after its head: the pull that waits finds out why.
   else if (method === 'onFailed') waiter.onBody?.();

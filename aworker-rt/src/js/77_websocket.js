@@ -14,10 +14,6 @@ const {
   ArrayPrototypePush,
   ArrayPrototypeShift,
   Error,
-  Map,
-  MapPrototypeDelete,
-  MapPrototypeGet,
-  MapPrototypeSet,
   RegExpPrototypeExec,
   SymbolIterator,
   TypeError,
@@ -78,7 +74,7 @@ defineInterface(CloseEvent);
 exposeInterface(CloseEvent);
 
 /** Sockets with a connection, by its number. */
-const sockets = new Map();
+const sockets = new internals.NumberTable();
 
 /** A ws: or wss: URL, or a SyntaxError. */
 function toSocketUrl(input, prefix) {
@@ -157,7 +153,7 @@ class WebSocket extends EventTarget {
       return;
     }
     this.#id = ops.socket_connect(parsed.href, ArrayPrototypeJoin(list, ','));
-    MapPrototypeSet(sockets, this.#id, this);
+    sockets.set(this.#id, this);
   }
 
   static {
@@ -190,7 +186,7 @@ class WebSocket extends EventTarget {
       socket.#early = undefined;
       const wasOpen = peer.#state === OPEN;
       peer.#id = id;
-      MapPrototypeSet(sockets, id, peer);
+      sockets.set(id, peer);
       for (let i = 0; said !== undefined && i < said.length; i++) said[i].toConnection(id);
       if (!wasOpen && said === undefined) ops.socket_close(id, undefined, '');
       return true;
@@ -228,7 +224,7 @@ class WebSocket extends EventTarget {
         if (data === undefined) break;
         socket.#message(data);
       }
-      MapPrototypeDelete(sockets, id);
+      sockets.take(id);
       const { 0: code, 1: reason, 2: wasClean, 3: failure } = ops.socket_closed(id);
       socket.#state = CLOSED;
       if (failure !== undefined) socket.#fail(failure);
@@ -405,7 +401,7 @@ const ofResponses = new WeakMap();
 
 ArrayPrototypePush(internals.fetch.eventHandlers, (kind, id) => {
   if (kind > 7) return;
-  const socket = MapPrototypeGet(sockets, id);
+  const socket = sockets.get(id);
   if (socket === undefined) return;
   if (kind === 4) onOpen(socket);
   else if (kind === 5) onMessage(socket);

@@ -5,10 +5,6 @@
 const {
   JSONParse,
   JSONStringify,
-  Map,
-  MapPrototypeDelete,
-  MapPrototypeGet,
-  MapPrototypeSet,
   ObjectDefineProperty,
   PromiseReject,
   PromiseWithResolvers,
@@ -75,7 +71,7 @@ function send(prefix, kind, to, name, { form, body }) {
 }
 
 /** Requests on their way to other workers, by their tickets: { resolve, reject, to }. */
-const handing = new Map();
+const handing = new internals.NumberTable();
 
 const HAND_OVER = "Failed to execute 'handOver' on 'Aworker.pool'";
 
@@ -103,15 +99,14 @@ function handOver(request, options) {
   const ticket = ops.pool_hand_over(exchange.id, exchange.head, to);
   if (ticket < 0) throw handOverError(ticket);
   const { promise, resolve, reject } = PromiseWithResolvers();
-  MapPrototypeSet(handing, ticket, { resolve, reject, to });
+  handing.set(ticket, { resolve, reject, to });
   return promise;
 }
 
 /** (ticket, outcome): what became of a request that was to be handed over. */
 internals.callbacks.poolHandedOver = (ticket, outcome) => {
-  const record = MapPrototypeGet(handing, ticket);
+  const record = handing.take(ticket);
   if (record === undefined) return;
-  MapPrototypeDelete(handing, ticket);
   const { resolve, reject, to } = record;
   switch (outcome) {
     case 0:
