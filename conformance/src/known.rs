@@ -87,6 +87,11 @@ const ALL: &[Known] = &[
     known("runc", "seccomp::a_filter_with_flags_is_loaded", "flags came with 1.1.7"),
     known(
         "runc",
+        "seccomp::a_filter_need_not_allow_what_the_runtime_does_for_the_directory",
+        "enters the directory under the filter",
+    ),
+    known(
+        "runc",
         "mounts::rarer_options_are_understood",
         "1.1 takes `defaults` for a parameter of the file system",
     ),

@@ -245,6 +245,9 @@ fn exec_runs_on_its_cpus(case: &mut Case) -> Result<()> {
     bundle.set("/process/execCPUAffinity", json!({"initial": "0"}));
     let container = case.start(&bundle)?;
     ensure!(mask(case, &container.id)? == all, "afterwards the control group decides");
+    // When it is over nothing else shows it.
+    let told = case.runtime.ok(&["--debug", "exec", &container.id, "/bin/true"])?;
+    ensure!(told.stderr.contains("affinity: 0x1"), "{told}");
     case.remove(&container)
 }
 

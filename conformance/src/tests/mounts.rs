@@ -22,8 +22,10 @@ tests! { "mounts";
         flags_of_the_file_system_are_set,
         propagation_is_that_of_the_options,
         an_unknown_option_is_a_parameter_of_the_file_system,
+        parameters_of_a_bind_mount_are_passed_over,
         a_file_is_bound_on_a_file_that_is_made,
         mounts_lie_over_one_another_in_their_order,
+        a_relative_destination_lies_below_the_root,
         a_read_only_tmpfs_has_room_for_mount_points,
         a_tmpfs_can_begin_with_what_it_covers,
         a_source_that_is_missing_is_named,
@@ -33,8 +35,8 @@ tests! { "mounts";
         control_groups_can_be_read_only;
     Turf:
         an_id_mapped_mount_can_take_the_containers_mapping,
-        parameters_of_a_bind_mount_are_refused_with_their_place,
-        a_remount_changes_an_earlier_mount;
+        a_remount_changes_an_earlier_mount,
+        a_link_in_place_of_proc_or_sys_is_named;
 }
 
 /// One line of a mountinfo table (proc_pid_mountinfo(5)).
@@ -448,14 +450,37 @@ fn an_id_mapped_mount_can_take_the_containers_mapping(case: &mut Case) -> Result
     Ok(())
 }
 
-fn parameters_of_a_bind_mount_are_refused_with_their_place(case: &mut Case) -> Result<()> {
-    let mut bundle = case.shell("exit 0")?;
+fn parameters_of_a_bind_mount_are_passed_over(case: &mut Case) -> Result<()> {
+    let options = ["nosuid", "mode=755", "size=1k", "bind", "ro", "private"];
+    let mount = json!({"destination": "/mnt", "source": "/tmp", "options": options});
+    let attributes = find(&table_with(case, &[mount])?, "/mnt")?.attributes;
+    ensure!(has(&attributes, "ro") && has(&attributes, "nosuid"), "{attributes}");
+    Ok(())
+}
+
+fn a_relative_destination_lies_below_the_root(case: &mut Case) -> Result<()> {
     let mount =
-        json!({"destination": "/mnt", "type": "bind", "source": "/tmp", "options": ["bind", "size=1"]});
-    bundle.push("/mounts", mount).write()?;
-    let id = case.id("parameter");
-    case.runtime
-        .refused(&["create", "--bundle", text(&bundle.path)?, &id], &["$.mounts[5].options[1]", "size=1"])?;
+        json!({"destination": "tmp/below", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]});
+    let attributes = find(&table_with(case, &[mount])?, "/tmp/below")?.attributes;
+    ensure!(has(&attributes, "nosuid"), "{attributes}");
+    Ok(())
+}
+
+fn a_link_in_place_of_proc_or_sys_is_named(case: &mut Case) -> Result<()> {
+    for name in ["proc", "sys"] {
+        let mut bundle = case.shell("exit 0")?;
+        bundle.push("/mounts", json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}));
+        let place = bundle.inside(&format!("/{name}"));
+        fs::create_dir_all(&place)?;
+        fs::remove_dir(&place)?;
+        std::os::unix::fs::symlink("/nowhere", &place)?;
+        bundle.write()?;
+        let id = case.id(name);
+        case.runtime.refused(
+            &["create", "--bundle", text(&bundle.path)?, &id],
+            &[&format!("on /{name}"), "must be mounted on ordinary directory"],
+        )?;
+    }
     Ok(())
 }
 

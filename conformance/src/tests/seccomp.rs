@@ -31,6 +31,7 @@ tests! { "seccomp";
         the_default_error_number_is_the_profiles,
         names_that_nobody_knows_are_passed_over,
         a_filter_with_flags_is_loaded,
+        a_filter_need_not_allow_what_the_runtime_does_for_the_directory,
         an_agent_decides_on_calls,
         notify_is_refused_where_it_cannot_work;
     Turf:
@@ -114,6 +115,19 @@ fn a_condition_on_one_argument_twice_means_either(case: &mut Case) -> Result<()>
     profile(&mut bundle, "SCMP_ACT_ALLOW", json!([rule]));
     let finished = case.run(&bundle)?.success()?;
     ensure!(finished.lines() == ["700", "702"], "{finished}");
+    Ok(())
+}
+
+fn a_filter_need_not_allow_what_the_runtime_does_for_the_directory(case: &mut Case) -> Result<()> {
+    for no_new_privileges in [false, true] {
+        let mut bundle = case.shell("cat /proc/self/status; cd /tmp || echo refused")?;
+        bundle.set("/process/noNewPrivileges", json!(no_new_privileges));
+        let rule = json!({"names": ["chdir", "fchdir", "getcwd"], "action": "SCMP_ACT_ERRNO"});
+        profile(&mut bundle, "SCMP_ACT_ALLOW", json!([rule]));
+        let finished = case.run(&bundle)?.success()?;
+        let filtered = finished.lines().contains(&"Seccomp:\t2");
+        ensure!(filtered && finished.lines().last() == Some(&"refused"), "{no_new_privileges}: {finished}");
+    }
     Ok(())
 }
 

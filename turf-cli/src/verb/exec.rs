@@ -6,9 +6,10 @@ use turf_core::root::StateRoot;
 
 use super::create::{connect_pidfd, console, foreground_console};
 use crate::command::Exec;
+use crate::log::Log;
 
 /// Executes the program and returns its exit status, or 0 for a detached one.
-pub fn run(root: &StateRoot, exec: Exec) -> Result<u8> {
+pub fn run(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8> {
     let id = exec.id.parse()?;
     let foreground = if exec.detach { None } else { Some(Foreground::block_signals()?) };
     let socket = exec.console_socket.as_deref();
@@ -40,6 +41,7 @@ pub fn run(root: &StateRoot, exec: Exec) -> Result<u8> {
         preserve_fds,
     };
     let created = container::exec(root, &id, options)?;
+    created.notes.iter().for_each(|note| log.debug(|| note.clone()));
     let Some(foreground) = foreground else { return Ok(0) };
     // Wait statuses have eight bits, and 128 + 64 fits too.
     Ok(u8::try_from(foreground.wait(&created, Attended { terminal, notify: None })?).unwrap_or(u8::MAX))

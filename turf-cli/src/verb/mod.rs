@@ -42,7 +42,7 @@ pub fn run(globals: &Globals, command: Command, log: &Log) -> Result<u8> {
         Command::Create(create) => create::run(&root()?, globals, create, log)?,
         Command::Start(start) => start::run(&root()?, &start, log)?,
         Command::Run(run) => return run::run(&root()?, globals, run, log),
-        Command::Exec(exec) => return exec::run(&root()?, exec),
+        Command::Exec(exec) => return exec::run(&root()?, exec, log),
         Command::State(one) => state::run(&root()?, &one)?,
         Command::Kill(kill) => kill::run(&root()?, &kill)?,
         Command::Delete(delete) => delete::run(&root()?, &delete, log)?,

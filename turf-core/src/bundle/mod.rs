@@ -53,8 +53,9 @@ impl Bundle {
     pub fn load(directory: &Path) -> Result<Bundle> {
         let directory =
             directory.canonicalize().operation(|| format!("open the bundle {}", directory.display()))?;
-        let (spec, warnings) = parse(&read_config(&directory.join(CONFIG_NAME))?)?;
+        let (spec, mut warnings) = parse(&read_config(&directory.join(CONFIG_NAME))?)?;
         let workload = validate::validate(&spec)?;
+        warnings.extend(validate::warnings(&spec));
         host::check(&spec)?;
         let rootfs = spec.root().as_ref().map(|root| rootfs(&directory, root.path())).transpose()?;
         Ok(Bundle { directory, spec, rootfs, workload, warnings })

@@ -44,6 +44,12 @@ pub(super) fn validate(spec: &Spec) -> Result<Workload> {
     Ok(workload)
 }
 
+/// What is no error, but should be known to whoever wrote the configuration.
+pub(super) fn warnings(spec: &Spec) -> Vec<String> {
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    mounts.filter_map(|(index, mount)| mounts::warnings(mount, &format!("mounts[{index}]"))).collect()
+}
+
 /// An absent `linux` is an empty one; the type's own default is a whole configuration.
 trait OrEmpty {
     fn unwrap_or_default_empty(self) -> Linux;

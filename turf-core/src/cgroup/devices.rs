@@ -4,8 +4,6 @@
 //! matters wins), then the default devices are allowed. config-linux.md, "Allowed Device List";
 //! Documentation/admin-guide/cgroup-v1/devices.rst; cgroup-v2.rst, "Device controller".
 
-use std::collections::BTreeMap;
-
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use serde::{Deserialize, Serialize};
 
@@ -128,24 +126,31 @@ fn letters(access: u8) -> String {
     all.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect()
 }
 
-/// What version 1 keeps of rules: what holds for all devices, and exceptions from that.
+/// What version 1 keeps of rules: what holds for all devices, and exceptions from that in the order of the rules that
+/// made them, which is the order in which `devices.list` shows them.
 #[derive(Debug, Default)]
 struct Exceptions {
     allowed: bool,
-    exceptions: BTreeMap<(Kind, Option<u32>, Option<u32>), u8>,
+    exceptions: Vec<(Devices, u8)>,
 }
+
+/// Which devices an exception is about: kind, major and minor number.
+type Devices = (Kind, Option<u32>, Option<u32>);
 
 impl Exceptions {
     /// Applies one rule. Version 1 forgets an exception only as it was made: a rule that takes away a part of
     /// one, it would ignore without a word.
     fn apply(&mut self, rule: &Rule) -> Result<()> {
         if rule.kind == Kind::All {
-            *self = Exceptions { allowed: rule.allow, exceptions: BTreeMap::new() };
+            *self = Exceptions { allowed: rule.allow, exceptions: Vec::new() };
             return Ok(());
         }
         let key = (rule.kind, rule.major, rule.minor);
         if rule.allow != self.allowed {
-            *self.exceptions.entry(key).or_default() |= rule.access;
+            match self.exceptions.iter_mut().find(|(devices, _)| *devices == key) {
+                Some((_, access)) => *access |= rule.access,
+                None => self.exceptions.push((key, rule.access)),
+            }
             return Ok(());
         }
         let within = |inner: Option<u32>, outer: Option<u32>| outer.is_none() || inner == outer;
@@ -163,14 +168,14 @@ impl Exceptions {
                 ));
             }
         }
-        self.exceptions.retain(|_, access| *access != 0);
+        self.exceptions.retain(|(_, access)| *access != 0);
         Ok(())
     }
 }
 
 /// What is allowed in the end, if everything else is denied and version 1 can say so.
 pub fn allowed_list(rules: &[Rule]) -> Option<Vec<Rule>> {
-    let mut state = Exceptions { allowed: true, exceptions: BTreeMap::new() };
+    let mut state = Exceptions { allowed: true, exceptions: Vec::new() };
     rules.iter().try_for_each(|rule| state.apply(rule)).ok().filter(|()| !state.allowed)?;
     let rule = |((kind, major, minor), access)| allowed(kind, major, minor, access);
     Some(state.exceptions.into_iter().map(rule).collect())
@@ -178,7 +183,7 @@ pub fn allowed_list(rules: &[Rule]) -> Option<Vec<Rule>> {
 
 /// The rules as version 1 takes them: the files and the lines, in order.
 pub fn lines_v1(rules: &[Rule]) -> Result<Vec<(&'static str, String)>> {
-    let mut state = Exceptions { allowed: true, exceptions: BTreeMap::new() };
+    let mut state = Exceptions { allowed: true, exceptions: Vec::new() };
     rules.iter().try_for_each(|rule| state.apply(rule))?;
     let file = |allow: bool| if allow { "devices.allow" } else { "devices.deny" };
     let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
@@ -295,8 +300,8 @@ mod tests {
 
     /// What is allowed besides "nothing" if the bundle has no rules.
     const DEFAULT_LINES: [&str; 10] = [
-        "allow=b *:* m",
         "allow=c *:* m",
+        "allow=b *:* m",
         "allow=c 1:3 rwm",
         "allow=c 1:5 rwm",
         "allow=c 1:7 rwm",
@@ -316,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_version_1_are_what_holds_in_the_end() {
+    fn lines_of_version_1_are_what_holds_in_the_end_in_the_bundles_order() {
         let lines = lines(serde_json::json!([
             {"allow": true, "type": "b", "major": 7, "access": "rwm"},
             {"allow": false, "access": "rwm"},
@@ -327,9 +332,8 @@ mod tests {
             {"allow": true, "type": "c", "major": 4, "minor": 1},
             {"allow": false, "type": "c", "major": 4},
         ]));
-        let mut expected = vec!["deny=a *:* rwm", "allow=b *:* m", "allow=b 8:1 r", "allow=c *:* m"];
-        expected.extend(&DEFAULT_LINES[2..9]);
-        expected.extend(["allow=c 10:229 rw", "allow=c 136:* rwm"]);
+        let mut expected = vec!["deny=a *:* rwm", "allow=c 10:229 rw", "allow=b 8:1 r"];
+        expected.extend(DEFAULT_LINES);
         assert_eq!(lines, expected);
     }
 

@@ -34,9 +34,10 @@ pub fn apply_process(plan: &ProcessPlan, agent: HandOver<'_>) -> Result<(), Step
 ///
 /// The order:
 /// 1. what needs the privileges of the sandbox's root: keyring, OOM score, scheduling, limits;
-/// 2. `no_new_privileges`, and the labels, which must still be writable;
+/// 2. `no_new_privileges`, and the labels, which must still be writable; the working directory, which is then no
+///    matter of the filter;
 /// 3. without `no_new_privileges` the system call filter: loading it needs `CAP_SYS_ADMIN`;
-/// 4. the working directory, the bounding set, groups and user, the other capability sets;
+/// 4. the bounding set, groups and user, the working directory if root could not enter it, the other capability sets;
 /// 5. with `no_new_privileges` the filter last, so that it need not allow any of the above.
 pub(crate) fn dress(calls: &mut Builder, plan: &ProcessPlan) -> Result<Option<OwnedFd>, StepError> {
     join_keyring(calls, plan)?;
@@ -47,13 +48,13 @@ pub(crate) fn dress(calls: &mut Builder, plan: &ProcessPlan) -> Result<Option<Ow
         let place = calls.words(&[limit.soft, limit.hard]);
         calls.system(&step, libc::SYS_prlimit64, &[0.into(), limit.resource.into(), place.into()]);
     }
+    // The directory may be open to root alone, or (on a network file system) to the user alone.
+    enter_cwd(calls, plan, Kind::Directory)?;
     if plan.no_new_privileges {
         prctl(calls, "set no_new_privileges", libc::PR_SET_NO_NEW_PRIVS, 1, 0);
     } else {
         load_filter(calls, plan.seccomp.as_ref())?;
     }
-    // The directory may be open to root alone, or (on a network file system) to the user alone.
-    enter_cwd(calls, plan, Kind::Directory)?;
     let own = credentials::capget().at(|| "read the capabilities")?;
     let capabilities = granted(plan.capabilities, own);
     drop_bounding(calls, capabilities);

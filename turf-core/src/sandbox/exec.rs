@@ -117,7 +117,7 @@ pub fn spawn(options: &ExecOptions<'_>) -> Result<Created> {
     match answers? {
         Answers { pid: Some(pid), executing: true, failure: None, .. } => {
             let pidfd = pidfd_open(pid).operation(|| format!("open process {pid}"))?;
-            Ok(Created { pid, pidfd, warnings: Vec::new() })
+            Ok(Created { pid, pidfd, warnings: Vec::new(), notes: notes(options.run) })
         }
         Answers { pid, failure, .. } => {
             if let Some(pid) = pid {
@@ -311,6 +311,14 @@ fn between(
     let orders = orders.finish(&head);
     let keep = [writer.as_fd()].into_iter().chain(options.cgroup.iter().map(AsFd::as_fd));
     init_program.execute(&orders, &keep.chain(proc.as_ref().map(AsFd::as_fd)).collect::<Vec<_>>())
+}
+
+/// What the process does at first can be seen nowhere when it is over; runc tells it in these words.
+fn notes(run: Run<'_>) -> Vec<String> {
+    let Run::Process(ProcessPlan { exec_cpu_affinity: Some(affinity), .. }) = run else { return Vec::new() };
+    let Some((highest, lower)) = affinity.initial.split_last() else { return Vec::new() };
+    let lower: String = lower.iter().rev().map(|word| format!("{word:016x}")).collect();
+    vec![format!("initial CPU affinity: {highest:#x}{lower}")]
 }
 
 /// What the new process does to itself. The descriptor, if there is one, is for its calls.

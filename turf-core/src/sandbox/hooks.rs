@@ -66,7 +66,7 @@ pub fn run_inside(
         let (errors, errors_end) = pipe().map_err(call)?;
         let null = File::options().read(true).write(true).open("/dev/null").map_err(call)?;
         let made = enter(hook, [input_end.as_fd(), null.as_fd(), errors_end.as_fd()]);
-        let Created { pid, pidfd, warnings: _ } = made.map_err(|error| Failure::Enter(error.to_string()))?;
+        let Created { pid, pidfd, .. } = made.map_err(|error| Failure::Enter(error.to_string()))?;
         drop((input_end, errors_end));
         let running = Running { pid, ended: pidfd, input: Some(input.into()), errors: Some(errors.into()) };
         let recorded = record.map_or(Ok(()), |path| std::fs::write(path, process::record_of(pid)));

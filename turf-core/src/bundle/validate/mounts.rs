@@ -5,12 +5,17 @@ use std::path::Path;
 use oci_spec::runtime::{Linux, Mount};
 
 use super::linux::id_mapping;
-use super::{absolute, invalid, no_zero_byte};
+use super::{invalid, no_zero_byte};
 use crate::error::Result;
 use crate::sandbox::mounts::{self, Options};
 
 pub(super) fn mount(mount: &Mount, linux: &Linux, place: &str) -> Result<()> {
-    absolute(mount.destination(), &format!("{place}.destination"))?;
+    // One that is not absolute is taken as below the root, as with runc and crun.
+    let destination = mount.destination().to_string_lossy();
+    no_zero_byte(&destination, &format!("{place}.destination"))?;
+    if destination.is_empty() {
+        return Err(invalid(&format!("{place}.destination"), "must not be empty"));
+    }
     let options = mount.options().as_deref().unwrap_or_default();
     let parsed = mounts::parse(options)
         .map_err(|(index, reason)| invalid(&format!("{place}.options[{index}]"), reason))?;
@@ -23,8 +28,10 @@ pub(super) fn mount(mount: &Mount, linux: &Linux, place: &str) -> Result<()> {
         return Err(invalid(&format!("{place}.options[{index}]"), "tmpcopyup is for mounts of type tmpfs"));
     }
     id_mappings(mount, &parsed, linux, place)?;
-    if is_bind || parsed.remount.is_some() {
-        no_parameters(options, place)?;
+    if parsed.remount.is_some()
+        && let Some((index, reason)) = parameter(options)
+    {
+        return Err(invalid(&format!("{place}.options[{index}]"), &reason));
     }
     if let Some(source) = mount.source() {
         no_zero_byte(&source.to_string_lossy(), &format!("{place}.source"))?;
@@ -44,23 +51,29 @@ pub(super) fn mount(mount: &Mount, linux: &Linux, place: &str) -> Result<()> {
     below_proc(mount, is_bind, kind, place)
 }
 
-/// Parameters of a file system say nothing to a mount of one that is mounted already: the kernel would pass over
-/// them in silence.
-fn no_parameters(options: &[String], place: &str) -> Result<()> {
+/// What a bind mount passes over, like the kernel: there are clients that give every mount the same options.
+pub(super) fn warnings(mount: &Mount, place: &str) -> Option<String> {
+    let options = mount.options().as_deref().unwrap_or_default();
+    let parsed = mounts::parse(options).ok()?;
+    if parsed.remount.is_some() || parsed.bind.is_none() && mount.typ().as_deref() != Some("bind") {
+        return None;
+    }
+    let (index, reason) = parameter(options)?;
+    Some(format!("config.json: $.{place}.options[{index}]: {reason}"))
+}
+
+/// The first option that is a parameter of a file system: it says nothing to a mount of one that is mounted already.
+fn parameter(options: &[String]) -> Option<(usize, String)> {
     let is_parameter = |option: &String| {
         let parsed = mounts::parse(std::slice::from_ref(option)).unwrap_or_default();
         parsed.parameters.iter().any(|parameter| !mounts::is_common_flag(parameter))
     };
-    match options.iter().position(is_parameter) {
-        None => Ok(()),
-        Some(index) => {
-            let reason = format!(
-                "{:?} would belong to a file system, but this mount shows one that is mounted already",
-                options[index]
-            );
-            Err(invalid(&format!("{place}.options[{index}]"), &reason))
-        }
-    }
+    let index = options.iter().position(is_parameter)?;
+    let reason = format!(
+        "{:?} would belong to a file system, but this mount shows one that is mounted already",
+        options[index]
+    );
+    Some((index, reason))
 }
 
 /// Id-mapped mounts: both kinds of ids or none, and only of what is there already.

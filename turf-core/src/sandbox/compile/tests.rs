@@ -25,6 +25,20 @@ fn position(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> usize {
     steps.iter().position(wanted).expect("the step is in the plan")
 }
 
+#[test]
+fn what_a_bind_mount_passes_over_is_warned_of() {
+    let (plan, _) = plan(default::PROGRAM, |json| {
+        json["mounts"][3] = serde_json::json!({"destination": "x/y", "type": "bind", "source": "/x",
+            "options": ["ro", "size=1"]});
+    })
+    .unwrap();
+    let [warning] = plan.warnings.as_slice() else { panic!("{:?}", plan.warnings) };
+    assert!(warning.starts_with("config.json: $.mounts[3].options[1]: \"size=1\""), "{warning}");
+    let below_the_root =
+        |step: &Step| matches!(step, Step::Mount(mount) if mount.target == Path::new("/x/y"));
+    position(&plan.init.steps, below_the_root);
+}
+
 fn refusal(config: &str, change: impl FnOnce(&mut serde_json::Value)) -> String {
     plan(config, change).unwrap_err().to_string()
 }
@@ -250,8 +264,8 @@ fn what_a_program_bundle_must_not_say_is_refused_with_its_place() {
         ),
         (
             |json| {
-                json["mounts"][3] = serde_json::json!({"destination": "/x", "type": "bind", "source": "/x",
-                    "options": ["ro", "size=1"]})
+                json["mounts"][3] = serde_json::json!({"destination": "/dev", "type": "tmpfs",
+                    "options": ["remount", "size=1"]})
             },
             "$.mounts[3].options[1]: \"size=1\" would belong to a file system",
         ),
@@ -303,7 +317,7 @@ fn what_a_program_bundle_must_not_say_is_refused_with_its_place() {
             |json| json["linux"]["uidMappings"] = serde_json::json!([{"size": 1}]),
             "$.linux.uidMappings: needs a user namespace",
         ),
-        (|json| json["mounts"][0]["destination"] = "proc".into(), "$.mounts[0].destination: "),
+        (|json| json["mounts"][0]["destination"] = "".into(), "$.mounts[0].destination: must not be empty"),
         (|json| json["mounts"][3]["options"][1] = "idmap".into(), "$.mounts[3].options[1]: only bind"),
         (|json| json["mounts"][1] = serde_json::json!({"destination": "/x"}), "$.mounts[1].type: "),
         (

@@ -94,6 +94,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// What was no error, but should be known to whoever wrote the configuration.
     pub warnings: Vec<String>,
+    /// What is only told to whoever looks for the cause of something.
+    pub notes: Vec<String>,
 }
 
 /// Makes init with clone(2) in the namespaces of the plan. The caller must be single-threaded.
@@ -268,7 +270,7 @@ impl Child {
     /// Lets it live on its own.
     fn created(mut self, warnings: Vec<String>) -> Result<Created> {
         let pidfd = self.pidfd.take().ok_or_else(|| Error::invalid("init", "has no descriptor"))?;
-        Ok(Created { pid: self.pid, pidfd, warnings })
+        Ok(Created { pid: self.pid, pidfd, warnings, notes: Vec::new() })
     }
 
     /// The error of an init that ended without a word.

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, fstat, mkdirat};
@@ -117,11 +118,19 @@ impl Sandbox<'_> {
     ) -> Result<Option<OwnedFd>, StepError> {
         let is_tmpfs = kind == "tmpfs" && !parameters.iter().any(|parameter| parameter.key == "mode");
         let existing = if is_tmpfs || step.copy_up { self.root.resolve(&step.target).ok() } else { None };
-        let mut target = self.root.directory(&step.target).at(|| name)?;
+        let mut target = self.root.directory(&step.target);
         if matches!(kind, "proc" | "sysfs") {
             // A link on the way could make the runtime write into another file system (CVE-2019-19921).
-            target = self.root.resolve_plain(&step.target).at(|| format!("{name}: resolve without links"))?;
+            target = match self.root.resolve_plain(&step.target) {
+                Err(Errno::ELOOP) => {
+                    let reason =
+                        format!("{kind} must be mounted on ordinary directory, and there is a symbolic link");
+                    return Err(StepError::refused(name, reason));
+                }
+                resolved => target.and(resolved.map_err(Into::into)),
+            };
         }
+        let target = target.at(|| name)?;
         if parameters
             .iter()
             .any(|parameter| parameter.value.as_ref().is_some_and(|v| v.len() > PARAMETER_BYTES))
