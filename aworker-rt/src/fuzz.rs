@@ -7,11 +7,12 @@ use std::sync::OnceLock;
 
 use url::Url;
 
-use crate::engine::{Engine, V8Flags, initialize};
+use crate::engine::{Engine, V8Flags, initialize, typed};
 use crate::http::chunked::ChunkedDecoder;
 use crate::http::head::{BodyFraming, HeaderSpans, Parsed, parse};
 use crate::http::limits::{MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::http::target::{OriginCache, host_and_path, write_url};
+use crate::typescript::Goal;
 use crate::web::{crypto, multipart, structured_clone, url as web_url};
 
 /// The head of a request, and the URL that a script sees of it.
@@ -154,6 +155,29 @@ pub fn crypto_key(data: &[u8]) {
     }
 }
 
+/// A TypeScript source: what is left of it has its lines and columns, and nothing that it had not.
+pub fn typescript(data: &[u8]) {
+    let source = String::from_utf8_lossy(data);
+    for goal in [Goal::Module, Goal::Script, Goal::Either] {
+        match typed::javascript("fuzz.ts", &source, goal) {
+            Ok(stripped) => {
+                let (before, after) = (source.encode_utf16(), stripped.text.encode_utf16());
+                assert_eq!(before.clone().count(), after.clone().count(), "columns");
+                // What ends a line is in the same places; the rest stays, becomes white space, or one of three characters.
+                let is_end = |unit: u16| matches!(unit, 0x0a | 0x0d | 0x2028 | 0x2029);
+                let may_become = |unit: u16| matches!(unit, 0x20 | 0x28 | 0x29 | 0x3b);
+                assert!(before.zip(after).all(|(old, new)| old == new || !is_end(old) && may_become(new)));
+            }
+            Err(refusal) => {
+                let lines: Vec<&str> = source.split(['\n', '\r', '\u{2028}', '\u{2029}']).collect();
+                assert!((1..=lines.len()).contains(&refusal.line), "a line of the source");
+                assert!(refusal.column <= refusal.text.encode_utf16().count() + 1, "a column of the line");
+                assert!(lines.contains(&&*refusal.text), "the line");
+            }
+        }
+    }
+}
+
 /// Reads structured clones.
 pub struct CloneReader(Engine);
 
@@ -279,6 +303,11 @@ mod tests {
     #[test]
     fn random_keys_hold_no_surprise() {
         run("crypto_key", 3_000, crypto_key);
+    }
+
+    #[test]
+    fn random_typescript_holds_no_surprise() {
+        run("typescript", 10_000, typescript);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod http;
 pub mod inspector;
 pub mod net;
+pub(crate) mod typescript;
 pub mod web;
 pub mod worker;
 

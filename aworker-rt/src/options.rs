@@ -12,7 +12,8 @@ const DEFAULT_PROFILE: &str = "aworker.cpuprofile";
 
 /// What `aworker --help` prints.
 pub const HELP: &str = "\
-Aworker runs JavaScript after the Service Worker model.
+Aworker runs JavaScript, and TypeScript by stripping its types, after the Service
+Worker model.
 
 Usage: aworker [run] [OPTIONS] FILE [OPTIONS] [--] [ARGUMENTS...]
        aworker run [OPTIONS] --snapshot SNAPSHOT [OPTIONS] [--] [ARGUMENTS...]

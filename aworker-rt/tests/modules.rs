@@ -163,12 +163,13 @@ fn a_missing_module_is_met_with_a_suggestion() {
             ("case.js", "import './Helper.js';"),
             ("directory.js", "import './lib';"),
             ("unlike.js", "import './zzz.js';"),
-            ("typescript.js", "import './types.ts';"),
+            ("typescript.js", "import './types.tsx';"),
             ("fifo.js", "import './fifo.js' with { type: 'text' };"),
             ("helper.js", ""),
             ("lib/helper.js", ""),
             ("lib/index.js", ""),
-            ("types.ts", "export {}"),
+            ("types.tsx", "export {}"),
+            ("common.cts", "export {}"),
         ],
     );
     let fails = |file: &str, parts: &[&str]| directory.run(&[file]).fails_with(parts);
@@ -176,8 +177,9 @@ fn a_missing_module_is_met_with_a_suggestion() {
     fails("typo.js", &["did you mean \"helper.js\"?"]);
     fails("case.js", &["did you mean \"helper.js\"?"]);
     fails("directory.js", &["it is no regular file"]);
-    fails("typescript.js", &["types.ts", "compile it first", "esbuild"]);
-    fails("types.ts", &["compile it first", "esbuild"]);
+    fails("typescript.js", &["types.tsx", "compile it first", "esbuild"]);
+    fails("types.tsx", &["compile it first", "esbuild"]);
+    fails("common.cts", &["compile it first", "esbuild"]);
     let unlike = directory.run(&["unlike.js"]);
     assert!(!unlike.stderr.contains("did you mean"), "{}", unlike.stderr);
 }

@@ -12,6 +12,13 @@ pub fn throw_type_error(scope: &mut v8::PinScope<'_, '_>, message: &str) {
     scope.throw_exception(error);
 }
 
+/// Throws a `SyntaxError` in JavaScript; the operation must return at once.
+pub fn throw_syntax_error(scope: &mut v8::PinScope<'_, '_>, message: &str) {
+    let message = string(scope, message);
+    let error = v8::Exception::syntax_error(scope, message);
+    scope.throw_exception(error);
+}
+
 /// Throws a `RangeError` in JavaScript; the operation must return at once.
 pub fn throw_range_error(scope: &mut v8::PinScope<'_, '_>, message: &str) {
     let message = string(scope, message);

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::source_maps;
+use crate::typescript::Refusal;
 
 /// Frames kept of an exception's stack.
 pub(super) const STACK_FRAMES: i32 = 50;
@@ -44,6 +45,13 @@ pub fn caught(scope: &mut CatchScope<'_, '_, '_, '_>) -> ScriptError {
         Some(message) => describe(scope, exception, message),
         None => uncaught(scope, exception),
     }
+}
+
+/// Describes a source that is refused before V8 sees it.
+pub(super) fn refused(file: &str, refusal: &Refusal) -> ScriptError {
+    let Refusal { line, column, reason, text } = refusal;
+    let excerpt = quoted(format!("{file}:{line}:{column}\n"), text, column - 1, 1);
+    ScriptError::new(format!("{excerpt}Uncaught SyntaxError: {file}:{line}:{column}: {reason}"))
 }
 
 /// Describes an exception that was kept as a value, for instance the reason of

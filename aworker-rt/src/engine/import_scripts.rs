@@ -4,7 +4,8 @@
 
 use super::conversions::{self, string};
 use super::specifier::ModuleName;
-use super::{module_files, source_maps};
+use super::{module_files, source_maps, typed};
+use crate::typescript::Goal;
 
 /// The program is a classic script: it may import others.
 struct Classic;
@@ -44,15 +45,22 @@ pub(crate) fn run_script(
     arguments: v8::FunctionCallbackArguments,
     _: v8::ReturnValue,
 ) {
+    let name = arguments.get(1);
     let Ok(text) = arguments.get(0).try_cast::<v8::String>() else {
         return conversions::throw_type_error(scope, "run_script: the text must be a string");
     };
-    let name = arguments.get(1);
+    let shown = name.to_rust_string_lossy(scope);
+    let text = match typed::is_typed(&shown) {
+        false => text,
+        true => match typed::javascript(&shown, &text.to_rust_string_lossy(scope), Goal::Script) {
+            Ok(source) => string(scope, &source.text),
+            Err(refusal) => return conversions::throw_syntax_error(scope, &format!("{shown}:{refusal}")),
+        },
+    };
     let origin = v8::ScriptOrigin::new(scope, name, 0, 0, false, 0, None, false, false, false, None);
     if let Some(script) = v8::Script::compile(scope, text, Some(&origin)) {
         let mapping = script.get_unbound_script(scope).get_source_mapping_url(scope);
-        let name = name.to_rust_string_lossy(scope);
-        source_maps::note(scope, &name, ModuleName::from_path(&name).url(), mapping);
+        source_maps::note(scope, &shown, ModuleName::from_path(&shown).url(), mapping);
         script.run(scope);
     }
 }

@@ -12,8 +12,8 @@ const MAX_SOURCE_BYTES: u64 = 64 << 20;
 /// Most names of a directory that are compared with a missing one.
 const MAX_NAMES: usize = 10_000;
 
-/// Names of files that hold no JavaScript, though people import them as if.
-const TYPED: [&str; 5] = ["ts", "mts", "cts", "tsx", "jsx"];
+/// Names of files that must be compiled, though people import them as if not.
+const COMPILED: [&str; 3] = ["cts", "tsx", "jsx"];
 
 /// Reads a source file as UTF-8, without its byte order mark.
 ///
@@ -71,14 +71,14 @@ pub(super) fn read_bytes(path: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// TypeScript and JSX are compiled elsewhere; V8's syntax errors would not say so.
+/// JSX, and TypeScript of CommonJS, are compiled elsewhere; V8's syntax errors would not say so.
 fn refuse_other_languages(path: &str) -> Result<(), String> {
     let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
-    if !TYPED.contains(&extension) {
+    if !COMPILED.contains(&extension) {
         return Ok(());
     }
     Err(format!(
-        "{path}: Aworker runs JavaScript; compile it first, for instance with `esbuild --bundle --format=esm --sourcemap {path}`"
+        "{path}: Aworker runs JavaScript and TypeScript without JSX, as modules and classic scripts; compile it first, for instance with `esbuild --bundle --format=esm --sourcemap {path}`"
     ))
 }
 
@@ -106,7 +106,7 @@ fn suggestion(path: &str, error: &io::Error) -> String {
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
     match names.filter_map(|name| Some((likeness(wanted, &name)?, name))).min() {
         Some((_, name)) if directory.join(&name).is_dir() => {
-            let index = ["index.js", "index.mjs"]
+            let index = ["index.js", "index.mjs", "index.ts"]
                 .into_iter()
                 .find(|index| directory.join(&name).join(index).is_file());
             index.map(|index| format!("; did you mean \"{name}/{index}\"?")).unwrap_or_default()

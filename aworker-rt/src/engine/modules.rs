@@ -10,13 +10,15 @@ use std::num::NonZeroI32;
 
 use serde::{Deserialize, Serialize};
 
-use super::conversions::{self, string, throw_type_error};
+use super::conversions::{self, string, throw_syntax_error, throw_type_error};
 use super::import_map::ImportMap;
 use super::isolate::callback;
 use super::module_files;
 use super::snapshot::{self, SnapshotError};
 use super::source_maps;
 use super::specifier::{self, ModuleName};
+use super::typed;
+use crate::typescript::Goal;
 
 /// Most modules of one worker: a guard against generated, endless graphs.
 const MAX_MODULES: usize = 10_000;
@@ -151,16 +153,17 @@ pub(super) fn restore(scope: &mut v8::PinScope<'_, '_>, saved: SavedModules) -> 
     Ok(())
 }
 
-/// As [`compile`], for the program itself.
+/// As [`compile`], for the program itself, whose source is what its file holds.
 pub(super) fn compile_main<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     name: &ModuleName,
+    source: &str,
     text: &str,
 ) -> Option<v8::Local<'s, v8::Module>> {
     // The program was read before its import map; a byte order mark is gone.
     if let Some(import_map) = &map(scope).import_map
-        && let Err(reason) = import_map.check(name.url(), text.as_bytes())
-        && import_map.check(name.url(), format!("\u{feff}{text}").as_bytes()).is_err()
+        && let Err(reason) = import_map.check(name.url(), source.as_bytes())
+        && import_map.check(name.url(), format!("\u{feff}{source}").as_bytes()).is_err()
     {
         throw_type_error(scope, &reason);
         return None;
@@ -169,7 +172,22 @@ pub(super) fn compile_main<'s>(
     compile(scope, name, text)
 }
 
-/// Compiles source text as a module and enters it into the map.
+/// Compiles the source of a file, JavaScript or TypeScript. An exception is pending if there is no module.
+fn compile_source<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    name: &ModuleName,
+    source: &str,
+) -> Option<v8::Local<'s, v8::Module>> {
+    match typed::javascript(&name.path(), source, Goal::Module) {
+        Ok(source) => compile(scope, name, &source.text),
+        Err(refusal) => {
+            throw_syntax_error(scope, &format!("{}:{refusal}", name.as_str()));
+            None
+        }
+    }
+}
+
+/// Compiles JavaScript as a module and enters it into the map.
 /// An exception is pending if there is none.
 fn compile<'s>(
     scope: &mut v8::PinScope<'s, '_>,
@@ -272,7 +290,7 @@ fn load<'s>(
             let value = string(scope, &text).into();
             compile_value(scope, &name, kind, value)
         }
-        (Found::Source(text), Kind::JavaScript | Kind::Bytes) => compile(scope, &name, &text),
+        (Found::Source(text), Kind::JavaScript | Kind::Bytes) => compile_source(scope, &name, &text),
         (Found::Bytes(bytes), _) => {
             let value = uint8_array(scope, bytes)?.into();
             compile_value(scope, &name, kind, value)
@@ -374,9 +392,8 @@ fn parse_json<'s>(
         }
         scope.exception().map(|exception| exception.to_rust_string_lossy(scope)).unwrap_or_default()
     };
-    let message = string(scope, &format!("{}: {}", name.path(), problem.trim_start_matches("SyntaxError: ")));
-    let error = v8::Exception::syntax_error(scope, message);
-    scope.throw_exception(error);
+    let problem = problem.trim_start_matches("SyntaxError: ");
+    throw_syntax_error(scope, &format!("{}: {problem}", name.path()));
     None
 }
 

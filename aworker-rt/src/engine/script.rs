@@ -5,7 +5,8 @@ use std::path::Path;
 use super::conversions::string;
 use super::exceptions::{self, CatchScope, ScriptError};
 use super::specifier::ModuleName;
-use super::{import_scripts, module_files, modules, source_maps};
+use super::{import_scripts, module_files, modules, source_maps, typed};
+use crate::typescript::Goal;
 
 /// The source of a program.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ const MODULE_SYNTAX: [&str; 5] = [
 
 /// Compiles and runs a program.
 ///
-/// `.mjs` is a module, `.cjs` a classic script; anything else is tried as a
+/// `.mjs` and `.mts` are modules, `.cjs` is a classic script, `.ts` is what it looks like; anything else is tried as a
 /// classic script first, and then as a module, for `import`, `export`,
 /// `import.meta` or a top-level `await`.
 ///
@@ -81,30 +82,37 @@ const MODULE_SYNTAX: [&str; 5] = [
 /// Syntax errors, imports that fail, and what the top level throws.
 pub fn load(scope: &mut v8::PinScope<'_, '_>, script: &Script) -> Result<Loaded, ScriptError> {
     v8::tc_scope!(let scope, scope);
-    if !script.name().ends_with(".mjs") {
-        if let Some(compiled) = compile_classic(scope, script) {
-            import_scripts::allow(scope);
-            let value = compiled.run(scope).ok_or_else(|| exceptions::caught(scope))?;
-            return Ok(Loaded::Classic(v8::Global::new(scope, value)));
-        }
-        let error = exceptions::caught(scope);
-        if script.name().ends_with(".cjs") {
-            return Err(error);
-        }
-        let as_script = (!is_module_syntax(scope)).then_some(error);
-        scope.reset();
-        return load_module(scope, script, as_script);
+    let source = typed::javascript(script.name(), &script.text, Goal::Either)
+        .map_err(|refusal| exceptions::refused(script.name(), &refusal))?;
+    let (is_module, is_classic) = match source.is_module {
+        Some(is_module) => (is_module, !is_module),
+        None => (script.name().ends_with(".mjs"), script.name().ends_with(".cjs")),
+    };
+    if is_module {
+        return load_module(scope, script, &source.text, None);
     }
-    load_module(scope, script, None)
+    if let Some(compiled) = compile_classic(scope, &script.name, &source.text) {
+        import_scripts::allow(scope);
+        let value = compiled.run(scope).ok_or_else(|| exceptions::caught(scope))?;
+        return Ok(Loaded::Classic(v8::Global::new(scope, value)));
+    }
+    let error = exceptions::caught(scope);
+    if is_classic {
+        return Err(error);
+    }
+    let as_script = (!is_module_syntax(scope)).then_some(error);
+    scope.reset();
+    load_module(scope, script, &source.text, as_script)
 }
 
 /// Runs a program as a module. If it is none, `as_script` says what is wrong with it as a script.
 fn load_module(
     scope: &mut CatchScope<'_, '_, '_, '_>,
     script: &Script,
+    text: &str,
     as_script: Option<ScriptError>,
 ) -> Result<Loaded, ScriptError> {
-    let Some(module) = modules::compile_main(scope, &script.name, &script.text) else {
+    let Some(module) = modules::compile_main(scope, &script.name, &script.text, text) else {
         return Err(as_script.unwrap_or_else(|| exceptions::caught(scope)));
     };
     let evaluated = modules::run(scope, module).ok_or_else(|| exceptions::caught(scope))?;
@@ -129,8 +137,8 @@ pub fn warm_up_compiler(
            return () => removeEventListener('fetch', listener);
          }})({number});"
     );
-    let script = Script::from_text("aworker:warm-up", &text);
-    let value = compile_classic(scope, &script).and_then(|compiled| compiled.run(scope));
+    let name = ModuleName::from_path("aworker:warm-up");
+    let value = compile_classic(scope, &name, &text).and_then(|compiled| compiled.run(scope));
     let undo = value.and_then(|value| value.try_cast::<v8::Function>().ok());
     let undo = undo.ok_or_else(|| "the script of the warm-up failed".to_owned())?;
     Ok(v8::Global::new(scope, undo))
@@ -146,14 +154,15 @@ pub fn warm_up_names(scope: &mut v8::PinScope<'_, '_>) {
 
 fn compile_classic<'s>(
     scope: &mut v8::PinScope<'s, '_>,
-    script: &Script,
+    name: &ModuleName,
+    text: &str,
 ) -> Option<v8::Local<'s, v8::Script>> {
-    let source = string(scope, &script.text);
-    let name = string(scope, script.name());
-    let origin = v8::ScriptOrigin::new(scope, name.into(), 0, 0, false, 0, None, false, false, false, None);
+    let source = string(scope, text);
+    let shown = string(scope, name.as_str());
+    let origin = v8::ScriptOrigin::new(scope, shown.into(), 0, 0, false, 0, None, false, false, false, None);
     let compiled = v8::Script::compile(scope, source, Some(&origin))?;
     let mapping = compiled.get_unbound_script(scope).get_source_mapping_url(scope);
-    source_maps::note(scope, script.name(), script.name.url(), mapping);
+    source_maps::note(scope, name.as_str(), name.url(), mapping);
     Some(compiled)
 }
 

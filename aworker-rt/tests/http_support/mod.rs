@@ -29,9 +29,13 @@ impl Server {
     }
 
     pub fn start_with(name: &str, script: &str, options: &[&str]) -> Server {
+        Server::start_file(name, "worker.js", script, options)
+    }
+
+    pub fn start_file(name: &str, file: &str, script: &str, options: &[&str]) -> Server {
         let directory = crate::temporary::path(name);
         std::fs::create_dir_all(&directory).expect("make a directory");
-        let file = directory.join("worker.js");
+        let file = directory.join(file);
         std::fs::write(&file, script).expect("write the script");
         let options = options.iter().map(|option| option.replace("DIR", directory.to_str().expect("UTF-8")));
         let mut child = Command::new(env!("CARGO_BIN_EXE_aworker"))

@@ -35,6 +35,7 @@ tests! { "pool";
         scaling_under_load_loses_no_request,
         a_warm_pool_has_its_seeds_state_in_every_worker,
         a_warm_pools_seed_is_replaced_after_its_forks,
+        a_typed_script_is_served_by_a_pool_and_by_a_warm_one,
         a_pool_over_a_userland_seed_has_its_state_in_every_worker,
         worker_limits_are_those_of_the_flags,
         a_pool_on_a_unix_socket_serves,
@@ -510,6 +511,27 @@ addEventListener('fetch', (event) => event.respondWith(new Response(state)));
     pool.drain(case)?;
     let seeds = case.runtime.ok(&["seed", "list", "--quiet"])?;
     ensure!(!seeds.stdout.contains("pool-"), "a seed of the pool's own is left: {seeds}");
+    Ok(())
+}
+
+fn a_typed_script_is_served_by_a_pool_and_by_a_warm_one(case: &mut Case) -> Result<()> {
+    let script = "\
+type Answer = { served: number };
+let answer: Answer = { served: 0 } satisfies Answer;
+export default { fetch(request: Request): Response { answer!.served += 1; return Response.json(answer as Answer) } };
+";
+    let path = case.directory().join("app.ts");
+    fs::write(&path, script)?;
+    for flags in [&["--max", "1"][..], &["--warm", "--max", "1"]] {
+        let name = case.id("pool");
+        case.forget(&name);
+        let pool = Pool::run(case, &name, &path, http::free_address()?, flags)?;
+        for served in 1..=2 {
+            let response = http::get(pool.address, "/")?;
+            ensure!(response.text()? == format!("{{\"served\":{served}}}"), "{flags:?}: {response:?}");
+        }
+        pool.drain(case)?;
+    }
     Ok(())
 }
 

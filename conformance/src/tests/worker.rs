@@ -22,6 +22,7 @@ tests! { "worker";
     Turf:
         a_service_worker_script_answers,
         a_module_with_a_default_export_answers,
+        a_typed_script_answers_from_its_sandbox,
         one_connection_carries_many_requests_and_bodies,
         the_specified_worker_bundle_answers,
         run_serves_until_it_is_killed,
@@ -114,6 +115,32 @@ fn a_module_with_a_default_export_answers(case: &mut Case) -> Result<()> {
         let response = http::get(address, "/some/path")?;
         ensure!(response.text()? == "module /some/path", "{file}: {response:?}");
     }
+    Ok(())
+}
+
+fn a_typed_script_answers_from_its_sandbox(case: &mut Case) -> Result<()> {
+    let script = "\
+interface Shape { kind: string }
+const shape: Shape = { kind: 'classic' as const };
+addEventListener('fetch', (event: FetchEvent): void => { event.respondWith(new Response(shape!.kind satisfies string)) });
+";
+    let module = "\
+type Path<T extends string = string> = `/${T}`;
+export default { fetch: (request: Request): Response => new Response(new URL(request.url).pathname as Path) };
+";
+    for (file, source, answer) in
+        [("worker.ts", script, "classic"), ("worker.ts", module, "/path"), ("worker.mts", module, "/path")]
+    {
+        let bundle = Bundle::worker(case.bundle_path(), file, source)?;
+        let (_, address) = case.serve(&bundle)?;
+        ensure!(http::get(address, "/path")?.text()? == answer, "{file}: {source}");
+    }
+    let bundle = Bundle::worker(case.bundle_path(), "worker.ts", "type T = 1;\n  enum E { A }\n")?;
+    let container = case.start(&bundle)?;
+    let status = case.wait(&container)?;
+    ensure!(matches!(status, WaitStatus::Exited(_, 1)), "ended with {status:?}");
+    let said = fs::read_to_string(&container.stderr)?;
+    ensure!(said.contains("SyntaxError: /app/worker.ts:2:3: an enum"), "{said}");
     Ok(())
 }
 
