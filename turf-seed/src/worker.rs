@@ -131,6 +131,8 @@ fn make(
         moved
             .map_err(|error| Refusal::from_io("enter cgroup", "wait to be moved into the cgroup", &error))?;
     }
+    // It is where they lead; one that is forked ahead has time for it.
+    drop((fds.init, fds.cgroups));
     let plan = read_plan(request.plan_len, fds.plan)?;
     if request.namespaces.contains(Namespaces::USER) {
         become_root_of_user_namespace()?;

@@ -60,10 +60,13 @@ pub(super) fn read_bytes(path: &str) -> Result<Vec<u8>, String> {
     // A FIFO that nobody writes to must not keep the program from starting.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(|error| explain("open", &error) + &suggestion(path, &error))?;
-    if file.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+    let found = file.metadata().ok();
+    if found.as_ref().is_some_and(|metadata| !metadata.is_file()) {
         return Err(format!("open {path}: it is no regular file"));
     }
-    let mut bytes = Vec::new();
+    // Room for all of it and one byte more: the second read finds the end.
+    let length = found.map_or(0, |metadata| metadata.len()).min(MAX_SOURCE_BYTES);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     file.take(MAX_SOURCE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| explain("read", &error))?;
     if bytes.len() as u64 > MAX_SOURCE_BYTES {
         return Err(format!("read {path}: the file is larger than {} MB", MAX_SOURCE_BYTES >> 20));

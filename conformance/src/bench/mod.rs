@@ -4,6 +4,7 @@
 //! before milliseconds.
 
 mod churn;
+mod counted;
 mod crowd;
 mod document;
 mod goals;

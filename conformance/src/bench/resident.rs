@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use super::BenchArgs;
+use super::counted::{Counter, EVENTS};
 use super::series::Report;
 use crate::case::Case;
 use crate::tests::{Pool, seed_pid};
@@ -26,6 +28,12 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\
 /// Between two starts of the slow row.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How often as many are started back to back as are prepared: the kernel counts processor time in hundredths of a second.
+const ROUNDS: usize = 10;
+
+/// Rounds of which the mean of instructions and page faults is taken.
+const COUNTED: usize = 3;
+
 /// One start every 200 ms, and one after the other.
 pub fn starts(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Result<()> {
     let prepared = arguments.starts;
@@ -36,19 +44,36 @@ pub fn starts(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Re
         wait::readable_within(&never, PAUSE);
         report.add(RESIDENT, "one every 200 ms: connect to first byte", "ms", ask(pool.address)?);
     }
-    wait_for_spares(&pool, case, prepared)?;
-    let before = processor_seconds(case, &pool)?;
-    for _ in 0..prepared {
-        report.add(RESIDENT, "back to back: connect to first byte", "ms", ask(pool.address)?);
+    let (mut starts, mut wholes) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        wait_for_spares(&pool, case, prepared)?;
+        let before = processor_seconds(case, &pool)?;
+        for _ in 0..prepared {
+            report.add(RESIDENT, "back to back: connect to first byte", "ms", ask(pool.address)?);
+        }
+        let answered = processor_seconds(case, &pool)?;
+        wait_for_none(&pool, case)?;
+        wait_for_spares(&pool, case, prepared)?;
+        let refilled = processor_seconds(case, &pool)?;
+        starts.push((answered - before) * 1e3 / prepared as f64);
+        wholes.push((refilled - before) * 1e3 / prepared as f64);
+        report.add(
+            RESIDENT,
+            "the machine between the rounds: processor time of a fixed piece of work",
+            "ms",
+            fixed_work()?,
+        );
     }
-    let answered = processor_seconds(case, &pool)?;
-    wait_for_none(&pool, case)?;
-    wait_for_spares(&pool, case, prepared)?;
-    let refilled = processor_seconds(case, &pool)?;
-    let each = |used: f64| used * 1e3 / prepared as f64;
+    count(case, &pool, prepared, report)?;
     pool.drain(case)?;
-    let (whole, start) = (each(refilled - before), each(answered - before));
     let creation = creation(case, prepared)? * 1e3;
+    for (start, whole) in starts.into_iter().zip(wholes) {
+        add_processor_time(report, whole, creation, start);
+    }
+    beyond_what_is_prepared(case, arguments, report)
+}
+
+fn add_processor_time(report: &mut Report, whole: f64, creation: f64, start: f64) {
     for (what, time) in [
         ("from its creation to its deletion", whole),
         ("its creation, worker forked ahead", creation),
@@ -57,7 +82,58 @@ pub fn starts(case: &mut Case, arguments: &BenchArgs, report: &mut Report) -> Re
     ] {
         report.add(RESIDENT, &format!("processor time of a sandbox: {what}"), "ms", time);
     }
-    beyond_what_is_prepared(case, arguments, report)
+}
+
+/// Counts instructions and page faults of starts, in rounds of their own: to be counted costs time.
+fn count(case: &mut Case, pool: &Pool, prepared: usize, report: &mut Report) -> Result<()> {
+    let processes = [seed_pid(case, "default")?, supervisor_of(pool, case)?];
+    let mut counter = match Counter::attach(case, &processes) {
+        Ok(counter) => counter,
+        Err(error) => {
+            report.note(format!("instructions of a start are not counted: {error:#}"));
+            return Ok(());
+        }
+    };
+    // What was forked before is not counted.
+    for _ in 0..prepared {
+        ask(pool.address)?;
+    }
+    for _ in 0..COUNTED {
+        wait_for_none(pool, case)?;
+        wait_for_spares(pool, case, prepared)?;
+        counter.count()?;
+        for _ in 0..prepared {
+            ask(pool.address)?;
+        }
+        counter.rest()?;
+    }
+    for (event, count) in EVENTS.iter().zip(counter.finish()?) {
+        if let Some(count) = count {
+            report.add(
+                RESIDENT,
+                &format!("of a start, the mean of {COUNTED} rounds: {event}"),
+                "",
+                count / (COUNTED * prepared) as f64,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Milliseconds of processor time for a piece of work that is always the same: half of it calculates, half writes to memory for the first
+/// time.
+fn fixed_work() -> Result<f64> {
+    const PAGES: usize = 1024;
+    let begun = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
+    let mut state = 1_u64;
+    for _ in 0..1_000_000 {
+        state = std::hint::black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    }
+    let mut memory = vec![0_u8; PAGES * 4096];
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = state as u8);
+    std::hint::black_box(memory);
+    let used = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)? - begun;
+    Ok(Duration::from(used).as_secs_f64() * 1e3)
 }
 
 /// Seconds of processor time for one sandbox until it stands ready with its worker forked ahead: what a pool of many has
@@ -223,11 +299,16 @@ pub(super) fn supervisor_of(pool: &Pool, case: &mut Case) -> Result<i32> {
 /// its own, such as the end of network namespaces, nobody is charged for.
 fn processor_seconds(case: &mut Case, pool: &Pool) -> Result<f64> {
     let supervisor = supervisor_of(pool, case)?;
-    let mut seconds = host::cpu_seconds_with_children(supervisor)?
-        + host::cpu_seconds_with_children(seed_pid(case, "default")?)?;
+    let mut seconds = seconds_with_children(supervisor)? + seconds_with_children(seed_pid(case, "default")?)?;
     for process in host::below(supervisor) {
         // One that has ended since counts with the next reading.
         seconds += host::precise_cpu_seconds(process).unwrap_or(0.0);
     }
     Ok(seconds)
+}
+
+/// Its own to the nanosecond, and its children's in the kernel's hundredths of a second.
+fn seconds_with_children(pid: i32) -> Result<f64> {
+    let children = host::cpu_seconds_with_children(pid)? - host::cpu_seconds(pid)?;
+    Ok(host::precise_cpu_seconds(pid)? + children)
 }

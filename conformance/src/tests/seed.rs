@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::failure::seed_pid;
-use super::worker::HELLO;
+use super::worker::{HELLO, worker_of};
 use crate::bundle::Bundle;
 use crate::case::{Case, text};
 use crate::suite::tests;
@@ -25,6 +26,7 @@ tests! { "seed";
         clones_of_a_seed_that_drew_random_numbers_draw_others,
         an_unknown_seed_fails_the_start,
         a_seed_holds_nothing_of_a_containers_environment,
+        clones_that_leave_their_port_to_the_kernel_have_each_their_own,
         a_thousand_forks_are_unique_and_leak_nothing;
 }
 
@@ -32,6 +34,8 @@ tests! { "seed";
 const FORKS: usize = 1000;
 /// How many clones come before the measurement begins, so that one-time allocations are over.
 const SETTLING_FORKS: usize = 50;
+/// How many clones listen at the same time.
+const LISTENERS: usize = 40;
 /// How much the seed's resident memory may grow over all forks, in kB: far less than one page per fork.
 const MAX_GROWTH_KB: u64 = 1024;
 
@@ -226,6 +230,62 @@ fn a_seed_holds_nothing_of_a_containers_environment(case: &mut Case) -> Result<(
         "the next container's worker would have it, too"
     );
     case.remove(&container)
+}
+
+/// The address at which a process listens on TCP, once it does (proc_pid_net(5): inodes of its sockets, in state LISTEN).
+fn listening_address(pid: i32) -> Result<SocketAddr> {
+    const LISTEN: &str = "0A";
+    let end = Instant::now() + wait::STEP;
+    loop {
+        let mut inodes = HashSet::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
+            inodes.extend(inode.map(str::to_owned));
+        }
+        let table = fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
+        let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let ports: Vec<&str> = rows
+            .filter(|row| {
+                row.get(3) == Some(&LISTEN) && row.get(9).is_some_and(|inode| inodes.contains(*inode))
+            })
+            .filter_map(|row| row.get(1)?.split_once(':').map(|(_, port)| port))
+            .collect();
+        if let [port] = ports[..] {
+            return Ok(SocketAddr::from(([127, 0, 0, 1], u16::from_str_radix(port, 16)?)));
+        }
+        ensure!(ports.is_empty() && Instant::now() < end, "process {pid} listens at {ports:?}");
+        std::thread::yield_now();
+    }
+}
+
+fn clones_that_leave_their_port_to_the_kernel_have_each_their_own(case: &mut Case) -> Result<()> {
+    let mut by_annotation = case.worker(UNIQUE)?;
+    by_annotation.set("/annotations", json!({"io.turf.listen": "tcp://127.0.0.1:0"}));
+    let mut by_environment = case.worker(UNIQUE)?;
+    by_environment.set("/process/env", json!(["PORT=0"]));
+    let (mut clones, mut seen) = (Vec::new(), HashSet::new());
+    for bundle in [&mut by_annotation, &mut by_environment] {
+        // Their ports are the host's, where they are compared.
+        bundle.without_namespace("network").write()?;
+        for _ in 0..LISTENERS / 2 {
+            let container = case.start(bundle)?;
+            let address = listening_address(worker_of(&container)?)?;
+            ensure!(seen.insert(address.to_string()), "a second clone listens at {address}");
+            clones.push((container, address));
+        }
+    }
+    for (container, address) in &clones {
+        let ask = || -> Result<String> {
+            let answer: Value = serde_json::from_str(http::get(*address, "/")?.text()?)?;
+            Ok(answer["uuid"].to_string())
+        };
+        let uuid = ask()?;
+        ensure!(ask()? == uuid, "more than one clone accepts at {address}");
+        ensure!(seen.insert(uuid), "the clone at {address} is another's, too");
+        case.remove(container)?;
+    }
+    Ok(())
 }
 
 fn a_thousand_forks_are_unique_and_leak_nothing(case: &mut Case) -> Result<()> {

@@ -195,10 +195,15 @@ impl Supervisor {
     }
 
     fn keep(&mut self, spare: Spare) -> Result<()> {
-        self.poller.add(&spare.init, EpollFlags::EPOLLIN, Source::Init(spare.number))?;
+        self.watch(&spare)?;
         self.keeper.spares.push_back(spare);
         self.remember();
         Ok(())
+    }
+
+    /// The end of its init is told from now on, also when it is a worker's.
+    fn watch(&self, spare: &Spare) -> Result<()> {
+        self.poller.add(&spare.init, EpollFlags::EPOLLIN, Source::Init(spare.number))
     }
 
     /// A spare, made now if none is there; the one whose worker can begin at once, if there is one.
@@ -208,9 +213,17 @@ impl Supervisor {
             .iter()
             .position(Spare::waits)
             .or_else(|| spares.iter().position(|spare| spare.forked_at().is_some()));
-        let Some(spare) = spares.remove(first.unwrap_or(0)) else { return self.make_spare() };
-        self.poller.remove(&spare.init);
-        Ok(spare)
+        if let Some(spare) = spares.remove(first.unwrap_or(0)) {
+            return Ok(spare);
+        }
+        let spare = self.make_spare()?;
+        match self.watch(&spare) {
+            Ok(()) => Ok(spare),
+            Err(error) => {
+                self.discard(spare);
+                Err(error)
+            }
+        }
     }
 
     /// Forks the worker of a spare ahead of its start.

@@ -87,7 +87,6 @@ impl Supervisor {
             sandbox.starting(&channel, &gauges, self.worker_limits(number), |ready, supervised| {
                 ready.start(&self.listeners(&initial), supervised)
             })?;
-        self.poller.add(&init, EpollFlags::EPOLLIN, Source::Init(number))?;
         self.poller.add(&channel, EpollFlags::EPOLLIN, Source::Channel(number))?;
         if is_begun || starting.waits() {
             self.poller.add(starting.next(), EpollFlags::EPOLLIN, Source::Start(number))?;

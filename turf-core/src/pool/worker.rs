@@ -209,7 +209,9 @@ impl Worker {
     }
 
     fn measure_cpu(&mut self, now: Instant) {
-        if self.cpu.at.is_some_and(|(at, _)| now.saturating_duration_since(at) < CPU_WINDOW) {
+        // Not of one that has just begun, either: to read it costs a tenth of what the supervisor does for a start.
+        let since = self.cpu.at.map(|(at, _)| at).or(self.ready);
+        if since.is_some_and(|since| now.saturating_duration_since(since) < CPU_WINDOW) {
             return;
         }
         let Some(used) = self.worker_pid().and_then(cpu_ns) else { return };
