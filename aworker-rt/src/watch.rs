@@ -1,14 +1,15 @@
 //! `aworker run --watch`: runs the program in a child, and again whenever a file that it has loaded changes.
 //!
-//! The child tells the paths it reads through a pipe. Their directories are watched (inotify(7)), not the files: editors
-//! replace a file by another of its name. The next run begins when nothing has changed for a moment.
+//! The child names each path on a socket before it reads it, and waits until it is watched. Directories are watched
+//! (inotify(7)), not files: editors replace a file by another of its name. The next run begins when nothing has changed for a moment.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -50,14 +51,14 @@ enum Ended {
     Told,
 }
 
-/// The program as a child, and the pipe on which it names the files that it loads.
-fn spawn(arguments: &[OsString]) -> io::Result<(Child, io::PipeReader)> {
-    let (reader, writer) = io::pipe()?;
-    let inherited = inheritable(writer.as_fd())?;
+/// The program as a child, and the socket on which it names the files that it loads.
+fn spawn(arguments: &[OsString]) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let inherited = inheritable(theirs.as_fd())?;
     let mut command = Command::new("/proc/self/exe");
     command.args(arguments).env(LOADED_FILES_FD, inherited.as_raw_fd().to_string());
     prepare_child(&mut command);
-    Ok((command.spawn()?, reader))
+    Ok((command.spawn()?, ours))
 }
 
 fn stop(child: &mut Child) -> io::Result<()> {
@@ -121,9 +122,9 @@ impl Watched {
         &mut self,
         signals: &SignalFd,
         child: &mut Child,
-        loaded: io::PipeReader,
+        loaded: UnixStream,
     ) -> io::Result<Ended> {
-        let mut loaded = Some(Lines { reader: loaded, bytes: Vec::new() });
+        let mut loaded = Some(Lines { socket: loaded, bytes: Vec::new() });
         let mut changed: Option<(PathBuf, Instant)> = None;
         loop {
             let timeout = match &changed {
@@ -139,7 +140,7 @@ impl Watched {
                     PollFd::new(signals.as_fd(), PollFlags::POLLIN),
                 ];
                 polled.extend(
-                    loaded.as_ref().map(|lines| PollFd::new(lines.reader.as_fd(), PollFlags::POLLIN)),
+                    loaded.as_ref().map(|lines| PollFd::new(lines.socket.as_fd(), PollFlags::POLLIN)),
                 );
                 match poll(&mut polled, timeout) {
                     Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -150,7 +151,12 @@ impl Watched {
             };
             if speaks && let Some(lines) = &mut loaded {
                 match lines.read()? {
-                    Some(paths) => paths.iter().for_each(|path| self.add(path)),
+                    Some(paths) => {
+                        for path in paths {
+                            self.add(&path);
+                            lines.answer();
+                        }
+                    }
                     None => loaded = None,
                 }
             }
@@ -181,9 +187,9 @@ impl Watched {
     }
 }
 
-/// Paths, one a line.
+/// Paths, one a line, each of which is answered.
 struct Lines {
-    reader: io::PipeReader,
+    socket: UnixStream,
     bytes: Vec<u8>,
 }
 
@@ -191,7 +197,12 @@ impl Lines {
     /// The lines that have come whole; nothing at the end.
     fn read(&mut self) -> io::Result<Option<Vec<PathBuf>>> {
         let mut buffer = [0; 4096];
-        let count = self.reader.read(&mut buffer)?;
+        let count = match self.socket.read(&mut buffer) {
+            Ok(count) => count,
+            // It has ended before it read an answer.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            Err(error) => return Err(error),
+        };
         if count == 0 {
             return Ok(None);
         }
@@ -200,6 +211,11 @@ impl Lines {
         let whole: Vec<u8> = self.bytes.drain(..end).collect();
         let lines = whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         Ok(Some(lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect()))
+    }
+
+    /// The child may go on; one that has ended does not hear it.
+    fn answer(&mut self) {
+        let _ = self.socket.write_all(&[0]);
     }
 }
 

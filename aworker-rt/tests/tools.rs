@@ -9,6 +9,7 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use script_support::{Directory, aworker};
 use serde_json::{Value, json};
@@ -344,4 +345,40 @@ fn watch_runs_again_when_a_loaded_file_changes_however_it_is_replaced() {
     let mut rest = String::new();
     running.stdout.read_to_string(&mut rest).expect("the program has ended, too");
     assert_eq!(rest, "");
+}
+
+/// The supervisor is stopped while the program loads a file: the program reads it only once it is watched.
+#[test]
+fn a_file_is_watched_before_it_is_read() {
+    let directory = Directory::new(
+        "watch-before",
+        &[
+            (
+                "main.mjs",
+                "const there = () => Aworker.files.stat('go').then(() => true, () => false);
+                 console.log('ready');
+                 while (!(await there())) await new Promise((resolve) => setTimeout(resolve, 5));
+                 console.log('asking');
+                 console.log((await import('./lib/late.mjs')).text);
+                 setInterval(() => {}, 1000);",
+            ),
+            ("lib/late.mjs", "export const text = 'first';"),
+        ],
+    );
+    let late = directory.0.join("lib/late.mjs");
+    let mut running = Running::start(&directory, &["run", "--watch", "main.mjs"]);
+    assert_eq!(running.line(), "ready");
+    running.signal(Signal::SIGSTOP);
+    let supervisor = Pid::from_raw(running.child.id().cast_signed());
+    let status = waitpid(supervisor, Some(WaitPidFlag::WUNTRACED)).expect("it stops");
+    assert_eq!(status, WaitStatus::Stopped(supervisor, Signal::SIGSTOP));
+    std::fs::write(directory.0.join("go"), "").expect("written");
+    assert_eq!(running.line(), "asking");
+    std::fs::write(&late, "export const text = 'second';").expect("written");
+    running.signal(Signal::SIGCONT);
+    assert_eq!(running.line(), "second");
+    std::fs::write(&late, "export const text = 'third';").expect("written");
+    assert_eq!([running.line(), running.line(), running.line()], ["ready", "asking", "third"]);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.child.wait().expect("ends").code(), Some(0));
 }

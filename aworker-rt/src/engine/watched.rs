@@ -1,12 +1,12 @@
 //! `--watch`: the program tells its supervisor which files it loads, and the few calls that the supervisor needs.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The variable that names the descriptor for paths of loaded files.
+/// The variable that names the socket for paths of loaded files: a line each, and a byte in answer.
 pub const LOADED_FILES_FD: &str = "AWORKER_LOADED_FILES_FD";
 
 /// Where the supervisor is told, if there is one. It is looked for once; in a seed before the fork, so that no worker does.
@@ -24,11 +24,13 @@ pub(super) fn supervisor() -> Option<&'static std::fs::File> {
     supervisor.as_ref()
 }
 
-/// Tells the supervisor, if there is one, that the program depends on a file, which need not exist.
+/// Tells the supervisor, if there is one, that the program depends on a file, which need not exist. Returns when the supervisor
+/// watches it, with a byte: what changes it after it was read is seen.
 pub(super) fn tell(path: &str) {
     if let Some(mut supervisor) = supervisor() {
         // Without a supervisor the program goes on all the same.
-        let _ = supervisor.write_all(format!("{path}\n").as_bytes());
+        let told = supervisor.write_all(format!("{path}\n").as_bytes());
+        let _ = told.and_then(|()| supervisor.read_exact(&mut [0]));
     }
 }
 
