@@ -109,6 +109,14 @@ fn requests_follow_the_standard() {
          throws('TypeError', () => new Request('http://a/', { referrer: 'http://:' })); throws('TypeError', () => new Request('http://a/', { referrerPolicy: 'x' }));
          throws('TypeError', () => new Request('http://a/', { mode: 'no-cors', method: 'PUT' })); throws('TypeError', () => new Request('http://a/', { cache: 'only-if-cached' }));
          equal(new Request('http://a/', { mode: 'no-cors', method: 'post' }).method, 'POST', 'a simple method');
+         const init = { accept: 'a/b', 'accept-language': 'de, en;q=0.5', 'content-language': '<de>', 'content-type': 'Text/Plain ;x=y', authorization: 'x' };
+         const free = new Request('http://a/', { mode: 'no-cors', headers: init }), kept = [...free.clone().headers].join(' ');
+         equal(kept, 'accept,a/b accept-language,de, en;q=0.5 content-type,Text/Plain ;x=y', 'what no-cors lets through');
+         free.headers.set('range', 'bytes=0-'); free.headers.append('accept', 'x'.repeat(125)); free.headers.set('accept', '(x)');
+         equal([...free.headers].join(' '), kept, 'as is'); free.headers.append('accept', 'c'); equal(free.headers.get('accept'), 'a/b, c', 'appended');
+         equal([...new Request('http://a/', { mode: 'no-cors', method: 'POST', body: new Blob(['{}'], { type: 'application/json' }) }).headers].length, 0, 'a type');
+         equal(new Request('http://a/', { mode: 'no-cors', method: 'POST', body: 'x' }).headers.get('content-type'), 'text/plain;charset=UTF-8', 'text');
+         equal([...new Request(free, { mode: 'cors', headers: init }).headers].length, 5, 'cors');
          equal(new Request('http://a/', { mode: 'same-origin', cache: 'only-if-cached', referrerPolicy: 'origin' }).referrerPolicy, 'origin', 'allowed');
          equal(new Request('http://a/', { referrer: 'http://b/' }).referrer, 'about:client', 'of another origin'); equal(new Request('http://a/', { referrer: '' }).referrer, '', 'none');
          const controller = new AbortController(); const followed = new Request('http://a/', { signal: controller.signal });

@@ -416,7 +416,9 @@ fn local_schemes_need_no_network() {
            const p = await fetch(url, { headers: { range } }); same(p.status, 206); same(p.headers.get('content-range'), `bytes ${content}/10`); same(await p.text(), part);
          }
          await fails(fetch(url, { headers: { range: 'bytes=10-' } }), /range/); await fails(fetch(url, { method: 'POST', body: 'x' }), /only be read/);
-         URL.revokeObjectURL(url); await fails(fetch(url), /no blob/);
+         URL.revokeObjectURL(url + '#x'); same(await (await fetch(url)).text(), '0123456789', 'only the very URL is revoked');
+         const early = new Request(url); URL.revokeObjectURL(url); await fails(fetch(url), /no blob/);
+         same(await (await fetch(early.clone())).text() + await (await fetch(early)).text(), '01234567890123456789', 'a request made before');
          let thrown; try { URL.createObjectURL({}); } catch (error) { thrown = error; } same(thrown?.name, 'TypeError');
          await fails(fetch(base), /--allow-file-fetch.*EACCES/);",
     );
@@ -427,6 +429,120 @@ fn local_schemes_need_no_network() {
          await fails(fetch(new URL('.', base)), /regular/);",
         &["--allow-file-fetch"],
         &[],
+    );
+}
+
+/// With a location of HTTP a worker has an origin, and tells it as the standard says.
+#[test]
+fn a_worker_with_a_location_tells_its_origin_and_referrer() {
+    let other = Peer::start(echo);
+    let far = other.url("/far");
+    let to = far.clone();
+    let peer = Peer::start(move |request| {
+        let policy = |name: &str, target: &str| {
+            Answer::Keep(
+                format!("HTTP/1.1 307 x\r\nReferrer-Policy: x, {name}\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n")
+                    .into_bytes(),
+            )
+        };
+        match request.path() {
+            "/leave" => policy("no-referrer, unknown", &to),
+            "/shorten" => policy("origin", "/here"),
+            _ => echo(request),
+        }
+    });
+    let home = peer.url("/dir/app.js?q#f");
+    run_with(
+        "origin",
+        &far,
+        "const home = new URL(location.href), own = home.origin;
+         const told = async (input, init) => {
+           const text = await (await fetch(input, init)).text();
+           const field = (name) => new RegExp(`^${name}: (.*)\\r$`, 'mi').exec(text)?.[1];
+           return `${field('referer') ?? '-'} ${field('origin') ?? '-'}`.replaceAll(own, 'own');
+         };
+         const whole = 'own/dir/app.js?q';
+         same(await told('/here'), `${whole} -`); same(await told('/here', { method: 'POST' }), `${whole} own`);
+         same(await told(base), 'own/ own', 'elsewhere'); same(await told(base, { mode: 'no-cors' }), 'own/ -');
+         for (const [referrerPolicy, near, away] of [['no-referrer', '-', '-'], ['origin', 'own/', 'own/'], ['same-origin', whole, '-'],
+             ['strict-origin', 'own/', 'own/'], ['origin-when-cross-origin', whole, 'own/'], [\"unsafe-url\", whole, whole],
+             ['no-referrer-when-downgrade', whole, whole]]) {
+           same(await told('/here', { referrerPolicy }), `${near} -`, referrerPolicy); same(await told(base, { referrerPolicy }), `${away} own`, referrerPolicy);
+         }
+         same(await told('/here', { referrer: '/other#x' }), 'own/other -'); same(await told('/here', { referrer: '' }), '- -');
+         same(await told('/here', { referrer: 'https://elsewhere.example/' }), `${whole} -`, 'not of this origin');
+         same(await told('/here', { referrer: '/' + 'x'.repeat(5000) }), 'own/ -', 'a long one');
+         same(await told('/here', { headers: { referer: 'mine', origin: 'mine' } }), 'mine mine', 'what the script sets stays');
+         same(await told('/leave'), '- own', 'a redirect has a policy'); same(await told('/shorten'), 'own/ -');
+         same(await told('/here', { method: 'POST', mode: 'same-origin', referrerPolicy: 'no-referrer' }), '- null');
+         same(await told('/here', { mode: 'same-origin' }), `${whole} -`);
+         await fails(fetch(base, { mode: 'same-origin' }), /another origin/); await fails(fetch('/leave', { mode: 'same-origin' }), /another origin/);",
+        &["--location", &home],
+        &[],
+    );
+    run(
+        "no-origin",
+        &far,
+        "for (const init of [{}, { method: 'POST' }, { mode: 'same-origin' }, { referrerPolicy: 'unsafe-url' }]) {
+           same(/^(?:referer|origin):/mi.test(await (await fetch(base, init)).text()), false, JSON.stringify(init));
+         }",
+    );
+}
+
+/// RFC 9110, section 15.5.20.
+#[test]
+fn a_misdirected_request_is_sent_once_more_on_a_connection_of_its_own() {
+    let peer = Peer::start(|request| {
+        let misdirected =
+            || Answer::Keep(b"HTTP/1.1 421 Misdirected Request\r\nContent-Length: 2\r\n\r\nno".to_vec());
+        match (request.path(), request.connection) {
+            ("/never", _) | ("/", 0) => misdirected(),
+            _ => ok(&String::from_utf8_lossy(&request.body)),
+        }
+    });
+    run(
+        "misdirected",
+        &peer.url(""),
+        "same(await (await fetch(base + '/', { method: 'POST', body: 'again' })).text(), 'again');
+         const never = await fetch(base + '/never'); same(`${never.status} ${await never.text()}`, '421 no');
+         const stream = await fetch(base + '/never', { method: 'POST', body: new Blob(['x']).stream(), duplex: 'half' });
+         same(stream.status, 421, 'a stream cannot be sent again');",
+    );
+    let paths: Vec<(String, usize)> =
+        peer.seen().iter().map(|seen| (seen.path().to_owned(), seen.connection)).collect();
+    assert_eq!(paths.iter().filter(|(path, _)| path == "/").count(), 2, "{paths:?}");
+    assert_eq!(paths.iter().filter(|(path, _)| path == "/never").count(), 3, "{paths:?}");
+    assert_ne!(paths[0].1, paths[1].1, "{paths:?}");
+    assert_ne!(paths[2].1, paths[3].1, "{paths:?}");
+}
+
+/// What comes after it has been taken; and the loop lives for who waits.
+#[test]
+fn the_end_of_a_body_is_told_to_who_waits_for_it_without_reading() {
+    let peer = Peer::start(|request| {
+        let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        match request.path() {
+            "/broken" => Answer::Close(format!("{chunk}rubbish\r\n").into_bytes()),
+            "/empty" => Answer::Keep(format!("{chunk}0\r\n\r\n").replace("5\r\nhello\r\n", "").into_bytes()),
+            _ => Answer::Keep(format!("{chunk}0\r\n\r\n").into_bytes()),
+        }
+    });
+    run(
+        "ends",
+        &peer.url(""),
+        "const text = (value) => new TextDecoder().decode(value);
+         for (const options of [{}, { mode: 'byob' }]) {
+           const read = async (reader) => text((await (options.mode ? reader.read(new Uint8Array(9)) : reader.read())).value);
+           const broken = (await fetch(base + '/broken')).body.getReader(options);
+           same(await read(broken), 'hello'); await fails(broken.closed, /receive the response/);
+           const late = (await fetch(base + '/broken')).body.getReader(options), closed = late.closed;
+           same(await read(late), 'hello', 'what came before the failure'); await fails(closed, /receive the response/);
+           const whole = (await fetch(base + '/whole')).body.getReader(options);
+           same(await read(whole), 'hello'); same(await whole.closed, undefined);
+           same(await (await fetch(base + '/empty')).body.getReader(options).closed, undefined, 'nothing to read');
+         }
+         const twice = (await fetch(base + '/whole')).body.getReader(); same(twice.closed, twice.closed);
+         twice.releaseLock(); await fails(twice.closed, /./);",
     );
 }
 

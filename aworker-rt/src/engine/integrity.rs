@@ -1,6 +1,6 @@
 //! Whether bytes are those that somebody has vouched for: integrity metadata (`sha384-...`), as in import maps. Pure.
 //!
-//! <https://www.w3.org/TR/sri-2/#the-integrity-attribute>, 3.3.2 to 3.3.4. `fetch` has the same in `75_fetch.js`.
+//! <https://www.w3.org/TR/sri-2/#the-integrity-attribute>, 3.3.2 to 3.3.4. `fetch` has the same in `74_fetch_checks.js`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

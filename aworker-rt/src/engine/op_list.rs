@@ -54,6 +54,7 @@ macro_rules! for_each_op {
             net_failure => crate::net::ops::net_failure,
             net_fetch => crate::net::ops::net_fetch,
             net_head => crate::net::ops::net_head,
+            net_await_end => crate::net::ops::net_await_end,
             net_pull => crate::net::ops::net_pull,
             net_push => crate::net::ops::net_push,
             net_file_path => crate::net::ops::net_file_path,

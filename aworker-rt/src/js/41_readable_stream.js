@@ -24,6 +24,11 @@ class ReadableStreamRecord {
   controller = undefined;
   /** The public object, if there is one. */
   shell = undefined;
+  /**
+   * { awaited(), reached() }, for a source that does nothing unless it is read: hears that somebody waits for the end, and then that
+   * it is there.
+   */
+  end = undefined;
 }
 
 /** The slots of a ReadableStreamDefaultReader or ReadableStreamBYOBReader. */
@@ -41,6 +46,12 @@ class ReaderRecord {
     if (stream.state === 'readable') this.closed = new LazyPromise();
     else if (stream.state === 'closed') this.closed = LazyPromise.fulfilled();
     else this.closed = LazyPromise.rejected(stream.storedError);
+  }
+
+  /** What the public `closed` gives. */
+  awaitClosed() {
+    if (this.stream?.state === 'readable') this.stream.end?.awaited();
+    return this.closed.get();
   }
 }
 

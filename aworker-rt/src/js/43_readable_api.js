@@ -306,7 +306,7 @@ class ReadableStreamDefaultReader {
 
   get closed() {
     if (!isDefaultReader(this)) return PromiseReject(new TypeError('Illegal invocation: not a ReadableStreamDefaultReader'));
-    return this.#record.closed.get();
+    return this.#record.awaitClosed();
   }
 
   cancel(reason = undefined) {

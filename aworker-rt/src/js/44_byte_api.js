@@ -86,7 +86,7 @@ class ReadableStreamBYOBReader {
 
   get closed() {
     if (!isBYOBReader(this)) return PromiseReject(new TypeError('Illegal invocation: not a ReadableStreamBYOBReader'));
-    return this.#record.closed.get();
+    return this.#record.awaitClosed();
   }
 
   cancel(reason = undefined) {

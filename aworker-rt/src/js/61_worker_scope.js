@@ -219,6 +219,8 @@ internals.workerScope = {
    * script that serves means another base than its own file.
    */
   baseURL: () => (primordials.StringPrototypeStartsWith(href, 'http') ? href : undefined),
+  /** Getters of URL that user code cannot replace: `urlParts.origin(url)`. */
+  urlParts: parts,
   /** () -> the location's origin; `null` for a file. */
   origin: () => parts.origin(locationRecord()),
   /** (location): the process is a worker; `location` is the one it was told, or undefined. */

@@ -1,5 +1,5 @@
 //! Headers. A header list is a flat array of names, in lower case, and values in turn.
-//! There are no forbidden names on a server; guards only tell mutable from immutable lists.
+//! There are no forbidden names on a server: of the guards there are "immutable" and "request-no-cors".
 //! https://fetch.spec.whatwg.org/#headers-class
 
 const {
@@ -112,6 +112,37 @@ function sortAndCombine(list) {
   return pairs;
 }
 
+/** Guards. https://fetch.spec.whatwg.org/#concept-headers-guard */
+const guards = { __proto__: null, none: 0, immutable: 1, noCors: 2 };
+
+/** What a value of `accept` or `content-type` must not have where nobody was asked for leave (CORS-unsafe request-header bytes). */
+const unsafeByte = /[\0-\x08\x0a-\x1f"():<>?@[\\\]{}\x7f]/;
+const unsafeInLanguage = /[^0-9A-Za-z *,\-.;=]/;
+const safelistedType = /^[\t\n\r ]*(?:application\/x-www-form-urlencoded|multipart\/form-data|text\/plain)[\t\n\r ]*(?:;|$)/i;
+
+/** https://fetch.spec.whatwg.org/#no-cors-safelisted-request-header */
+function isNoCorsSafelisted(name, value) {
+  if (value.length > 128) return false;
+  switch (name) {
+    case 'accept':
+      return RegExpPrototypeExec(unsafeByte, value) === null;
+    case 'accept-language':
+    case 'content-language':
+      return RegExpPrototypeExec(unsafeInLanguage, value) === null;
+    case 'content-type':
+      return RegExpPrototypeExec(unsafeByte, value) === null && RegExpPrototypeExec(safelistedType, value) !== null;
+    default:
+      return false;
+  }
+}
+
+/** Whether a list with this guard takes one more value of a name. */
+function takes(guard, list, name, value) {
+  if (guard !== guards.noCors) return true;
+  const before = getCombined(list, name);
+  return isNoCorsSafelisted(name, before === null ? value : `${before}, ${value}`);
+}
+
 const toByteStringRecord = recordConverter(converters.ByteString, converters.ByteString);
 const byteStringSequence = sequenceConverter(converters.ByteString);
 
@@ -120,27 +151,39 @@ let listOf, isHeaders, fillHeaders;
 
 class Headers {
   #list;
-  #immutable = false;
+  #guard = guards.none;
 
   static {
     isHeaders = (value) => isObject(value) && #list in value;
     listOf = (headers) => headers.#list;
-    fillHeaders = (list, init, prefix) => Headers.#fill(list, init, prefix);
+    fillHeaders = (list, init, prefix, guard = guards.none) => Headers.#fill(list, init, prefix, guard);
   }
 
-  constructor(init = undefined, list = undefined, immutable = false) {
+  constructor(init = undefined, list = undefined, guard = guards.none) {
     if (init === kConstruct) {
       this.#list = list;
-      this.#immutable = immutable;
+      this.#guard = guard;
       return;
     }
     const own = [];
-    if (init !== undefined) Headers.#fill(own, init, "Failed to construct 'Headers'");
+    if (init !== undefined) Headers.#fillFreely(own, init, "Failed to construct 'Headers'");
     this.#list = own;
   }
 
-  /** Appends what a HeadersInit holds. */
-  static #fill(list, init, prefix) {
+  /** Appends what a HeadersInit holds, as far as the guard lets it. */
+  static #fill(list, init, prefix, guard) {
+    if (guard === guards.none) {
+      Headers.#fillFreely(list, init, prefix);
+      return;
+    }
+    const given = [];
+    Headers.#fillFreely(given, init, prefix);
+    for (let i = 0; i < given.length; i += 2) {
+      if (takes(guard, list, given[i], given[i + 1])) ArrayPrototypePush(list, given[i], given[i + 1]);
+    }
+  }
+
+  static #fillFreely(list, init, prefix) {
     if (!isObject(init)) throw new TypeError(`${prefix}: the headers are not an object`);
     const iterate = init[SymbolIterator];
     if (iterate === undefined || iterate === null) {
@@ -180,7 +223,7 @@ class Headers {
   }
 
   #mutable(prefix) {
-    if (this.#immutable) throw new TypeError(`${prefix}: the headers are immutable`);
+    if (this.#guard === guards.immutable) throw new TypeError(`${prefix}: the headers are immutable`);
     return this.#list;
   }
 
@@ -190,7 +233,8 @@ class Headers {
     requiredArguments(arguments.length, 2, prefix);
     name = toName(name, prefix);
     value = toValue(value, prefix);
-    ArrayPrototypePush(this.#mutable(prefix), name, value);
+    const list = this.#mutable(prefix);
+    if (takes(this.#guard, list, name, value)) ArrayPrototypePush(list, name, value);
   }
 
   delete(name) {
@@ -228,7 +272,8 @@ class Headers {
     requiredArguments(arguments.length, 2, prefix);
     name = toName(name, prefix);
     value = toValue(value, prefix);
-    setValue(this.#mutable(prefix), name, value);
+    const list = this.#mutable(prefix);
+    if (this.#guard !== guards.noCors || isNoCorsSafelisted(name, value)) setValue(list, name, value);
   }
 
   entries() {
@@ -302,10 +347,15 @@ internals.headers = {
   Headers,
   isHeaders,
   listOf,
+  guards,
   /** A Headers object around a list, which it shares. */
-  create: (list, immutable) => new Headers(kConstruct, list, immutable),
-  /** (list, init, prefix): appends a HeadersInit to a list. */
+  create: (list, guard) => new Headers(kConstruct, list, guard),
+  /** (list, init, prefix, guard): appends a HeadersInit to a list, as far as the guard lets it. */
   fill: fillHeaders,
+  /** (list, name, value, guard): appends what is known to be a name and a value, if the guard lets it. */
+  append: (list, name, value, guard) => {
+    if (takes(guard, list, name, value)) ArrayPrototypePush(list, name, value);
+  },
   getCombined,
   has: (list, name) => find(list, name) !== -1,
   /** The form in which `ops.http_respond` takes a list: name LF value LF ... */

@@ -6,6 +6,7 @@
 const { ArrayPrototypePush, JSONStringify, RangeError, RegExpPrototypeExec, TypeError } = primordials;
 const { converters, requiredArguments, isObject, defineInterface, kConstruct } = internals.webidl;
 const { exposeInterface, headers: headersModule } = internals;
+const { guards } = headersModule;
 const { Body, extract, isUnusable, cloneBody, defineMixin } = internals.body;
 const { URL } = internals.url;
 
@@ -61,7 +62,7 @@ class Response {
     const response = new Response();
     response.#status = status;
     response.#statusText = statusText;
-    response.#headers = headersModule.create(list, true);
+    response.#headers = headersModule.create(list, guards.immutable);
     response.#body = body;
     response.#kind = 'basic';
     response.#origin = origin;
@@ -96,7 +97,7 @@ class Response {
     if (headers !== undefined) {
       const list = [];
       headersModule.fill(list, headers, prefix);
-      this.#headers = headersModule.create(list, false);
+      this.#headers = headersModule.create(list, guards.none);
     }
   }
 
@@ -125,7 +126,7 @@ class Response {
   #ensureHeaders() {
     if (this.#headers === undefined) {
       const type = typeNames[this.#contentType];
-      this.#headers = headersModule.create(type === undefined ? [] : ['content-type', type], false);
+      this.#headers = headersModule.create(type === undefined ? [] : ['content-type', type], guards.none);
       this.#contentType = typeNone;
     }
     return this.#headers;
@@ -135,7 +136,7 @@ class Response {
     const response = new Response();
     response.#kind = 'error';
     response.#status = 0;
-    response.#headers = headersModule.create([], true);
+    response.#headers = headersModule.create([], guards.immutable);
     return response;
   }
 
@@ -164,7 +165,7 @@ class Response {
     }
     const response = new Response();
     response.#status = status;
-    response.#headers = headersModule.create(['location', location], true);
+    response.#headers = headersModule.create(['location', location], guards.immutable);
     return response;
   }
 
@@ -210,7 +211,7 @@ class Response {
     if (this.#headers !== undefined) {
       const list = [];
       headersModule.fill(list, this.#headers, '');
-      clone.#headers = headersModule.create(list, this.#origin !== undefined);
+      clone.#headers = headersModule.create(list, this.#origin === undefined ? guards.none : guards.immutable);
     }
     if (body !== undefined) clone.#body = cloneBody(body);
     return clone;

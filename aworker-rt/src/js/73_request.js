@@ -7,6 +7,7 @@
 const { TypeError } = primordials;
 const { converters, enumConverter, requiredArguments, isObject, defineInterface, kConstruct } = internals.webidl;
 const { exposeInterface, headers: headersModule } = internals;
+const { guards } = headersModule;
 const { Body, extract, isUnusable, cloneBody, moveBody, defineMixin } = internals.body;
 const { URL } = internals.url;
 const { createSignal, createDependentSignal, isAbortSignal, isAborted, signalAbort } = internals.abort;
@@ -91,6 +92,8 @@ class Request {
   #signal = undefined;
   /** Attributes that mean nothing to a server, as a record; undefined for the defaults. */
   #fetchOptions = undefined;
+  /** The Blob that a `blob:` URL named when the request was made. */
+  #blob = undefined;
 
   static {
     isRequest = (value) => isObject(value) && #exchange in value;
@@ -110,6 +113,7 @@ class Request {
       body: request.#ensureBody() ?? undefined,
       signal: request.signal,
       options: request.#fetchOptions,
+      blob: request.#blob,
     });
     hasSignal = (request) => request.#signal !== undefined;
     abortRequest = (request, reason) => {
@@ -128,6 +132,7 @@ class Request {
     if (init !== undefined && init !== null && !isObject(init)) throw new TypeError(`${prefix}: Argument 2 is not an object`);
     const from = isRequest(input) ? input : undefined;
     this.#url = from === undefined ? toUrl(input, prefix) : from.url;
+    this.#blob = from === undefined ? internals.blobUrls.resolve(this.#url) : from.#blob;
     this.#initialize(from, init ?? {}, prefix);
   }
 
@@ -154,11 +159,17 @@ class Request {
     checkMode(this.#fetchOptions, this.#method, prefix);
     this.#initializeSignal(from, signal, prefix);
     const list = [];
-    if (headers !== undefined) headersModule.fill(list, headers, prefix);
-    else if (from !== undefined) headersModule.fill(list, from.headers, prefix);
-    this.#headers = headersModule.create(list, false);
+    const guard = this.#guard();
+    if (headers !== undefined) headersModule.fill(list, headers, prefix, guard);
+    else if (from !== undefined) headersModule.fill(list, from.headers, prefix, guard);
+    this.#headers = headersModule.create(list, guard);
     if (duplex !== undefined) toDuplex(duplex, prefix, "'duplex'");
     this.#initializeBody(from, body, duplex, list, prefix);
+  }
+
+  /** What the headers take. */
+  #guard() {
+    return this.#fetchOptions?.mode === 'no-cors' ? guards.noCors : guards.none;
   }
 
   #initializeSignal(from, signal, prefix) {
@@ -179,7 +190,9 @@ class Request {
     if (given) {
       const made = { body: undefined };
       const type = extract(init, made, prefix);
-      if (type !== null && !headersModule.has(list, 'content-type')) primordials.ArrayPrototypePush(list, 'content-type', type);
+      if (type !== null && !headersModule.has(list, 'content-type')) {
+        headersModule.append(list, 'content-type', type, this.#guard());
+      }
       this.#body = typeof made.body === 'string' ? new Body(made.body, undefined, undefined) : made.body;
       if (this.#body.stream !== undefined && duplex === undefined) {
         throw new TypeError(`${prefix}: a request with a stream as its body needs 'duplex'`);
@@ -211,7 +224,7 @@ class Request {
   }
 
   get headers() {
-    return (this.#headers ??= headersModule.create(ops.http_headers(this.#source), true));
+    return (this.#headers ??= headersModule.create(ops.http_headers(this.#source), guards.immutable));
   }
 
   get destination() {
@@ -274,10 +287,11 @@ class Request {
     const clone = new Request(kConstruct, undefined);
     clone.#method = this.method;
     clone.#url = this.url;
-    clone.#headers = headersModule.create(list, false);
+    clone.#headers = headersModule.create(list, this.#guard());
     clone.#body = body === null ? null : cloneBody(body);
     clone.#signal = createDependentSignal([this.signal]);
     clone.#fetchOptions = this.#fetchOptions;
+    clone.#blob = this.#blob;
     return clone;
   }
 }

@@ -100,7 +100,7 @@ function upgrade(id, response, headers) {
     return;
   }
   const list = ['upgrade', 'websocket', 'sec-websocket-version', '13'];
-  send(id, new Response('this is a WebSocket\n', { status: 426, headers: internals.headers.create(list, false) }));
+  send(id, new Response('this is a WebSocket\n', { status: 426, headers: internals.headers.create(list, internals.headers.guards.none) }));
 }
 
 /** Stands for the body of a response that was sent. */

@@ -2,9 +2,8 @@
 //! around them: schemes, redirects, abort, the bodies' streams.
 //! https://fetch.spec.whatwg.org/#fetching
 //!
-//! As in other server runtimes there is no origin: modes are accepted and nothing is opaque, cookies
-//! are the script's business, and every response has the type `basic`. Fields that frame the message
-//! or name its place are ours.
+//! As in other server runtimes no server is asked whether it shares what it answers: nothing is opaque, cookies are the
+//! script's business, and every response has the type `basic`. Fields that frame the message or name its place are ours.
 
 const {
   ArrayBufferIsView,
@@ -16,8 +15,6 @@ const {
   PromiseReject,
   NumberPrototypeToString,
   RegExpPrototypeExec,
-  RegExpPrototypeSymbolReplace,
-  RegExpPrototypeSymbolSplit,
   SafeFinalizationRegistry,
   StringPrototypeCharCodeAt,
   StringPrototypeIndexOf,
@@ -29,6 +26,8 @@ const {
   TypedArrayPrototypeGetByteLength,
   TypedArrayPrototypeSubarray,
   Uint8Array,
+  WeakRef,
+  WeakRefPrototypeDeref,
 } = primordials;
 const { requiredArguments, converters } = internals.webidl;
 const { DOMException, streams, exposeFunction } = internals;
@@ -40,6 +39,8 @@ const { isAborted, abortReason, addAlgorithm, removeAlgorithm } = internals.abor
 const { acquireDefaultReader, readerRead, readerCancel } = streams.readable;
 const { URL } = internals.url;
 const { report } = internals.resourceTiming;
+const { senderOf } = internals.fetchOrigin;
+const { isBadPort, matchesIntegrity } = internals.fetchChecks;
 
 /** Redirects that are followed. https://fetch.spec.whatwg.org/#http-redirect-fetch */
 const maxRedirects = 20;
@@ -74,11 +75,15 @@ const waiting = new internals.NumberTable();
 /** Those whose request is still being sent, with who sends it: the response may be read meanwhile. */
 const uploads = new internals.NumberTable();
 
+/** Streams whose end somebody waits for without reading, by exchange; weakly, for it may be that nobody waits any more. */
+const endings = new internals.NumberTable();
+
 /** Cuts off exchanges whose body nobody can read any more; made when first needed. */
 let forgotten;
 
 function watch(record, id, timing) {
   forgotten ??= new SafeFinalizationRegistry((exchange) => {
+    endings.take(exchange.id);
     ops.net_drop(exchange.id);
     if (exchange.timing !== undefined) conclude(exchange.timing);
   });
@@ -99,6 +104,7 @@ function bodyStream(id, timing, read, ended) {
   let record;
   const finish = () => {
     forgotten?.unregister(record);
+    endings.take(id);
     ops.net_drop(id);
     ended();
   };
@@ -125,6 +131,17 @@ function bodyStream(id, timing, read, ended) {
     waiting.take(id);
     finish();
   });
+  record.end = {
+    __proto__: null,
+    awaited() {
+      if (endings.get(id) !== undefined) return;
+      endings.set(id, new WeakRef(record));
+      ops.net_await_end(id);
+    },
+    reached() {
+      if (record.state === 'readable') pull();
+    },
+  };
   watch(record, id, timing);
   return {
     record,
@@ -216,22 +233,30 @@ class Fetch {
   #options;
   #signal;
   #redirects = 0;
+  /** It was sent once more because the first connection led to the wrong server. */
+  #isRepeated = false;
   #id = 0;
   #uploader = undefined;
   #stream = undefined;
   #abort;
   /** What a PerformanceResourceTiming tells; undefined where none is made, or one was. */
   #timing = undefined;
+  /** The Blob of a `blob:` URL. */
+  #blob;
+  /** Whom the request tells to come from; undefined for nobody. */
+  #sender;
   /** { response(response), failed(reason) } */
   #client;
 
-  constructor({ method, url, list, body, signal, options }, client) {
+  constructor({ method, url, list, body, signal, options, blob }, client) {
     this.#method = method;
     this.#url = new URL(url);
     this.#list = list;
     this.#body = body;
     this.#options = options;
     this.#signal = signal;
+    this.#blob = blob;
+    this.#sender = senderOf(options);
     this.#client = client;
     this.#abort = () => this.#aborted();
   }
@@ -293,7 +318,7 @@ class Fetch {
 
   /** https://fetch.spec.whatwg.org/#scheme-fetch, "blob" */
   #localBlob(href) {
-    const blob = internals.blobUrls.resolve(href);
+    const blob = this.#blob;
     if (this.#method !== 'GET') return this.#fail(networkError('', 'fetch: a blob can only be read'));
     if (blob === undefined) return this.#fail(networkError('', `fetch: no blob has the URL ${href}`));
     const bytes = internals.blob.bytesOf(blob);
@@ -319,11 +344,15 @@ class Fetch {
       this.#fail(networkError('', `fetch ${this.#url.href}: nothing is sent to port ${this.#url.port}, which is another protocol's`));
       return;
     }
+    if (this.#sender !== undefined && !this.#sender.visit(this.#url)) {
+      this.#fail(networkError('', `fetch ${this.#url.href}: it is of another origin, and the mode is 'same-origin'`));
+      return;
+    }
     const list = this.#networkList();
     let source;
     if (this.#body !== undefined) source = (this.#source ??= takeSource(this.#body)) ?? true;
     try {
-      this.#id = ops.net_fetch(this.#method, this.#url.href, toBlock(list) ?? '', source);
+      this.#id = ops.net_fetch(this.#method, this.#url.href, toBlock(list) ?? '', source, this.#isRepeated);
     } catch (error) {
       this.#fail(error);
       return;
@@ -347,6 +376,7 @@ class Fetch {
     add('accept', '*/*');
     add('accept-language', '*');
     add('user-agent', `Aworker/${ops.version()}`);
+    this.#sender?.addFields(list, this.#method);
     const { cache } = this.#options;
     if (cache === 'no-cache') add('cache-control', 'max-age=0');
     if (cache === 'no-store' || cache === 'reload') {
@@ -370,9 +400,17 @@ class Fetch {
       this.#fail(networkError('', `fetch ${this.#url.href}: the server changes to a protocol that nobody has asked for`));
       return;
     }
+    // RFC 9110, section 15.5.20: the same on a connection of its own, if it can be sent again.
+    if (status === 421 && !this.#isRepeated && (this.#body === undefined || this.#source !== undefined)) {
+      this.#isRepeated = true;
+      ops.net_discard(this.#id);
+      this.#send();
+      return;
+    }
     const isRedirect = status === 301 || status === 302 || status === 303 || status === 307 || status === 308;
     const location = isRedirect ? getCombined(list, 'location') : null;
     if (location !== null && this.#options.redirect !== 'manual') {
+      this.#sender?.hear(getCombined(list, 'referrer-policy') ?? '');
       this.#redirect(status, location);
       return;
     }
@@ -510,22 +548,6 @@ class Fetch {
   }
 }
 
-/**
- * Ports of protocols that a request could be mistaken for. https://fetch.spec.whatwg.org/#port-blocking
- */
-const badPorts = { __proto__: null };
-for (const port of [
-  0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113,
-  115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563,
-  587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668,
-  6669, 6679, 6697, 10080,
-]) badPorts[port] = true;
-
-/** Whether a URL of HTTP has such a port. */
-function isBadPort(url) {
-  return badPorts[url.port] === true;
-}
-
 /** Cancels the stream of a body that nobody reads. */
 function cancelUnread(body, reason) {
   if (body.stream === undefined) return;
@@ -570,32 +592,6 @@ function parseRange(value, size) {
     if (match[2] !== '' && +match[2] < start) return undefined;
   }
   return start > end ? undefined : { start, end };
-}
-
-/** Base64 without what fills its last group. */
-function withoutPadding(text) {
-  return RegExpPrototypeSymbolReplace(/=+$/, text, '');
-}
-
-const integrityItem = /^(sha256|sha384|sha512)-([A-Za-z0-9+/_-]+={0,2})(?:\?.*)?$/;
-
-/** https://w3c.github.io/webappsec-subresource-integrity/#does-response-match-metadatalist */
-function matchesIntegrity(bytes, integrity) {
-  const items = RegExpPrototypeSymbolSplit(/[\t\n\f\r ]+/, integrity);
-  let strongest = '';
-  for (let i = 0; i < items.length; i++) {
-    const match = RegExpPrototypeExec(integrityItem, items[i]);
-    if (match !== null && match[1] > strongest) strongest = match[1];
-  }
-  if (strongest === '') return true;
-  const digest = ops.net_digest(strongest, bytes);
-  for (let i = 0; i < items.length; i++) {
-    const match = RegExpPrototypeExec(integrityItem, items[i]);
-    if (match === null || match[1] !== strongest) continue;
-    const plain = primordials.StringPrototypeReplaceAll(primordials.StringPrototypeReplaceAll(match[2], '-', '+'), '_', '/');
-    if (withoutPadding(plain) === withoutPadding(digest)) return true;
-  }
-  return false;
 }
 
 /** Begins to fetch a Request of a script; `client` is told once. */
@@ -647,7 +643,11 @@ internals.callbacks.netEvent = (kind, id) => {
     return;
   }
   const waiter = waiting.get(id);
-  if (waiter === undefined) return;
+  if (waiter === undefined) {
+    const ending = method === 'onBody' ? endings.get(id) : undefined;
+    if (ending !== undefined) WeakRefPrototypeDeref(ending)?.end.reached();
+    return;
+  }
   if (method === 'onBody') waiting.take(id);
   if (typeof waiter[method] === 'function') waiter[method]();
   // Only a seed's exchange fails after its head: the pull that waits finds out why.

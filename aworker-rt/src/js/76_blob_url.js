@@ -10,6 +10,7 @@ const {
   ObjectDefineProperty,
   StringPrototypeIndexOf,
   StringPrototypeSlice,
+  StringPrototypeStartsWith,
   TypeError,
 } = primordials;
 const { converters, requiredArguments } = internals.webidl;
@@ -35,7 +36,8 @@ const functions = {
   },
   revokeObjectURL(url) {
     requiredArguments(arguments.length, 1, "Failed to execute 'revokeObjectURL' on 'URL'");
-    MapPrototypeDelete(store, withoutFragment(converters.DOMString(url)));
+    // A URL with a fragment is none that was made.
+    MapPrototypeDelete(store, converters.DOMString(url));
   },
 };
 
@@ -47,5 +49,5 @@ for (const name of ['createObjectURL', 'revokeObjectURL']) {
 
 internals.blobUrls = {
   /** The Blob of a URL, or undefined. */
-  resolve: (url) => MapPrototypeGet(store, withoutFragment(url)),
+  resolve: (url) => (StringPrototypeStartsWith(url, 'blob:') ? MapPrototypeGet(store, withoutFragment(url)) : undefined),
 };

@@ -26,7 +26,7 @@ use super::decode::Decoders;
 use super::error::{NetError, of_hyper};
 use super::executor::{TaskId, timeout};
 use super::limits::{BODY_BUFFER_BYTES, UPLOAD_BUFFER_BYTES};
-use super::pool::{Lease, Origin};
+use super::pool::{Choice, Lease, Origin};
 use super::upload::Upload;
 use super::{Event, Kind, Net};
 
@@ -35,6 +35,8 @@ use super::{Event, Kind, Net};
 pub struct Plan {
     /// Where.
     pub origin: Origin,
+    /// On which connection.
+    pub connection: Choice,
     /// Path and query.
     pub target: String,
     /// The method as the script spells it.
@@ -88,6 +90,8 @@ struct State {
     body: Vec<u8>,
     /// The script waits for bytes.
     is_body_awaited: bool,
+    /// The script waits for the end, whether it reads or not.
+    is_end_awaited: bool,
     /// The task waits for room.
     room_waiter: Option<Waker>,
     upload: VecDeque<Bytes>,
@@ -186,6 +190,7 @@ impl Exchange {
         let mut state = self.state.borrow_mut();
         if !state.body.is_empty() {
             let bytes = std::mem::take(&mut state.body);
+            self.tell_of_end(&state);
             state.room_waiter.take().into_iter().for_each(Waker::wake);
             return Pulled::Bytes(bytes);
         }
@@ -198,6 +203,22 @@ impl Exchange {
                 self.note_waiting();
                 Pulled::Later
             }
+        }
+    }
+
+    /// Somebody waits for the end without reading.
+    pub fn await_end(&self) {
+        let mut state = self.state.borrow_mut();
+        state.is_end_awaited = true;
+        self.tell_of_end(&state);
+        drop(state);
+        self.note_waiting();
+    }
+
+    /// Tells who waits for it that the end has come, and nothing is before it any more.
+    fn tell_of_end(&self, state: &State) {
+        if state.is_end_awaited && state.outcome.is_some() && state.body.is_empty() {
+            self.emit(Kind::Body);
         }
     }
 
@@ -252,7 +273,8 @@ impl Exchange {
     /// Tells the loop whether it must live for this exchange.
     fn note_waiting(&self) {
         let state = self.state.borrow();
-        let awaits = !state.has_head || state.is_body_awaited || !state.has_upload_ended;
+        let awaits =
+            !state.has_head || state.is_body_awaited || state.is_end_awaited || !state.has_upload_ended;
         let is_waited_for = state.outcome.is_none() && awaits;
         if self.is_waited_for.replace(is_waited_for) != is_waited_for {
             self.net.count_waiting(is_waited_for);
@@ -291,7 +313,11 @@ impl Exchange {
         state.upload.clear();
         state.upload_bytes = 0;
         let upload_waits = std::mem::take(&mut state.is_room_awaited);
-        self.tell_reader(&mut state);
+        if state.is_body_awaited {
+            self.tell_reader(&mut state);
+        } else {
+            self.tell_of_end(&state);
+        }
         drop(state);
         self.task.set(None);
         let is_discarded = self.state.borrow().is_discarded;
@@ -418,7 +444,7 @@ async fn send(exchange: &Rc<Exchange>, plan: Plan) -> Result<Answer, NetError> {
         PlannedBody::Stream => Upload::Stream(exchange.clone()),
     });
     for attempt in 1.. {
-        let lease = timeout(&net.executor, limit, net.pool.acquire(net, &plan.origin)).await;
+        let lease = timeout(&net.executor, limit, net.pool.acquire(net, &plan.origin, plan.connection)).await;
         let lease = lease.map_err(|_| too_late()).flatten().map_err(|error| error.during(&where_to))?;
         let body = upload.take().expect("a request is sent again only with its body");
         let (is_reused, error, unsent) = match lease {

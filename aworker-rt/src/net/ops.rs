@@ -9,7 +9,7 @@ use url::Url;
 use super::error::NetError;
 use super::exchange::{Exchange, Plan, PlannedBody, Pulled};
 use super::limits::{MAX_EXCHANGES, MAX_REQUEST_HEADERS};
-use super::pool::Origin;
+use super::pool::{Choice, Origin};
 use super::{FileUrls, data_url, driver};
 use crate::engine::conversions::{string, throw_type_error};
 use crate::engine::in_request;
@@ -46,8 +46,8 @@ pub(super) fn failure<'s>(scope: Scope<'_, 's, '_>, error: &NetError) -> v8::Loc
     v8::Array::new_with_elements(scope, &[code, text]).into()
 }
 
-/// `ops.net_fetch(method, url, fields, body)`: begins an exchange; its number. `fields` is name LF
-/// value LF ..., `body` undefined, a string, a view, or true for a stream.
+/// `ops.net_fetch(method, url, fields, body, alone)`: begins an exchange; its number. `fields` is name LF
+/// value LF ..., `body` undefined, a string, a view, or true for a stream; `alone` asks for a connection of its own.
 pub(crate) fn net_fetch(
     scope: Scope<'_, '_, '_>,
     arguments: v8::FunctionCallbackArguments,
@@ -61,6 +61,7 @@ pub(crate) fn net_fetch(
     let url = latin1(scope, arguments.get(1));
     let fields = latin1(scope, arguments.get(2));
     let plan = match plan(&method, &url, &fields, body) {
+        Ok(plan) if arguments.get(4).is_true() => Plan { connection: Choice::New, ..plan },
         Ok(plan) => plan,
         Err(text) => return throw_type_error(scope, text),
     };
@@ -98,7 +99,7 @@ fn plan(method: &[u8], url: &[u8], fields: &[u8], body: PlannedBody) -> Result<P
         headers.append(name, value);
     }
     let origin = Origin { is_secure: url.scheme() == "https", host, port };
-    Ok(Plan { origin, target, method, headers, body })
+    Ok(Plan { origin, connection: Choice::Any, target, method, headers, body })
 }
 
 /// `ops.net_head(id)`: `[status, reason, name, value, ...]` of a response, once.
@@ -165,6 +166,20 @@ pub(crate) fn net_pull(
         }
         // The loop must live until it comes.
         Pulled::Later => driver::wake(scope),
+    }
+}
+
+/// `ops.net_await_end(id)`: somebody waits for the end of the body without reading it. A `Body` event tells once it is
+/// there and all before it has been taken.
+pub(crate) fn net_await_end(
+    scope: Scope<'_, '_, '_>,
+    arguments: v8::FunctionCallbackArguments,
+    _: v8::ReturnValue,
+) {
+    let id = id_of(scope, arguments.get(0));
+    if let Some(exchange) = driver::get_if_used(scope).and_then(|net| net.exchange(id)) {
+        exchange.await_end();
+        driver::wake(scope);
     }
 }
 

@@ -37,6 +37,15 @@ pub struct Origin {
     pub port: u16,
 }
 
+/// Which connection a request goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// One that is there, or a new one.
+    Any,
+    /// One that has carried no request.
+    New,
+}
+
 /// The right to send one request.
 pub enum Lease {
     /// A connection of one's own until the response has ended.
@@ -89,6 +98,23 @@ struct Connections {
 }
 
 impl Connections {
+    /// One that is there.
+    fn take(&mut self) -> Option<Lease> {
+        if let Some(shared) = self.shared.as_mut().filter(|shared| !shared.sender.is_closed()) {
+            shared.idle_since = None;
+            let (sender, user) = (shared.sender.clone(), User::of(&shared.users));
+            return Some(Lease::Http2 { sender, user });
+        }
+        self.shared = None;
+        // The one used last is the least likely to be closed.
+        while let Some((sender, _)) = self.idle.pop() {
+            if sender.is_ready() && !sender.is_closed() {
+                return Some(Lease::Http1 { sender, is_reused: true });
+            }
+        }
+        None
+    }
+
     fn wake_waiters(&mut self) {
         self.waiters.drain(..).for_each(Waker::wake);
     }
@@ -143,15 +169,20 @@ enum Chance {
 }
 
 impl Pool {
-    /// A connection to the origin, an idle one if there is one.
+    /// A connection to the origin, an idle one if there is one and the choice lets it.
     ///
     /// # Errors
     /// No connection can be made.
-    pub async fn acquire(self: &Rc<Self>, net: &Rc<Net>, origin: &Origin) -> Result<Lease, NetError> {
+    pub async fn acquire(
+        self: &Rc<Self>,
+        net: &Rc<Net>,
+        origin: &Origin,
+        choice: Choice,
+    ) -> Result<Lease, NetError> {
         // Idle connections that the server has closed meanwhile hear of it first.
         yield_now().await;
         let chance = || {
-            std::future::poll_fn(|context| match self.look(origin) {
+            std::future::poll_fn(|context| match self.look(origin, choice) {
                 Chance::Lease(lease) => Poll::Ready(Ok(lease)),
                 Chance::Connect(permit) => Poll::Ready(Err(permit)),
                 Chance::Wait => {
@@ -174,23 +205,20 @@ impl Pool {
         }
     }
 
-    fn look(self: &Rc<Self>, origin: &Origin) -> Chance {
+    fn look(self: &Rc<Self>, origin: &Origin, choice: Choice) -> Chance {
         let mut origins = self.origins.borrow_mut();
         let connections = origins.entry(origin.clone()).or_default();
-        if let Some(shared) = connections.shared.as_mut().filter(|shared| !shared.sender.is_closed()) {
-            shared.idle_since = None;
-            let (sender, user) = (shared.sender.clone(), User::of(&shared.users));
-            return Chance::Lease(Lease::Http2 { sender, user });
-        }
-        connections.shared = None;
-        // The one used last is the least likely to be closed.
-        while let Some((sender, _)) = connections.idle.pop() {
-            if sender.is_ready() && !sender.is_closed() {
-                return Chance::Lease(Lease::Http1 { sender, is_reused: true });
-            }
+        if choice == Choice::Any
+            && let Some(lease) = connections.take()
+        {
+            return Chance::Lease(lease);
         }
         if connections.open >= MAX_CONNECTIONS_PER_ORIGIN || connections.is_probing {
             self.is_crowded.set(self.is_crowded.get() || !connections.is_probing);
+            // An idle one makes room for one that must be new.
+            let idle = connections.idle.pop();
+            drop(origins);
+            drop(idle);
             return Chance::Wait;
         }
         connections.is_probing = origin.is_secure && connections.open == 0;

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 
 use super::exchange::{Plan, PlannedBody, Pulled};
 use super::executor::{block_on, sleep};
-use super::pool::Origin;
+use super::pool::{Choice, Origin};
 use super::*;
 
 /// The limit under test; the others are far beyond it.
@@ -37,6 +37,7 @@ fn server<T: Send + 'static>(act: impl FnOnce(TcpStream) -> T + Send + 'static) 
     });
     let plan = Plan {
         origin: Origin { is_secure: false, host: "127.0.0.1".to_owned(), port },
+        connection: Choice::Any,
         target: "/".to_owned(),
         method: Method::GET,
         headers: HeaderMap::new(),
