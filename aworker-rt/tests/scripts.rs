@@ -292,6 +292,13 @@ fn endless_recursion_is_a_range_error() {
 }
 
 #[test]
+fn outside_of_a_pool_there_is_no_listener_to_hand_over() {
+    Run::eval("`${Aworker.pool.listeners.length} ${Object.isFrozen(Aworker.pool.listeners)}`")
+        .prints("0 true\n");
+    Run::eval("await Aworker.pool.handOver({}).catch(({ name }) => console.log(name))").prints("TypeError\n");
+}
+
+#[test]
 fn a_full_heap_aborts_with_a_message() {
     let run = Run::of(aworker().args([
         "eval",

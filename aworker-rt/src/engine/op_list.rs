@@ -136,6 +136,8 @@ macro_rules! for_each_op {
             url_parse => crate::web::url::url_parse,
             url_set => crate::web::url::url_set,
             pool_hand_over => crate::http::handover::pool_hand_over,
+            pool_hand_listener => crate::worker::listeners::pool_hand_listener,
+            pool_listeners => crate::worker::listeners::pool_listeners,
             pool_id => crate::worker::messages::pool_id,
             pool_send => crate::worker::messages::pool_send,
         }

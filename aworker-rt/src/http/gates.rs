@@ -37,6 +37,12 @@ pub(super) fn open_gates(scope: &mut v8::PinScope<'_, '_>) -> io::Result<()> {
     result
 }
 
+/// The number and the address of each listener that the worker accepts on.
+pub fn listeners(scope: &mut v8::PinScope<'_, '_>) -> Vec<(u32, String)> {
+    let gates = server::get(scope).gates.iter();
+    gates.map(|gate| (gate.number, gate.listener.address().to_string())).collect()
+}
+
 /// Stops waiting for connections; the listeners stay open.
 pub(super) fn close_gates(scope: &mut v8::PinScope<'_, '_>) {
     let mut gates = std::mem::take(&mut server::get(scope).gates);

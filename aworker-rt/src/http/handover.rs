@@ -62,7 +62,7 @@ fn begin(scope: Scope<'_, '_, '_>, id: RequestId, head: Vec<u8>, to: String) -> 
         return Err(Answer::NoPool);
     }
     let server = server::get(scope);
-    let ticket = server.tickets.checked_add(1).unwrap_or(1);
+    let ticket = server.next_ticket();
     let client = server.exchange(id).ok_or(Answer::Over)?;
     if !client.machine.may_respond() || client.transport.is_none() || client.broken || head.is_empty() {
         return Err(Answer::Over);
@@ -74,7 +74,6 @@ fn begin(scope: Scope<'_, '_, '_>, id: RequestId, head: Vec<u8>, to: String) -> 
         return Err(Answer::TooOften);
     }
     client.handing = Some(Box::new(Handing { ticket, head, to, is_away: false, is_answered: false }));
-    server.tickets = ticket;
     server.kick(id.place);
     Ok(ticket)
 }
@@ -180,6 +179,16 @@ fn refuse(scope: Scope<'_, '_, '_>, place: usize, outcome: Outcome) {
 /// Nobody has answered in time, or the worker lets the client go: the copy of the connection here is closed.
 pub(super) fn give_up(scope: Scope<'_, '_, '_>, handing: &Handing) {
     tell(scope, handing.ticket, Outcome::NoAnswer);
+}
+
+/// The number of the next thing to be handed over.
+pub fn next_ticket(scope: Scope<'_, '_, '_>) -> u32 {
+    server::get(scope).next_ticket()
+}
+
+/// Settles the promise of something that is no request.
+pub fn settle(scope: Scope<'_, '_, '_>, ticket: u32, outcome: Outcome) {
+    tell(scope, ticket, outcome);
 }
 
 /// Settles the script's promise. Whether something was rejected for it that nobody handles, which is printed.

@@ -65,7 +65,8 @@ mod supervised;
 pub mod target;
 pub(crate) mod upgrade;
 
-pub(crate) use handover::{handed_over, take_over};
+pub(crate) use gates::listeners;
+pub(crate) use handover::{handed_over, next_ticket, settle as settle_handover, take_over};
 pub(crate) use hold::{forget, go_on, hold, under_way};
 pub(crate) use serve::shrink;
 pub use serve::{WarmUp, drain, serve, warm_up};

@@ -354,6 +354,12 @@ impl Server {
         Some(client)
     }
 
+    /// A number for what is to be handed over, above zero.
+    pub fn next_ticket(&mut self) -> u32 {
+        self.tickets = self.tickets.checked_add(1).unwrap_or(1);
+        self.tickets
+    }
+
     /// The number of the request a place is at.
     pub fn request_at(&self, place: usize) -> RequestId {
         RequestId { place, sequence: self.places[place].sequence }

@@ -6,6 +6,7 @@ const {
   JSONParse,
   JSONStringify,
   ObjectDefineProperty,
+  ObjectFreeze,
   PromiseReject,
   PromiseWithResolvers,
   TypeError,
@@ -70,7 +71,7 @@ function send(prefix, kind, to, name, { form, body }) {
   }
 }
 
-/** Requests on their way to other workers, by their tickets: { resolve, reject, to }. */
+/** Requests and listeners on their way to other workers, by their tickets: { resolve, reject, to, answer }. */
 const handing = new internals.NumberTable();
 
 const HAND_OVER = "Failed to execute 'handOver' on 'Aworker.pool'";
@@ -89,35 +90,118 @@ function handOverError(answer) {
   }
 }
 
-/** Hands a client's request to another worker; a promise of a Response that stands for the other worker's. */
-function handOver(request, options) {
-  if (!isRequest(request)) throw new TypeError(`${HAND_OVER}: Argument 1 is not a Request`);
+/** The id of the worker that is to take something; empty for any. */
+function receiverOf(options) {
   const given = isObject(options) ? options.to : undefined;
-  const to = given === undefined || given === null ? '' : converters.DOMString(given, HAND_OVER, "'to'");
+  return given === undefined || given === null ? '' : converters.DOMString(given, HAND_OVER, "'to'");
+}
+
+/** A promise of what becomes of a ticket; `answer` makes its value. */
+function handed(ticket, to, answer) {
+  const { promise, resolve, reject } = PromiseWithResolvers();
+  handing.set(ticket, { resolve, reject, to, answer });
+  return promise;
+}
+
+/** A socket that the worker accepts connections on. */
+class PoolListener {
+  #number;
+  #address;
+
+  constructor(token = undefined, number = undefined, address = undefined) {
+    if (token !== kConstruct) throw new TypeError("Failed to construct 'PoolListener': Illegal constructor");
+    this.#number = number;
+    this.#address = address;
+  }
+
+  get address() {
+    return this.#address;
+  }
+
+  /** The number of a listener; undefined for anything else. */
+  static numberOf(value) {
+    return isObject(value) && #number in value ? value.#number : undefined;
+  }
+
+  static addressOf(listener) {
+    return listener.#address;
+  }
+}
+
+const { numberOf, addressOf } = PoolListener;
+delete PoolListener.numberOf;
+delete PoolListener.addressOf;
+ObjectDefineProperty(PoolListener, 'length', { __proto__: null, value: 0 });
+defineInterface(PoolListener);
+
+/** Those that scripts have seen, by number: the same socket is the same object. */
+const listeners = new internals.NumberTable();
+
+function listenerOf(number, address) {
+  let listener = listeners.get(number);
+  if (listener === undefined || addressOf(listener) !== address) {
+    listener = new PoolListener(kConstruct, number, address);
+    listeners.set(number, listener);
+  }
+  return listener;
+}
+
+/** Has another worker accept on a listener, and this one no longer. */
+function handListener(number, to) {
+  const ticket = ops.pool_hand_listener(number, to);
+  switch (ticket) {
+    case -1:
+      throw new DOMException(`${HAND_OVER}: this worker is in no pool`, 'InvalidStateError');
+    case -2:
+      throw notMine();
+    case -3:
+      throw new QuotaExceededError(`${HAND_OVER}: too much is being handed over`);
+    default:
+      return handed(ticket, to, () => undefined);
+  }
+}
+
+function notMine() {
+  return new DOMException(`${HAND_OVER}: this worker does not accept on the listener`, 'InvalidStateError');
+}
+
+/**
+ * Hands a client's request to another worker: a promise of a Response that stands for the other worker's. Or a listener: a promise that
+ * the other one accepts there.
+ */
+function handOver(what, options) {
+  const number = numberOf(what);
+  if (number !== undefined) return handListener(number, receiverOf(options));
+  return handRequest(what, receiverOf(options));
+}
+
+function handRequest(request, to) {
+  if (!isRequest(request)) throw new TypeError(`${HAND_OVER}: Argument 1 is neither a Request nor a listener`);
   const exchange = exchangeOf(request);
   if (exchange === undefined) throw new TypeError(`${HAND_OVER}: the request is not a client's`);
   const ticket = ops.pool_hand_over(exchange.id, exchange.head, to);
   if (ticket < 0) throw handOverError(ticket);
-  const { promise, resolve, reject } = PromiseWithResolvers();
-  handing.set(ticket, { resolve, reject, to });
-  return promise;
+  // Nothing of it is sent: the request is no longer this worker's.
+  return handed(ticket, to, () => new Response(null));
 }
 
-/** (ticket, outcome): what became of a request that was to be handed over. */
+/** (ticket, outcome): what became of something that was to be handed over. */
 internals.callbacks.poolHandedOver = (ticket, outcome) => {
   const record = handing.take(ticket);
   if (record === undefined) return;
-  const { resolve, reject, to } = record;
+  const { resolve, reject, to, answer } = record;
   switch (outcome) {
     case 0:
-      // Nothing of it is sent: the request is no longer this worker's.
-      resolve(new Response(null));
+      resolve(answer());
       return;
     case 1:
       reject(new DOMException(`${HAND_OVER}: there is no ${to === '' ? 'other worker' : `worker ${to}`} that serves`, 'NotFoundError'));
       return;
     case 2:
-      reject(new QuotaExceededError(`${HAND_OVER}: too many requests are being handed over`));
+      reject(new QuotaExceededError(`${HAND_OVER}: too much is being handed over`));
+      return;
+    case 4:
+      reject(notMine());
       return;
     default:
       reject(new DOMException(`${HAND_OVER}: nobody has said that the request was taken`, 'TimeoutError'));
@@ -157,11 +241,19 @@ class Pool extends EventTarget {
     send(prefix, WORKER, id, '', encode(serializeWithTransfer(message, transfer)));
   }
 
-  handOver(request, options = undefined) {
+  get listeners() {
+    this.#brand;
+    const found = ops.pool_listeners();
+    const list = [];
+    for (let i = 0; i < found.length; i += 2) primordials.ArrayPrototypePush(list, listenerOf(found[i], found[i + 1]));
+    return ObjectFreeze(list);
+  }
+
+  handOver(what, options = undefined) {
     try {
       this.#brand;
       requiredArguments(arguments.length, 1, HAND_OVER);
-      return handOver(request, options);
+      return handOver(what, options);
     } catch (error) {
       return PromiseReject(error);
     }

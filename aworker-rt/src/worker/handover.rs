@@ -30,6 +30,21 @@ pub enum Outcome {
     NoRoom = 2,
     /// Nobody said anything.
     NoAnswer = 3,
+    /// The listener is not this worker's.
+    NotMine = 4,
+}
+
+impl Outcome {
+    /// Of its number in a packet.
+    pub fn of(number: u8) -> Outcome {
+        match number {
+            0 => Outcome::Taken,
+            1 => Outcome::NoWorker,
+            2 => Outcome::NoRoom,
+            4 => Outcome::NotMine,
+            _ => Outcome::NoAnswer,
+        }
+    }
 }
 
 /// Why a request cannot be handed over: what `ops.pool_hand_over` answers.
@@ -90,11 +105,5 @@ pub(super) fn receive(
 /// The supervisor tells what became of a request.
 pub(super) fn told(scope: &mut v8::PinScope<'_, '_>, packet: &[u8]) {
     let Some((ticket, [outcome])) = packet.split_first_chunk::<4>() else { return };
-    let outcome = match outcome {
-        0 => Outcome::Taken,
-        1 => Outcome::NoWorker,
-        2 => Outcome::NoRoom,
-        _ => Outcome::NoAnswer,
-    };
-    http::handed_over(scope, u32::from_le_bytes(*ticket), outcome);
+    http::handed_over(scope, u32::from_le_bytes(*ticket), Outcome::of(*outcome));
 }

@@ -13,6 +13,7 @@ pub(crate) mod handover;
 mod heap_snapshot;
 mod lifecycle;
 mod listener;
+pub(crate) mod listeners;
 pub(crate) mod messages;
 pub mod promotion;
 mod serve;

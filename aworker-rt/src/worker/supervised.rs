@@ -17,6 +17,7 @@
 //!  'I'  supervisor -> worker    the id of its container: the first packet of all
 //!  'm'  either                  a message (`messages.rs`)
 //!  'h', 'H', 't', 'A'           requests that go to another worker (`handover.rs`)
+//!  'l', 'B'                     listeners that do (`listeners.rs`)
 //!  'r'  worker -> supervisor    it serves
 //!  'a'  worker -> supervisor    a request came after a quiet time
 //!  'f'  worker -> supervisor    it takes no connection: as many requests as allowed are in flight
@@ -33,7 +34,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::{handover, messages, serve};
+use super::{handover, listeners, messages, serve};
 use crate::engine::{channel, gauges};
 use crate::event_loop::{self, Checkpoint, Interest, Life, Ready};
 use crate::http;
@@ -88,6 +89,10 @@ pub mod tag {
     pub const TAKEN: u8 = b't';
     /// What became of a request that was to be handed over.
     pub const HANDED_OVER: u8 = b'A';
+    /// A listener is to go to another worker.
+    pub const HAND_LISTENER: u8 = b'l';
+    /// What became of it.
+    pub const LISTENER_HANDED: u8 = b'B';
 }
 
 /// What a worker gets from its supervisor.
@@ -244,6 +249,10 @@ fn on_packet(scope: &mut v8::PinScope<'_, '_>, ready: Ready) -> Checkpoint {
             }
             ([tag::HANDED_OVER, answer @ ..], None) => {
                 handover::told(scope, answer);
+                checkpoint = Checkpoint::Due;
+            }
+            ([tag::LISTENER_HANDED, answer @ ..], None) => {
+                listeners::told(scope, answer);
                 checkpoint = Checkpoint::Due;
             }
             // Of a later version, or nonsense: neither is a reason to stop serving.

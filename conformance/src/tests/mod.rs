@@ -19,6 +19,7 @@ mod mounts;
 mod pool;
 mod pool_handover;
 mod pool_life;
+mod pool_listeners;
 mod pool_messages;
 mod process;
 mod promote;
@@ -77,6 +78,7 @@ pub fn all() -> Vec<Test> {
         pool_life::TESTS,
         pool_messages::TESTS,
         pool_handover::TESTS,
+        pool_listeners::TESTS,
         keeper::TESTS,
     ]
     .concat()

@@ -57,6 +57,10 @@ pub mod tag {
     pub const TAKEN: u8 = b't';
     /// What became of a request that was to be handed over.
     pub const HANDED_OVER: u8 = b'A';
+    /// A listener is to go to another worker.
+    pub const HAND_LISTENER: u8 = b'l';
+    /// What became of it.
+    pub const LISTENER_HANDED: u8 = b'B';
 }
 
 /// What a worker says.
@@ -86,6 +90,8 @@ pub enum Said {
         /// The connection, and what was read of it, if that is long.
         fds: Vec<OwnedFd>,
     },
+    /// A listener is to go to another worker, as `super::listeners` reads it.
+    HandListener(Vec<u8>),
     /// Whether a request that was offered is taken, as `super::handover` reads it.
     Taken(Vec<u8>),
     /// Nothing any more: the worker has ended, or is about to.
@@ -159,6 +165,7 @@ impl Channel {
             ([tag::GIVEN_BACK], Some(connection)) => Some(Said::GivenBack(connection)),
             ([tag::DRAINS], None) => Some(Said::Drains),
             ([tag::TAKEN, rest @ ..], None) => Some(Said::Taken(rest.to_vec())),
+            ([tag::HAND_LISTENER, rest @ ..], None) => Some(Said::HandListener(rest.to_vec())),
             ([tag::SLOW, rest @ ..], None) => Some(Said::Slow(rest.to_vec())),
             ([tag::MESSAGE, rest @ ..], file) => Some(Said::Message { packet: rest.to_vec(), file }),
             _ => Some(Said::Unknown),

@@ -68,11 +68,18 @@ pub(super) struct Handovers {
     under_way: BTreeMap<Ticket, UnderWay>,
     pub taken: u64,
     pub refused: u64,
+    /// Listeners that went to another worker.
+    pub listeners: u64,
 }
 
 impl Handovers {
     pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({ "taken": self.taken, "refused": self.refused, "under_way": self.under_way.len() })
+        serde_json::json!({
+            "taken": self.taken,
+            "refused": self.refused,
+            "under_way": self.under_way.len(),
+            "listeners": self.listeners,
+        })
     }
 }
 

@@ -23,6 +23,7 @@ mod events;
 pub mod gauges;
 mod handover;
 mod keeper;
+mod listeners;
 pub mod message;
 mod messages;
 pub mod place;

@@ -29,6 +29,8 @@ pub struct Listening {
     pub address: String,
     /// The slot it is meant for, with `reuseport`.
     pub slot: Option<u32>,
+    /// The worker that was handed it, by number.
+    pub given_to: Option<u64>,
     /// The file of a Unix socket that this pool made.
     pub made_path: Option<std::path::PathBuf>,
     socket: OwnedFd,
@@ -45,7 +47,7 @@ impl Listening {
     pub fn adopt(number: u32, slot: Option<u32>, socket: OwnedFd) -> Result<Listening> {
         let address = describe(&socket);
         prepare(&socket).operation(|| format!("prepare {address}"))?;
-        Ok(Listening { number, address, slot, made_path: None, socket })
+        Ok(Listening { number, address, slot, given_to: None, made_path: None, socket })
     }
 
     /// How many connections wait here.

@@ -219,47 +219,6 @@ impl Supervisor {
         self.wake();
     }
 
-    /// With one socket for each slot: every socket has a serving worker that accepts on it, its own if there is one.
-    pub(super) fn spread_listeners(&mut self) {
-        if self.config.passes_connections() || self.sockets.iter().all(|socket| socket.slot.is_none()) {
-            return;
-        }
-        let mut serving: Vec<(u64, u32, usize)> = self
-            .workers
-            .values()
-            .filter(|worker| worker.phase == Phase::Serving)
-            .map(|worker| (worker.number, worker.slot, 0))
-            .collect();
-        for socket in &self.sockets {
-            let owner = match socket.slot {
-                // A socket that all share.
-                None => None,
-                Some(slot) => {
-                    let own = serving.iter().position(|(_, own, _)| *own == slot);
-                    own.or_else(|| (0..serving.len()).min_by_key(|index| serving[*index].2))
-                }
-            };
-            if let Some(index) = owner {
-                serving[index].2 += 1;
-            }
-            let owner = owner.map(|index| serving[index].0);
-            for worker in self.workers.values_mut().filter(|worker| worker.phase == Phase::Serving) {
-                let should = socket.slot.is_none() || owner == Some(worker.number);
-                let has = worker.listeners.contains(&socket.number);
-                if should && !has {
-                    if worker.channel.send_number(tag::LISTEN, socket.number, Some(socket.as_fd())).is_ok() {
-                        worker.listeners.push(socket.number);
-                    }
-                } else if !should
-                    && has
-                    && worker.channel.send_number(tag::UNLISTEN, socket.number, None).is_ok()
-                {
-                    worker.listeners.retain(|number| *number != socket.number);
-                }
-            }
-        }
-    }
-
     /// Lets a worker finish what it has begun and end.
     pub(super) fn retire(&mut self, number: u64, cause: &'static str) {
         self.begin_leaving(number, cause);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::gauges::word;
 use super::policy::Phase;
+use super::sockets::Listening;
 use super::supervisor::{Ending, Supervisor, monotonic_ms};
 use super::worker::Worker;
 
@@ -18,7 +19,7 @@ impl Supervisor {
             worker.look(now);
         }
         let workers: Vec<Value> =
-            self.workers.values_mut().map(|worker| worker_status(worker, now)).collect();
+            self.workers.values_mut().map(|worker| worker_status(worker, &self.sockets, now)).collect();
         let reload = match (&self.reload, &self.last_reload) {
             (Some(_), _) => json!({ "state": "running" }),
             (None, Some(Ok(generation))) => json!({ "state": "done", "generation": generation }),
@@ -36,7 +37,7 @@ impl Supervisor {
             "dispatch": self.config.dispatch,
             "min": self.config.bounds.min,
             "max": self.config.bounds.max,
-            "waiting": self.sockets.iter().map(super::sockets::Listening::waiting).sum::<u32>()
+            "waiting": self.sockets.iter().map(Listening::waiting).sum::<u32>()
                 + self.connections.waiting(),
             "parked": self.connections.parked(),
             "spares": self.keeper.spares.len(),
@@ -87,9 +88,8 @@ impl Supervisor {
         let mut text = String::new();
         let count = |phase| self.workers.values().filter(|worker| worker.phase == phase).count();
         let sum = |index| self.workers.values().map(|worker| worker.gauge(index)).sum::<u64>();
-        let waiting = self.sockets.iter().map(super::sockets::Listening::waiting).sum::<u32>()
-            + self.connections.waiting();
-        let plain: [(&str, &str, &str, u64); 14] = [
+        let waiting = self.sockets.iter().map(Listening::waiting).sum::<u32>() + self.connections.waiting();
+        let plain: [(&str, &str, &str, u64); 15] = [
             ("turf_pool_requests_total", "counter", "Requests dispatched.", self.requests()),
             (
                 "turf_pool_request_failures_total",
@@ -119,6 +119,12 @@ impl Supervisor {
                 "counter",
                 "Requests that went to another worker.",
                 self.handovers.taken,
+            ),
+            (
+                "turf_pool_listener_handovers_total",
+                "counter",
+                "Listeners that went to another worker.",
+                self.handovers.listeners,
             ),
             ("turf_pool_messages_total", "counter", "Messages taken.", self.messages.taken),
             (
@@ -168,7 +174,9 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-fn worker_status(worker: &mut Worker, now: Instant) -> Value {
+fn worker_status(worker: &mut Worker, sockets: &[Listening], now: Instant) -> Value {
+    let accepts_on = sockets.iter().filter(|socket| worker.listeners.contains(&socket.number));
+    let listeners: Vec<&str> = accepts_on.map(|socket| socket.address.as_str()).collect();
     let memory = worker.worker_pid().and_then(Memory::of).unwrap_or_default();
     json!({
         "id": worker.id.as_str(),
@@ -176,6 +184,7 @@ fn worker_status(worker: &mut Worker, now: Instant) -> Value {
         "worker_pid": worker.worker_pid(),
         "generation": worker.generation,
         "phase": phase_name(worker.phase),
+        "listeners": listeners,
         "requests": worker.gauge(word::REQUESTS),
         "in_flight": worker.gauge(word::IN_FLIGHT),
         "connections": worker.gauge(word::CONNECTIONS),

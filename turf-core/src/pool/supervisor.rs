@@ -406,6 +406,7 @@ impl Supervisor {
                 Ok(Some(Said::Message { packet, file })) => self.relay(number, &packet, file),
                 Ok(Some(Said::HandOver { packet, fds })) => self.hand_over(number, &packet, fds),
                 Ok(Some(Said::Taken(packet))) => self.on_taken(number, &packet),
+                Ok(Some(Said::HandListener(packet))) => self.hand_listener(number, &packet),
                 Ok(Some(Said::Slow(packet))) => self.on_slow(number, &packet),
                 Ok(Some(Said::Unknown)) => {}
                 Ok(Some(Said::Closed)) | Err(_) => {

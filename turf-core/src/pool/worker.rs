@@ -93,6 +93,8 @@ pub struct Worker {
     pub is_begun: bool,
     /// A copy of the connection that it was given before it was born, until it serves.
     pub promised: Option<OwnedFd>,
+    /// Listeners that it has handed to others, by number.
+    pub given_away: Vec<u32>,
     /// Messages that it has not read.
     pub outbox: Outbox,
     /// What its messages may cost.
@@ -136,6 +138,7 @@ impl Worker {
             cpu: CpuShare::default(),
             worker_pid: None,
             passed: 0,
+            given_away: Vec::new(),
             outbox: Outbox::default(),
             budget: Budget::new(now),
             silenced_until: None,
