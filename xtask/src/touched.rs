@@ -32,43 +32,56 @@ const LIST: &str = "turf-cli/touched.txt";
 const LIBRARIES: [&str; 3] = ["libc.a", "libgcc_eh.a", "libseccomp.a"];
 
 const HEADER: &str = "\
-# The functions that short verbs call, for build.rs: first those that most verbs call, those of the same verbs together.
+# The functions that short verbs call, for build.rs: first those of `run`, and among them those that most verbs call.
 # Written by `cargo xtask touched`; `*` stands for what differs from build to build.
 ";
 
-/// `cargo xtask touched [TURF] [cold]`: takes the program of the last release build unless another is named, which stands beside its
-/// `turf-seed` and `aworker`; with `cold` only the last list is written. Needs root and nm(1).
+/// `cargo xtask touched [TURF] [verbs|cold]`: takes the program of the last release build unless another is named, which stands beside
+/// its `turf-seed` and `aworker`; with a word only the first or the last list is written. Needs root and nm(1).
 pub fn run(arguments: &[String]) -> Result<()> {
-    let (words, programs): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|word| *word == "cold");
+    let is_word = |word: &&String| ["verbs", "cold"].contains(&word.as_str());
+    let (words, programs): (Vec<&String>, Vec<&String>) = arguments.iter().partition(is_word);
     let turf = programs.first().map_or_else(|| program("turf"), PathBuf::from);
     let turf = turf.canonicalize().with_context(|| format!("find {}", turf.display()))?;
     let directory = std::env::temp_dir().join(format!("turf-touched-{}", std::process::id()));
     fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
-    let written = match words.is_empty() {
-        true => write_all(&turf, &directory),
-        false => cold::write(&turf.with_file_name("aworker"), &directory),
-    };
+    let wanted = |list: &str| words.is_empty() || words.iter().any(|word| *word == list);
+    let written = write(&turf, &directory, wanted);
     fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
     written
 }
 
-/// Writes the three lists.
-fn write_all(turf: &Path, directory: &Path) -> Result<()> {
-    let members = members()?;
-    let symbols = Symbols::read(turf, |name| pattern(name).or_else(|| members.get(name).cloned()))?;
-    let touched = walk(turf, directory, &symbols)?;
-    let by_workers = worker::walk(turf, directory)?;
+/// Writes the wanted of the three lists.
+fn write(turf: &Path, directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    if wanted("verbs") {
+        let members = members()?;
+        let symbols = Symbols::read(turf, |name| pattern(name).or_else(|| members.get(name).cloned()))?;
+        write_verbs(walk(turf, directory, &symbols)?)?;
+    }
+    if wanted("workers") {
+        worker::write(&worker::walk(turf, directory)?)?;
+    }
+    match wanted("cold") {
+        true => cold::write(&turf.with_file_name("aworker"), directory),
+        false => Ok(()),
+    }
+}
+
+/// Writes the list of the verbs: what `run` calls first, in which there is nearly all that the shorter ones call.
+fn write_verbs(touched: BTreeMap<String, Verbs>) -> Result<()> {
     let mut lines: Vec<(Verbs, String)> = touched.into_iter().map(|(name, verbs)| (verbs, name)).collect();
-    lines.sort_by_key(|(verbs, name)| (Reverse(verbs.count_ones()), *verbs, name.clone()));
+    lines.sort_by_key(|(verbs, name)| (*verbs & RUN == 0, Reverse(verbs.count_ones()), *verbs, name.clone()));
     let text: String = lines.iter().map(|(_, name)| format!("{name}\n")).collect();
     fs::write(workspace().join(LIST), format!("{HEADER}{text}")).with_context(|| format!("write {LIST}"))?;
     println!("{} functions in {LIST}", lines.len());
-    worker::write(&by_workers)?;
-    cold::write(&turf.with_file_name("aworker"), directory)
+    Ok(())
 }
 
 /// Which verbs call a function: one bit for each.
 type Verbs = u16;
+
+/// The bit of `run`, the first verb.
+const RUN: Verbs = 1;
 
 /// Runs every verb; returns which of them called each function.
 fn walk(turf: &Path, directory: &Path, symbols: &Symbols) -> Result<BTreeMap<String, Verbs>> {
