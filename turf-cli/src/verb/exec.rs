@@ -44,5 +44,5 @@ pub fn run(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8> {
     created.notes.iter().for_each(|note| log.debug(|| note.clone()));
     let Some(foreground) = foreground else { return Ok(0) };
     // Wait statuses have eight bits, and 128 + 64 fits too.
-    Ok(u8::try_from(foreground.wait(&created, Attended { terminal, notify: None })?).unwrap_or(u8::MAX))
+    Ok(u8::try_from(foreground.wait(&created, Attended { terminal, notify: None }, None)?).unwrap_or(u8::MAX))
 }

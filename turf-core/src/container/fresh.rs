@@ -66,9 +66,10 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for the container's end, and returns its exit status. A program that could not be executed is an error.
+    /// Waits for the container's end, and returns its exit status. A program that could not be executed, or is not in time, is an
+    /// error.
     pub fn wait(&mut self, foreground: &Foreground, attended: Attended) -> Result<i32> {
-        let status = foreground.wait(&self.init, attended)?;
+        let status = foreground.wait(&self.init, attended, self.report.as_ref())?;
         // It is there by now: its writer has ended.
         self.confirm().map(|()| status)
     }

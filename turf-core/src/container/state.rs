@@ -187,7 +187,7 @@ impl State {
     /// Writes a state that has changed, and leaves the other lines as they are.
     pub fn replace(&self, dir: &ContainerDir, _lock: &Lock) -> Result<()> {
         let Some(Record { path, text }) = Record::read(dir)? else { return Err(dir.unknown()) };
-        let others = memchr::memchr(b'\n', &text).map_or(&[][..], |end| &text[end..]);
+        let others = text.iter().position(|byte| *byte == b'\n').map_or(&[][..], |end| &text[end..]);
         write_atomically(&path, &[&encode(self)?, others].concat())
     }
 
@@ -283,7 +283,8 @@ impl Record {
 
     /// A line by its number from 0, if it is there as a whole.
     fn line(&self, number: usize) -> Option<&[u8]> {
-        let mut ends = memchr::memchr_iter(b'\n', &self.text);
+        let ends = self.text.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        let mut ends = ends.map(|(at, _)| at);
         let start = match number {
             0 => 0,
             number => ends.nth(number - 1)? + 1,

@@ -58,13 +58,20 @@ pub enum Keyring {
 /// Compiles the plan of a validated bundle.
 pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
     let spec = &bundle.spec;
-    let linux = spec.linux().clone().unwrap_or_else(empty_linux);
+    let without;
+    let linux = match spec.linux() {
+        Some(linux) => linux,
+        None => {
+            without = empty_linux();
+            &without
+        }
+    };
     let hooks = hooks(spec);
     let mut process = process::compile(spec, &bundle.workload, context)?;
     process.seccomp =
         linux.seccomp().as_ref().map(|profile| seccomp::compile(profile, "$.linux.seccomp")).transpose()?;
     let namespaces: Vec<NamespacePlan> = linux.namespaces().iter().flatten().map(namespace).collect();
-    let mut builder = Builder { bundle, linux: &linux, namespaces: &namespaces, steps: Vec::new() };
+    let mut builder = Builder { bundle, linux, namespaces: &namespaces, steps: Vec::new() };
     builder.build(&hooks, context.root_entry);
     if bundle.workload == Workload::Exec && !process.args.is_empty() {
         let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).map(str::to_owned);
@@ -81,7 +88,7 @@ pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
         uid_mappings: id_mappings(linux.uid_mappings()),
         gid_mappings: id_mappings(linux.gid_mappings()),
         owner: None,
-        time_offsets: time_offsets(&linux),
+        time_offsets: time_offsets(linux),
         state: HookState {
             oci_version: OCI_VERSION.to_owned(),
             id: context.id.to_owned(),
@@ -96,7 +103,7 @@ pub fn compile(bundle: &Bundle, context: Context<'_>) -> Result<Plan> {
         process,
         cgroup,
         hooks,
-        net_devices: net_devices::compile(&linux)?,
+        net_devices: net_devices::compile(linux)?,
         warnings: bundle.warnings.clone(),
     })
 }

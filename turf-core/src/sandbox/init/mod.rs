@@ -102,44 +102,54 @@ pub struct Created {
 /// Init runs from here on and stops where it needs the caller.
 pub fn spawn(options: SpawnOptions<'_>) -> Result<Building> {
     check_terminal(&options)?;
-    let id_mapped = id_mapped::prepare(&options.plan.init)?;
     let lends_memory = spawn::can_lend_memory(&options);
     let listener = gate::listen(options.container_dir)?;
     let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
-    let mut inherited = inside::Inherited {
+    let unit = options.unit;
+    let (plan, limit) = (options.plan, options.limit);
+    let mut inherited = inherit(options, theirs, WaitFor::Start(listener))?;
+    let pid = if lends_memory {
+        // Nobody could say so while init builds.
+        go(&ours)?;
+        let pid = spawn::lend_memory(&plan.init, &mut inherited, limit)?;
+        drop(inherited);
+        pid
+    } else {
+        spawn::clone_init(&plan.init, inherited)?
+    };
+    let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
+    let init = Child { pid, pidfd: Some(pidfd?) };
+    idmap::write(&plan.init, pid)?;
+    net_devices::move_all(&plan.net_devices, pid)?;
+    if let Some(unit) = unit {
+        unit.attach(pid)?;
+    }
+    let warnings = plan.warnings.clone();
+    let building = Building { init, setup: ours, warnings, limit };
+    if !lends_memory {
+        go(&building.setup)?;
+    }
+    Ok(building)
+}
+
+/// What init is given.
+fn inherit<'a, 'w>(
+    options: SpawnOptions<'a>,
+    setup: OwnedFd,
+    wait_for: WaitFor<'w>,
+) -> Result<inside::Inherited<'a, 'w>> {
+    Ok(inside::Inherited {
         plan: options.plan,
         program: InitProgram::seal()?,
-        setup: theirs,
-        wait_for: WaitFor::Start(listener),
+        setup,
+        wait_for,
         executes: false,
         cgroup: options.cgroup,
         preserve_fds: options.preserve_fds,
         console: options.console_socket,
         lock: options.lock,
-        id_mapped,
-    };
-    let pid = if lends_memory {
-        // Nobody could say so while init builds.
-        go(&ours)?;
-        let pid = spawn::lend_memory(&options.plan.init, &mut inherited, options.limit)?;
-        drop(inherited);
-        pid
-    } else {
-        spawn::clone_init(&options.plan.init, inherited)?
-    };
-    let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
-    let init = Child { pid, pidfd: Some(pidfd?) };
-    idmap::write(&options.plan.init, pid)?;
-    net_devices::move_all(&options.plan.net_devices, pid)?;
-    if let Some(unit) = options.unit {
-        unit.attach(pid)?;
-    }
-    let warnings = options.plan.warnings.clone();
-    let building = Building { init, setup: ours, warnings, limit: options.limit };
-    if !lends_memory {
-        go(&building.setup)?;
-    }
-    Ok(building)
+        id_mapped: id_mapped::prepare(&options.plan.init)?,
+    })
 }
 
 fn check_terminal(options: &SpawnOptions<'_>) -> Result<()> {
@@ -163,6 +173,26 @@ pub struct Report {
 }
 
 impl Report {
+    /// One whose other end is the caller's.
+    #[cfg(test)]
+    pub(crate) fn pair(limit: Duration) -> (Report, OwnedFd) {
+        let (socket, other) = socket::seqpacket_pair().unwrap();
+        (Report { socket, limit }, other)
+    }
+
+    /// How long that may take.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Whether nothing is known yet: the program is not executed, and init has not said why not.
+    pub fn is_pending(&self) -> Result<bool> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        // Who waits for nothing is not interrupted.
+        let ready = poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO);
+        ready.operation(|| "look whether the program is executed").map(|ready| ready == 0)
+    }
+
     /// Returns when the program is executed, or has been killed by its filter of system calls; the error says why it could not
     /// be. Who waits for init's end may wait for that before.
     pub fn read(self) -> Result<()> {
@@ -181,28 +211,18 @@ impl Report {
 pub fn run<'w>(options: SpawnOptions<'_>, witness: &'w mut Witness<'w>) -> Result<(Created, Report)> {
     check_terminal(&options)?;
     let (ours, theirs) = socket::seqpacket_pair().operation(|| "make a socket pair for init")?;
-    let mut inherited = inside::Inherited {
-        plan: options.plan,
-        program: InitProgram::seal()?,
-        setup: theirs,
-        wait_for: WaitFor::Nothing(witness),
-        executes: false,
-        cgroup: options.cgroup,
-        preserve_fds: options.preserve_fds,
-        console: options.console_socket,
-        lock: options.lock,
-        id_mapped: id_mapped::prepare(&options.plan.init)?,
-    };
-    let pid = spawn::lend_memory(&options.plan.init, &mut inherited, options.limit)?;
+    let (plan, limit) = (options.plan, options.limit);
+    let mut inherited = inherit(options, theirs, WaitFor::Nothing(witness))?;
+    let pid = spawn::lend_memory(&plan.init, &mut inherited, limit)?;
     let executes = inherited.executes;
     drop(inherited);
     let pidfd = pidfd_open(pid).operation(|| format!("open a descriptor of init ({pid})"));
     let mut init = Child { pid, pidfd: Some(pidfd?) };
-    let report = Report { socket: ours, limit: options.limit };
+    let report = Report { socket: ours, limit };
     if !executes {
         return Err(report.read().err().unwrap_or_else(|| init.ended()));
     }
-    Ok((init.created(options.plan.warnings.clone())?, report))
+    Ok((init.created(plan.warnings.clone())?, report))
 }
 
 fn failure(body: &[u8]) -> Error {
