@@ -92,6 +92,11 @@ const ALL: &[Known] = &[
     ),
     known(
         "runc",
+        "mounts::what_only_the_hosts_root_can_reach_is_mounted_under_mapped_ids",
+        "opens the root as the mapped user",
+    ),
+    known(
+        "runc",
         "mounts::rarer_options_are_understood",
         "1.1 takes `defaults` for a parameter of the file system",
     ),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
+use crate::bundle::Bundle;
 use crate::case::{Case, text};
 use crate::host;
 use crate::suite::{skip, tests};
@@ -32,8 +33,10 @@ tests! { "mounts";
         locked_attributes_survive_in_a_user_namespace,
         id_mapped_mounts_show_other_owners,
         control_groups_are_those_of_the_container,
-        control_groups_can_be_read_only;
+        control_groups_can_be_read_only,
+        what_only_the_hosts_root_can_reach_is_mounted_under_mapped_ids;
     Turf:
+        mounts_without_a_mount_namespace_are_the_hosts_until_delete,
         an_id_mapped_mount_can_take_the_containers_mapping,
         a_remount_changes_an_earlier_mount,
         a_link_in_place_of_proc_or_sys_is_named;
@@ -455,6 +458,67 @@ fn parameters_of_a_bind_mount_are_passed_over(case: &mut Case) -> Result<()> {
     let mount = json!({"destination": "/mnt", "source": "/tmp", "options": options});
     let attributes = find(&table_with(case, &[mount])?, "/mnt")?.attributes;
     ensure!(has(&attributes, "ro") && has(&attributes, "nosuid"), "{attributes}");
+    Ok(())
+}
+
+/// The lines of this process's mountinfo that tell of mounts at or below the path, and that of `/`.
+fn own_mounts(below: &Path) -> Result<Vec<String>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let concerns = |line: &&str| {
+        line.split(' ').nth(4).is_some_and(|point| point == "/" || Path::new(point).starts_with(below))
+    };
+    Ok(table.lines().filter(concerns).map(str::to_owned).collect())
+}
+
+fn mounts_without_a_mount_namespace_are_the_hosts_until_delete(case: &mut Case) -> Result<()> {
+    let shared = case.directory().join("shared");
+    fs::create_dir(&shared)?;
+    mount(Some(&shared), &shared, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("bind")?;
+    let _unmounted_at_last = Tree { path: shared.clone() };
+    mount(None::<&str>, &shared, None::<&str>, MsFlags::MS_SHARED, None::<&str>).context("share")?;
+    let mut bundle = Bundle::shell(shared.join("bundle"), "exec sleep 1000")?;
+    bundle.without_namespace("mount").set("/root/readonly", json!(true));
+    bundle.set("/linux/maskedPaths", json!([])).set("/linux/readonlyPaths", json!([]));
+    let before = own_mounts(&shared)?;
+    let container = case.start(&bundle)?;
+    let own = std::process::id().cast_signed();
+    ensure!(host::namespace(container.pid, "mnt")? == host::namespace(own, "mnt")?);
+    let during = own_mounts(&shared)?;
+    ensure!(before.iter().all(|line| during.contains(line)), "a mount of the host changed: {during:#?}");
+    for place in ["/", "/proc", "/dev"] {
+        let point = bundle.inside(place);
+        let is_there =
+            during.iter().any(|line| line.split(' ').nth(4).map(Path::new) == Some(point.as_path()));
+        ensure!(is_there, "nothing is mounted on {}: {during:#?}", point.display());
+    }
+    let look = "test -e /proc/self/status && test -c /dev/null && ! touch /mine && echo in its root";
+    let seen = case.runtime.ok(&["exec", &container.id, "/bin/sh", "-c", look])?;
+    ensure!(seen.lines() == ["in its root"], "{seen}");
+    case.remove(&container)?;
+    ensure!(own_mounts(&shared)? == before, "left: {:#?}", own_mounts(&shared)?);
+    // A `create` that fails takes its mounts away again.
+    bundle.set("/process/args", json!(["/no/such/program"])).write()?;
+    let id = case.id("none");
+    case.runtime.refused(&["create", "--bundle", text(&bundle.path)?, &id], &["/no/such/program"])?;
+    ensure!(own_mounts(&shared)? == before, "left: {:#?}", own_mounts(&shared)?);
+    Ok(())
+}
+
+fn what_only_the_hosts_root_can_reach_is_mounted_under_mapped_ids(case: &mut Case) -> Result<()> {
+    let closed = case.directory().join("closed");
+    fs::create_dir_all(closed.join("volume"))?;
+    fs::write(closed.join("volume/file"), "of a volume\n")?;
+    let mut bundle = Bundle::shell(closed.join("bundle"), "id -u; cat /mnt/file")?;
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700))?;
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    bundle.push("/linux/namespaces", json!({"type": "user"}));
+    bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    let volume = json!({"destination": "/mnt", "source": closed.join("volume"), "options": ["bind"]});
+    bundle.push("/mounts", volume);
+    // Mount points cannot be made in a directory of the host's root.
+    fs::create_dir_all(bundle.inside("/mnt"))?;
+    let finished = case.run(&bundle)?.success()?;
+    ensure!(finished.lines() == ["0", "of a volume"], "{finished}");
     Ok(())
 }
 

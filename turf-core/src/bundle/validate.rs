@@ -153,8 +153,8 @@ fn root(spec: &Spec, workload: &Workload, namespaces: &BTreeSet<String>) -> Resu
         (Some(root), _) if root.path().as_os_str().is_empty() => {
             Err(invalid("root.path", "must not be empty"))
         }
-        (Some(_), _) if has_mounts && !own_mounts => {
-            Err(invalid("mounts", "needs a mount namespace in $.linux.namespaces"))
+        (Some(_), Workload::Worker(_)) if has_mounts && !own_mounts => {
+            Err(invalid("mounts", "of a worker need a mount namespace in $.linux.namespaces"))
         }
         (Some(_) | None, _) => Ok(()),
     }

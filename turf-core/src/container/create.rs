@@ -10,6 +10,7 @@ use std::path::Path;
 use super::cgroups::{self, CgroupOptions};
 use super::fresh::Fresh;
 use super::hook::{self, Purpose};
+use super::host_root::{self, HostRoot};
 use super::notify;
 use super::process::ProcessId;
 use super::promotable;
@@ -153,8 +154,12 @@ fn build(
     options: CreateOptions<'_>,
 ) -> Result<(init::Created, Option<init::Report>)> {
     notify::make_directory(plan, dir)?;
+    let host_root = HostRoot::prepare(plan, state)?;
     state.store(dir, plan, lock)?;
     fault::at(Point::CreateStateStored)?;
+    if let Some(root) = host_root {
+        root.attach()?;
+    }
     // Until init has joined, nobody else is in a scope of systemd's.
     let _placeholder = state.cgroup.create(&plan.cgroup)?;
     fault::at(Point::CreateGroupsMade)?;
@@ -246,7 +251,7 @@ fn undo(dir: &ContainerDir, lock: &Lock, state: &State, plan: &Plan) -> Result<(
         let record = hook::record(dir, Purpose::ClearUp);
         drop(run_poststop(&plan.hooks.poststop, plan, Some(&record)));
     }
-    emptied.and(dir.remove(lock))
+    emptied.and(host_root::detach(state)).and(dir.remove(lock))
 }
 
 /// Runs every `poststop` hook, whatever becomes of the ones before, and returns what failed.

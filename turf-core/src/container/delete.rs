@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::create::run_poststop;
-use super::hook;
 use super::process::ProcessId;
 use super::state::{Creator, State, load_plan};
 use super::status::{After, Event};
+use super::{hook, host_root};
 use crate::cgroup::wait_for_exit;
 use crate::error::{Error, Operation, Result};
 use crate::fault::{self, Point};
@@ -119,6 +119,7 @@ fn kill_init(init: &ProcessId, state: &State) -> Result<()> {
 fn remove(dir: &ContainerDir, lock: &Lock, state: &State) -> Result<Vec<Error>> {
     let plan = if state.has_poststop { Some(load_plan(dir)?) } else { None };
     state.cgroup.remove()?;
+    host_root::detach(state)?;
     fault::at(Point::DeleteGroupsRemoved)?;
     dir.remove(lock)?;
     fault::at(Point::DeleteRemoved)?;

@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod fresh;
 mod hook;
+mod host_root;
 mod kill;
 mod listen;
 mod notify;

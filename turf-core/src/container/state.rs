@@ -80,6 +80,9 @@ pub struct State {
     pub listen_fds: u32,
     /// Whether the bundle has `poststop` hooks.
     pub has_poststop: bool,
+    /// The id of the mount in the host's mount namespace that all of the container's mounts lie in, if that is where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_root: Option<u64>,
 }
 
 impl State {
@@ -100,6 +103,7 @@ impl State {
             preserved_fds: 0,
             listen_fds: 0,
             has_poststop: !plan.hooks.poststop.is_empty(),
+            host_root: None,
         }
     }
 
@@ -144,6 +148,7 @@ impl State {
             preserved_fds: 0,
             listen_fds: 0,
             has_poststop: false,
+            host_root: None,
         })
     }
 

@@ -131,14 +131,22 @@ impl Builder<'_> {
         self.steps.push(Step::NewSession);
         self.system();
         let own_mounts = self.namespace(NamespaceKind::Mount).is_some();
+        let spec = &self.bundle.spec;
+        // Without a mount namespace the root is the directory as it is, unless something is to be mounted.
+        let host_mounts = !own_mounts
+            && (spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty())
+                || spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)));
         if own_mounts {
             self.root();
+        } else if let Some(path) = self.bundle.rootfs.clone() {
+            self.steps.push(if host_mounts { Step::HostRoot { path } } else { Step::PlainRoot { path } });
+        }
+        let mounts = own_mounts || host_mounts;
+        if mounts {
             self.mounts();
             self.devices();
-        } else if let Some(path) = self.bundle.rootfs.clone() {
-            self.steps.push(Step::PlainRoot { path });
         }
-        if own_mounts && let Some(process) = self.bundle.spec.process() {
+        if mounts && let Some(process) = self.bundle.spec.process() {
             self.steps.push(Step::Directory(clean(process.cwd())));
         }
         if let Some(process) = self.bundle.spec.process() {
@@ -150,7 +158,7 @@ impl Builder<'_> {
         if !hooks.create_container.is_empty() {
             self.steps.push(Step::ContainerHooks(hooks.create_container.clone()));
         }
-        if own_mounts {
+        if mounts {
             self.protect();
         }
         self.steps.push(match root_entry {

@@ -46,6 +46,12 @@ pub enum Step {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory, on which `create` has bound it in the host's mount namespace, becomes the root by chroot(2): the
+    /// bundle has mounts, but no mount namespace.
+    HostRoot {
+        /// The directory, absolute, free of symbolic links.
+        path: PathBuf,
+    },
     /// Mounts a file system.
     Mount(MountStep),
     /// Makes a device node.

@@ -49,7 +49,7 @@ fn place(plan: &Plan, script: &Path) -> Option<(PathBuf, PathBuf)> {
     let mut place = None;
     for step in &plan.init.steps {
         match step {
-            Step::BindRoot { path } | Step::PlainRoot { path } => {
+            Step::BindRoot { path } | Step::PlainRoot { path } | Step::HostRoot { path } => {
                 place = Some((path.clone(), script.strip_prefix("/").unwrap_or(script).to_owned()));
             }
             Step::Mount(mount) => {

@@ -1,9 +1,10 @@
 //! Init's life from its birth until it becomes `turf-init`, which goes to the gate, or executes the bundle's program at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
 use nix::sched::unshare;
 use nix::sys::prctl;
@@ -13,12 +14,12 @@ use turf_init::message::GO;
 use turf_init::orders::Task;
 
 use super::spawn::clone_flag;
-use super::steps::Sandbox;
+use super::steps::{Sandbox, path_fd};
 use crate::sandbox::enter::{self, At};
 use crate::sandbox::launch::InitProgram;
 use crate::sandbox::orders::{Builder, Head};
 use crate::sandbox::plan::{IdMapping, InitPlan, NamespaceKind, Plan, ProcessPlan, WorkloadPlan};
-use crate::sandbox::step::StepError;
+use crate::sandbox::step::{MountSource, MountStep, Step, StepError};
 use crate::sandbox::{gate, program};
 use crate::seed::registry::DEFAULT_SEED;
 use crate::sys::{credentials, process};
@@ -118,6 +119,7 @@ fn make_sandbox(inherited: &mut Inherited<'_, '_>) -> Result<(), StepError> {
     let plan = &inherited.plan.init;
     let own = inherited.cgroup.iter().map(AsFd::as_fd).collect::<Vec<_>>();
     crate::cgroup::join_self(&own).at(|| "join the control groups")?;
+    let early = early_paths(plan);
     become_root(plan)?;
     // Who is in the container must not look into init, which still holds descriptors of the host.
     credentials::set_dumpable(false).at(|| "hide init from the container")?;
@@ -125,10 +127,26 @@ fn make_sandbox(inherited: &mut Inherited<'_, '_>) -> Result<(), StepError> {
     let id_mapped = std::mem::take(&mut inherited.id_mapped);
     let mut sandbox =
         Sandbox::new(inherited.plan, inherited.setup.as_fd(), inherited.console.as_ref(), id_mapped)?;
+    sandbox.early = early;
     if plan.namespace(NamespaceKind::Cgroup).is_some_and(|cgroup| cgroup.path.is_none()) {
         unshare(clone_flag(NamespaceKind::Cgroup)).at(|| "make a cgroup namespace")?;
     }
     plan.steps.iter().try_for_each(|step| sandbox.execute(step))
+}
+
+/// The directories and files of the host that the steps name, as their creator's user finds them: root of a user namespace
+/// may not pass through a directory that belongs to the host's root alone. What is not there yet, or at all, is the steps' to
+/// find out.
+fn early_paths(plan: &InitPlan) -> BTreeMap<PathBuf, OwnedFd> {
+    if plan.namespace(NamespaceKind::User).is_none() {
+        return BTreeMap::new();
+    }
+    let paths = plan.steps.iter().filter_map(|step| match step {
+        Step::BindRoot { path } => Some(path),
+        Step::Mount(MountStep { source: MountSource::Bind { path, .. }, .. }) => Some(path),
+        _ => None,
+    });
+    paths.filter_map(|path| Some((path.clone(), path_fd(path).ok()?))).collect()
 }
 
 /// What `turf-init` is to do, and a descriptor that its orders need.

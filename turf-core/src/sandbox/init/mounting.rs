@@ -48,7 +48,13 @@ impl Sandbox<'_> {
                 let name = format!("bind {} on {target}", path.display());
                 let depth = if *recursive { Depth::All } else { Depth::One };
                 let source = c_string(&name, &path.to_string_lossy())?;
-                let tree = open_tree_clone(nix::fcntl::AT_FDCWD, &source, depth).at(|| name.clone())?;
+                let tree = match open_tree_clone(nix::fcntl::AT_FDCWD, &source, depth) {
+                    Err(error) => {
+                        self.early(path, error).and_then(|opened| open_tree_clone(opened.as_fd(), c"", depth))
+                    }
+                    cloned => cloned,
+                };
+                let tree = tree.at(|| name.clone())?;
                 self.dress_and_attach(tree, step, &name)?
             }
             MountSource::Filesystem { kind, source, parameters } => {

@@ -1,6 +1,6 @@
 //! Executing the steps of a plan, in init.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,6 +48,8 @@ pub(super) struct Sandbox<'a> {
     pub(super) id_mapped: VecDeque<OwnedFd>,
     /// The directory in which the last step made something, if nothing was mounted since.
     place: Option<(PathBuf, Rc<OwnedFd>)>,
+    /// Paths of the host, opened before init became the root of its user namespace.
+    pub(super) early: BTreeMap<PathBuf, OwnedFd>,
     /// Whether the root was only chosen, not mounted.
     plain: bool,
     /// Whether no mount of this namespace is shared with another.
@@ -75,6 +77,7 @@ impl<'a> Sandbox<'a> {
             cgroups,
             id_mapped,
             place: None,
+            early: BTreeMap::new(),
             plain: false,
             nothing_shared: false,
         })
@@ -102,7 +105,7 @@ impl<'a> Sandbox<'a> {
             }
             Step::BindRoot { path } => self.bind_root(path),
             Step::TmpfsRoot { size } => self.tmpfs_root(*size),
-            Step::PlainRoot { path } => {
+            Step::PlainRoot { path } | Step::HostRoot { path } => {
                 self.plain = true;
                 self.root = Root::new(path_fd(path).at(|| format!("open the root {}", path.display()))?);
                 Ok(())
@@ -145,9 +148,21 @@ impl<'a> Sandbox<'a> {
     fn bind_root(&mut self, path: &Path) -> Result<(), StepError> {
         let step = || format!("mount the root {}", path.display());
         self.keep_from_the_host(path).at(step)?;
-        let target = path_fd(path).at(step)?;
+        let target = match path_fd(path) {
+            Err(error) => self.early(path, error),
+            opened => opened,
+        };
+        let target = target.at(step)?;
         let tree = open_tree_clone(target.as_fd(), c"", Depth::All).at(step)?;
         self.attach_root(tree, target).at(step)
+    }
+
+    /// What was found at the path before, if it is only this user who may not get there.
+    pub(super) fn early(&self, path: &Path, error: io::Error) -> io::Result<OwnedFd> {
+        match self.early.get(path) {
+            Some(opened) if error.raw_os_error() == Some(libc::EACCES) => opened.try_clone(),
+            Some(_) | None => Err(error),
+        }
     }
 
     /// Mounted on top of `/`, which hides nothing: lookups begin at the mount below until the root is entered. Every
