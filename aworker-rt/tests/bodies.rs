@@ -59,6 +59,30 @@ fn a_client_that_expects_continue_gets_it_when_the_body_is_wanted() {
 }
 
 #[test]
+fn trailers_are_checked_and_become_no_fields() {
+    let server = Server::start(
+        "trailers",
+        "export default { async fetch(request) {
+           const body = await request.text();
+           return new Response(`${request.url} ${body} ${[...request.headers.keys()]}`);
+         } };",
+    );
+    let head = "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Late\r\n\r\n4\r\nbody\r\n0\r\n";
+    let next = "GET /b HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = server.connect();
+    let trailers = "X-Late: y\r\nHost: evil\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(&format!("{head}{trailers}{next}"));
+    assert_eq!(client.receive().text(), "http://a/a body host,trailer,transfer-encoding");
+    assert_eq!(client.receive().text(), "http://a/b  host");
+    // Malformed ones: the body has failed, and nothing behind it is a request.
+    let mut client = server.connect();
+    let refused = client.exchange(&format!("{head} folded: y\r\n\r\n{next}"));
+    assert_eq!((refused.status, refused.header("connection")), (400, Some("close")));
+    client.assert_closed();
+    server.stop();
+}
+
+#[test]
 fn large_bodies_stream_both_ways() {
     let server = Server::start(
         "large",

@@ -312,6 +312,30 @@ fn sigusr2_writes_a_heap_snapshot_and_the_program_goes_on() {
 }
 
 #[test]
+fn watch_runs_a_typed_program_again_after_it_was_refused() {
+    let directory = Directory::new(
+        "watch-typed",
+        &[
+            (
+                "main.ts",
+                "import { text } from './part.mts'; console.log(text as string); setInterval(() => {}, 1000);",
+            ),
+            ("part.mts", "export const text: string = 'first';"),
+        ],
+    );
+    let mut running = Running::start(&directory, &["run", "--watch", "main.ts"]);
+    assert_eq!(running.line(), "first");
+    let part = directory.0.join("part.mts");
+    std::fs::write(&part, "export enum Text { A }").expect("written");
+    running.error_line("part.mts:1:8: an enum");
+    running.error_line("the program has ended");
+    std::fs::write(&part, "export const text = 'second' satisfies string;").expect("written");
+    assert_eq!(running.line(), "second");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
 fn watch_runs_again_when_a_loaded_file_changes_however_it_is_replaced() {
     let directory = Directory::new(
         "watch",
