@@ -19,6 +19,7 @@ mod mounts;
 mod pool;
 mod pool_handover;
 mod pool_life;
+mod pool_limits;
 mod pool_listeners;
 mod pool_messages;
 mod process;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Test> {
         confined::TESTS,
         pool::TESTS,
         pool_life::TESTS,
+        pool_limits::TESTS,
         pool_messages::TESTS,
         pool_handover::TESTS,
         pool_listeners::TESTS,
