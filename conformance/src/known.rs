@@ -57,6 +57,7 @@ const ALL: &[Known] = &[
         "config::the_umask_of_exec_is_the_containers",
         "1.1 gives every process of exec the same mask",
     ),
+    known("crun", "hooks::container_hooks_begin_in_the_containers_root", "1.8.1: they begin in the bundle"),
     known("crun", "attacks::cve_2024_21626_no_working_directory_leads_outside", "1.8.1: the attack succeeds"),
     known(
         "crun",

@@ -91,7 +91,13 @@ fn close_inherited(command: &Command) -> Result<()> {
         | Command::Checkpoint(_)
         | Command::Restore(_) => 0,
     };
-    fd::close_range_from(3 + kept).context("close inherited descriptors")?;
+    if command.reads_inherited() {
+        // A file that a shell made for `--process <(...)`; the process that is made closes it.
+        fd::close_range_cloexec(3 + kept)
+    } else {
+        fd::close_range_from(3 + kept)
+    }
+    .context("close inherited descriptors")?;
     for number in 3..3 + kept {
         if !i32::try_from(number).is_ok_and(fd::is_open) {
             // The lowest free number is this one, and it is closed on execution.

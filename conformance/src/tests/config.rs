@@ -93,7 +93,8 @@ fn annotations_are_in_the_state(case: &mut Case) -> Result<()> {
 fn an_unknown_capability_is_no_error(case: &mut Case) -> Result<()> {
     let mut bundle = case.shell("grep CapBnd /proc/self/status")?;
     for set in ["bounding", "effective", "permitted"] {
-        bundle.set(&format!("/process/capabilities/{set}"), json!(["CAP_CHOWN", "CAP_OF_TOMORROW"]));
+        bundle
+            .set(&format!("/process/capabilities/{set}"), json!(["CAP_CHOWN", "CAP_OF_TOMORROW", "NO_CAP"]));
     }
     let finished = case.run(&bundle)?.success()?;
     ensure!(finished.stdout.trim().ends_with("0000000000000001"), "{finished}");

@@ -24,6 +24,7 @@ tests! { "exec";
         stdio_is_the_callers,
         environment_directory_and_user_can_be_changed,
         a_process_file_says_everything,
+        a_process_file_can_be_a_descriptor_of_the_caller,
         namespaces_and_root_are_those_of_init,
         the_control_groups_are_those_of_init,
         the_seccomp_profile_is_in_force,
@@ -40,6 +41,7 @@ tests! { "exec";
         the_process_ends_with_the_container;
     Turf:
         capabilities_are_the_containers_and_can_be_added,
+        an_unknown_capability_is_only_warned_of,
         what_is_not_changed_is_the_containers,
         a_program_runs_in_a_workers_sandbox,
         a_program_runs_in_a_workers_user_namespace,
@@ -155,6 +157,32 @@ fn detached(case: &mut Case, container: &Container, script: &str) -> Result<i32>
     case.exec(container, &["--detach", "--pid-file", text(&file)?], script)?.success()?;
     let pid = fs::read_to_string(&file).context("read the pid file")?;
     pid.trim().parse().with_context(|| format!("the pid file holds {pid:?}"))
+}
+
+fn a_process_file_can_be_a_descriptor_of_the_caller(case: &mut Case) -> Result<()> {
+    let container = case.sleeper()?;
+    let process = json!({"args": ["/bin/sh", "-c", "echo here; ls /proc/self/fd"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let file = case.process_file(&process)?;
+    // What a shell makes of `--process <(...)`.
+    let script = format!("exec \"$@\" 7< {}", text(&file)?);
+    case.runtime.run_through(&["/bin/sh", "-c", &script, "sh"]);
+    let finished = case.runtime.call(&["exec", "--process", "/dev/fd/7", &container.id]);
+    case.runtime.run_through(&[]);
+    let finished = finished?.success()?;
+    // The last one is the directory that ls(1) reads.
+    ensure!(finished.lines() == ["here", "0", "1", "2", "3"], "{finished}");
+    case.remove(&container)
+}
+
+fn an_unknown_capability_is_only_warned_of(case: &mut Case) -> Result<()> {
+    let container = case.sleeper()?;
+    let flags = ["--cap", "CAP_OF_TOMORROW", "--cap", "CAP_SYS_TIME"];
+    let finished = case.exec(&container, &flags, "grep CapBnd /proc/self/status")?.success()?;
+    ensure!(finished.stderr.contains("CAP_OF_TOMORROW"), "{finished}");
+    let set = finished.stdout.trim().rsplit('\t').next().unwrap_or_default();
+    let set = u64::from_str_radix(set, 16).context("CapBnd")?;
+    ensure!(set & 1 << 25 != 0, "{finished}");
+    case.remove(&container)
 }
 
 fn namespaces_and_root_are_those_of_init(case: &mut Case) -> Result<()> {

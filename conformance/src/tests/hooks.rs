@@ -19,9 +19,13 @@ tests! { "hooks";
         a_failing_create_hook_fails_create_and_leaves_nothing,
         a_hook_that_takes_too_long_is_ended,
         container_hooks_run_in_the_containers_namespaces,
-        start_hooks_without_an_environment_have_the_programs;
+        start_hooks_without_an_environment_have_the_programs,
+        start_hooks_have_the_programs_rights_and_filter,
+        hooks_without_an_environment_have_the_runtimes,
+        container_hooks_begin_in_the_containers_root;
     Turf:
         poststart_hooks_see_a_started_program,
+        hooks_begin_in_the_bundle,
 }
 
 /// A host program that appends its name, its arguments and its input to `log`.
@@ -192,5 +196,76 @@ fn start_hooks_without_an_environment_have_the_programs(case: &mut Case) -> Resu
     add(&mut bundle, "startContainer", own);
     let finished = case.run(&bundle)?.success()?;
     ensure!(finished.lines() == ["two-", "-three"], "{finished}");
+    Ok(())
+}
+
+fn start_hooks_have_the_programs_rights_and_filter(case: &mut Case) -> Result<()> {
+    const RIGHTS: &str = "grep -E '^(Uid|Gid|Cap...|NoNewPrivs|Seccomp):' /proc/self/status";
+    let mut bundle = case.shell(&format!("cat /seen; echo; {RIGHTS}"))?;
+    bundle.set("/process/user", json!({"uid": 0, "gid": 7}));
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.set(&format!("/process/capabilities/{set}"), json!(["CAP_CHOWN", "CAP_KILL"]));
+    }
+    let names = ["mkdir", "mkdirat"];
+    let rule = json!([{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]);
+    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule}));
+    let look = format!("{RIGHTS} > /seen");
+    add(
+        &mut bundle,
+        "startContainer",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", look], "env": ["PATH=/bin"]}),
+    );
+    let finished = case.run(&bundle)?.success()?;
+    let (hook, program) = finished.stdout.split_once("\n\n").context("no empty line")?;
+    ensure!(hook.lines().count() >= 8 && hook.trim() == program.trim(), "{finished}");
+    let make = json!({"path": "/bin/mkdir", "args": ["mkdir", "/made"], "env": ["PATH=/bin"]});
+    bundle.set("/hooks/startContainer/0", make).write()?;
+    let id = case.id("filtered");
+    case.runtime.refused(&["run", "--bundle", text(&bundle.path)?, &id], &[])?;
+    ensure!(!bundle.inside("/made").exists(), "the hook was not filtered");
+    Ok(())
+}
+
+fn hooks_without_an_environment_have_the_runtimes(case: &mut Case) -> Result<()> {
+    let log = case.directory().join("log");
+    let mut bundle = case.shell("exit 0")?;
+    let script = |name: &str| format!("tr '\\0' '\\n' < /proc/self/environ > {}.{name}", log.display());
+    for kind in ["createRuntime", "poststop"] {
+        add(&mut bundle, kind, json!({"path": "/bin/sh", "args": ["sh", "-c", script(kind)]}));
+    }
+    case.run(&bundle)?.success()?;
+    let wanted = format!("PATH={}", std::env::var("PATH")?);
+    for kind in ["createRuntime", "poststop"] {
+        let seen = fs::read_to_string(format!("{}.{kind}", log.display()))?;
+        ensure!(seen.lines().any(|line| line == wanted), "{kind} has {seen}");
+    }
+    Ok(())
+}
+
+/// What a hook of this kind finds in its working directory.
+fn listing_of(case: &mut Case, kind: &str) -> Result<String> {
+    let log = case.directory().join("log");
+    let mut bundle = case.shell("exit 0")?;
+    let script = format!("ls > {}", text(&log)?);
+    add(
+        &mut bundle,
+        kind,
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}),
+    );
+    case.run(&bundle)?.success()?;
+    Ok(fs::read_to_string(&log)?)
+}
+
+fn container_hooks_begin_in_the_containers_root(case: &mut Case) -> Result<()> {
+    let listing = listing_of(case, "createContainer")?;
+    ensure!(listing.lines().any(|name| name == "mnt"), "{listing}");
+    Ok(())
+}
+
+fn hooks_begin_in_the_bundle(case: &mut Case) -> Result<()> {
+    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+        let listing = listing_of(case, kind)?;
+        ensure!(listing.lines().any(|name| name == "config.json"), "{kind}: {listing}");
+    }
     Ok(())
 }

@@ -392,7 +392,7 @@ fn an_agent_decides_on_calls_of_exec(case: &mut Case) -> Result<()> {
     ensure!(decided == 1 && told["pid"] != container.pid && told["state"]["status"] == "running", "{told}");
     // Nobody listens any more: the program does not run.
     let refused =
-        case.runtime.call(&["exec", &container.id, "/bin/echo", "ran"])?.failure(&["to the agent at"])?;
+        case.runtime.call(&["exec", &container.id, "/bin/echo", "ran"])?.failure(&["seccomp agent at"])?;
     ensure!(refused.stdout.is_empty(), "{refused}");
     case.remove(&container)
 }
@@ -419,13 +419,13 @@ fn without_an_agent_the_start_fails(case: &mut Case) -> Result<()> {
     let mut bundle = case.shell("touch /ran")?;
     with_agent(&mut bundle, &nowhere);
     let container = case.create(&bundle)?;
-    case.runtime.refused(&["start", &container.id], &["to the agent at", "nobody", "no such file"])?;
+    case.runtime.refused(&["start", &container.id], &["seccomp agent at", "nobody", "no such file"])?;
     case.wait(&container)?;
     ensure!(case.runtime.status(&container.id)? == "stopped" && !bundle.inside("/ran").exists());
     let mut bundle = case.worker(HELLO)?;
     with_agent(&mut bundle, &nowhere);
     let container = case.create(&bundle)?;
-    case.runtime.refused(&["start", &container.id], &["to the agent at", "nobody"])?;
+    case.runtime.refused(&["start", &container.id], &["seccomp agent at", "nobody"])?;
     let ended = case.wait(&container)?;
     ensure!(case.runtime.status(&container.id)? == "stopped", "{ended:?}");
     Ok(())

@@ -24,6 +24,8 @@ tests! { "verbs";
         checkpoint_and_restore_are_refused_with_their_reason,
         a_refused_flag_is_named_in_the_log,
         the_options_of_ps_are_passed_on,
+        ps_prints_the_columns_of_runc,
+        a_configuration_can_have_another_name,
         signal_zero_only_asks,
         a_closed_descriptor_stays_closed_for_the_program,
         a_container_without_control_groups_has_none,
@@ -108,14 +110,43 @@ fn a_refused_flag_is_named_in_the_log(case: &mut Case) -> Result<()> {
 }
 
 fn the_options_of_ps_are_passed_on(case: &mut Case) -> Result<()> {
-    let bundle = case.shell(SLEEPER)?;
+    let mut bundle = case.shell("")?;
+    // Executed by init: a shell might not have come to it yet.
+    bundle.set("/process/args", json!(["/bin/sleep", "1000"]));
     let container = case.start(&bundle)?;
     let printed = case.runtime.ok(&["ps", &container.id, "-e", "-o", "pid,args"])?;
     let lines = printed.lines();
     ensure!(lines.len() == 2 && lines[0].starts_with("PID"), "{printed}");
-    ensure!(lines[1] == format!("{} sleep 1000", container.pid), "{printed}");
+    ensure!(lines[1] == format!("{} /bin/sleep 1000", container.pid), "{printed}");
     case.runtime.refused(&["ps", &container.id, "-e", "-o", "args"], &["column PID"])?;
     case.remove(&container)
+}
+
+fn ps_prints_the_columns_of_runc(case: &mut Case) -> Result<()> {
+    let mut bundle = case.shell("")?;
+    // Executed by init: a shell might not have come to it yet.
+    bundle.set("/process/args", json!(["/bin/sleep", "1000"]));
+    let container = case.start(&bundle)?;
+    let printed = case.runtime.ok(&["ps", &container.id])?;
+    let rows: Vec<Vec<&str>> = printed.lines().iter().map(|line| line.split_whitespace().collect()).collect();
+    ensure!(rows.len() == 2, "{printed}");
+    ensure!(rows[0] == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], "{printed}");
+    ensure!(rows[1][0] == "root" && rows[1][1] == container.pid.to_string(), "{printed}");
+    ensure!(rows[1][7..] == ["/bin/sleep", "1000"], "{printed}");
+    case.remove(&container)
+}
+
+fn a_configuration_can_have_another_name(case: &mut Case) -> Result<()> {
+    let bundle = case.shell("echo another")?;
+    bundle.write()?;
+    fs::create_dir(bundle.path.join("below"))?;
+    fs::rename(bundle.path.join("config.json"), bundle.path.join("below/other.json"))?;
+    let path = text(&bundle.path)?;
+    let id = case.id("none");
+    case.runtime.refused(&["run", "--bundle", path, &id], &["config.json", "no such file"])?;
+    let finished = case.runtime.ok(&["run", "--config", "below/other.json", "--bundle", path, &id])?;
+    ensure!(finished.lines() == ["another"], "{finished}");
+    Ok(())
 }
 
 fn signal_zero_only_asks(case: &mut Case) -> Result<()> {

@@ -150,6 +150,20 @@ pub enum Command {
     Restore(Unsupported),
 }
 
+impl Command {
+    /// Whether it reads a file that is named by a descriptor of the caller.
+    pub fn reads_inherited(&self) -> bool {
+        let file = match self {
+            Command::Create(create) => create.config.as_deref(),
+            Command::Run(run) => run.create.config.as_deref(),
+            Command::Exec(exec) => exec.process.as_deref(),
+            Command::Update(update) => update.resources.as_deref(),
+            _ => None,
+        };
+        file.is_some_and(|file| file.starts_with("/dev/fd") || file.starts_with("/proc/self/fd"))
+    }
+}
+
 /// A verb that takes nothing but an id.
 #[derive(Debug, Args)]
 pub struct One {

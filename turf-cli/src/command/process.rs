@@ -10,6 +10,9 @@ pub struct Create {
     /// The bundle's directory.
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// The configuration, if not config.json; relative to the bundle's directory.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// File to write init's pid to.
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,

@@ -125,13 +125,14 @@ enum Verb {
 /// `run`, and `create`, whose flags are some of it.
 fn run(words: &mut Words<'_>, verb: Verb) -> Option<Run> {
     let (mut bundle, mut pid_file, mut console_socket, mut pidfd_socket) = (None, None, None, None);
-    let (mut preserve_fds, mut id) = (None, None);
+    let (mut preserve_fds, mut config, mut id) = (None, None, None);
     let (mut no_pivot, mut no_subreaper, mut no_new_keyring) = (false, false, false);
     let (mut detach, mut keep, mut listen) = (false, false, Vec::new());
     let is_run = verb == Verb::Run;
     loop {
         match words.next()? {
             Word::Flag("--bundle" | "-b", here) => fill(&mut bundle, PathBuf::from(words.value(here)?))?,
+            Word::Flag("--config" | "-f", here) => fill(&mut config, PathBuf::from(words.value(here)?))?,
             Word::Flag("--pid-file", here) => fill(&mut pid_file, PathBuf::from(words.value(here)?))?,
             Word::Flag("--console-socket", here) => {
                 fill(&mut console_socket, PathBuf::from(words.value(here)?))?;
@@ -153,6 +154,7 @@ fn run(words: &mut Words<'_>, verb: Verb) -> Option<Run> {
     }
     let create = Create {
         bundle: bundle.unwrap_or_else(|| PathBuf::from(".")),
+        config,
         pid_file,
         console_socket,
         preserve_fds: preserve_fds.unwrap_or(0),
@@ -236,6 +238,7 @@ mod tests {
             "turf --root /r --log /l --log-format json create --bundle /b --pid-file /p ID",
             "turf --systemd-cgroup --rootless=true create --no-pivot --no-new-keyring --no-subreaper ID",
             "turf create --bundle /b --pid-file /p --preserve-fds 1 ID",
+            "turf run --config /c --detach ID",
             "turf --root /r run --bundle /b ID",
             "turf --debug start --listen tcp://127.0.0.1:0,unix:///a --listen tcp://[::1]:1 ID",
             "turf state ID",
@@ -275,6 +278,7 @@ mod tests {
             "-",
             "--",
             "--pid-file",
+            "--config",
             "--console-socket=/s",
             "--pidfd-socket",
             "--preserve-fds",

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use turf_core::bundle::joins_a_pid_namespace;
+use turf_core::bundle::{config_path, joins_a_pid_namespace};
 use turf_core::container::{
     self, Begin, CgroupOptions, Console, CreateOptions, Fresh, Notifications, Terminal, Unwritable,
     service_manager,
@@ -31,7 +31,7 @@ pub fn run(root: &StateRoot, globals: &Globals, create: Create, log: &Log) -> Re
 /// Init is a fork of this program until its sandbox stands. In a pid namespace that it joins it is seen meanwhile,
 /// with its program, which must be no file that could be written (CVE-2019-5736); shared with `turf run`.
 pub fn hide_from_neighbours(create: &Create) -> Result<()> {
-    if joins_a_pid_namespace(&create.bundle) {
+    if joins_a_pid_namespace(&config_path(&create.bundle, create.config.as_deref())) {
         execute_from_read_only_mount()?;
     }
     Ok(())
@@ -70,6 +70,7 @@ fn options<'a>(
     let inherited = create.inherited();
     Ok(CreateOptions {
         bundle: &create.bundle,
+        config: create.config.as_deref(),
         pid_file: create.pid_file.as_deref(),
         console,
         notify: match service_manager() {

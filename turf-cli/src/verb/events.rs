@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde::Serialize;
+use turf_core::cgroup::Stats;
 use turf_core::container::{self, Event};
 use turf_core::root::{ContainerId, StateRoot};
 
@@ -14,21 +15,31 @@ pub fn run(root: &StateRoot, events: &Events) -> Result<()> {
     let id: ContainerId = events.id.parse()?;
     if events.stats {
         let stats = container::stats(root, &id)?;
-        return print(&json!({ "type": "stats", "id": id.as_str(), "data": stats }));
+        return print(&Line { kind: "stats", id: id.as_str(), data: Some(&stats) });
     }
     let interval = duration(&events.interval)?;
     let mut watched = container::Events::watch(root, &id, interval)?;
     while let Some(event) = watched.wait_next()? {
         print(&match event {
-            Event::Stats(stats) => json!({ "type": "stats", "id": id.as_str(), "data": stats }),
-            Event::OutOfMemory => json!({ "type": "oom", "id": id.as_str() }),
+            Event::Stats(ref stats) => Line { kind: "stats", id: id.as_str(), data: Some(stats) },
+            Event::OutOfMemory => Line { kind: "oom", id: id.as_str(), data: None },
         })?;
     }
     Ok(())
 }
 
-fn print(line: &serde_json::Value) -> Result<()> {
-    super::print(&format!("{line}\n"))
+/// One line, its fields in runc's order: whoever looks for the text `{"type":"oom"` finds it.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Stats>,
+}
+
+fn print(line: &Line<'_>) -> Result<()> {
+    super::print(&format!("{}\n", serde_json::to_string(line)?))
 }
 
 /// Longest interval in nanoseconds, about 292 years: that of Go's durations.

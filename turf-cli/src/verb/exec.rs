@@ -41,6 +41,7 @@ pub fn run(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8> {
         preserve_fds,
     };
     let created = container::exec(root, &id, options)?;
+    created.warnings.iter().for_each(|warning| log.warning(warning));
     created.notes.iter().for_each(|note| log.debug(|| note.clone()));
     let Some(foreground) = foreground else { return Ok(0) };
     // Wait statuses have eight bits, and 128 + 64 fits too.

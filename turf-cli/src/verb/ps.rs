@@ -17,6 +17,10 @@ pub fn run(root: &StateRoot, ps: &Ps) -> Result<()> {
         Format::Json => super::print(&format!("{}\n", serde_json::to_string(&pids)?)),
         Format::Table if !ps.options.is_empty() => super::print(&columns_of_ps(&pids, &ps.options)?),
         Format::Table => {
+            // What runc prints; a machine without the program gets what /proc says.
+            if let Ok(columns) = columns_of_ps(&pids, &["-ef".into()]) {
+                return super::print(&columns);
+            }
             let mut rows = vec![["UID", "PID", "PPID", "CMD"].map(str::to_owned).to_vec()];
             // A process that exits meanwhile is left out.
             rows.extend(pids.iter().filter_map(|pid| row(*pid)));

@@ -11,8 +11,8 @@ use crate::command::Spec;
 /// Writes config.json into the bundle's directory; an existing one is not touched.
 pub fn run(spec: &Spec) -> Result<()> {
     let path = spec.file.clone().unwrap_or_else(|| spec.bundle.join("config.json"));
-    let text = if spec.worker { default::WORKER } else { default::PROGRAM };
-    let text = if spec.rootless { default::rootless(text)? } else { text.to_owned() };
+    let text = if spec.worker { default::WORKER.to_owned() } else { default::program() };
+    let text = if spec.rootless { default::rootless(&text)? } else { text };
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)

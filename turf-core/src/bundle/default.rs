@@ -1,5 +1,6 @@
 //! The config.json files that `turf spec` writes.
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 
@@ -47,9 +48,36 @@ pub fn rootless(config: &str) -> Result<String> {
     serde_json::to_string_pretty(&spec).map_err(|error| Error::invalid("config.json", error.to_string()))
 }
 
+/// [`PROGRAM`], without its control group namespace where version 1 is mounted, as with runc: who adds one to what `spec`
+/// wrote does so on both kinds of machine.
+pub fn program() -> String {
+    let found = statfs("/sys/fs/cgroup").map(|found| found.filesystem_type());
+    if found == Ok(CGROUP2_SUPER_MAGIC) { PROGRAM.to_owned() } else { PROGRAM.replace(CGROUP_NAMESPACE, "") }
+}
+
+/// Its text in [`PROGRAM`].
+const CGROUP_NAMESPACE: &str = ",\n            { \"type\": \"cgroup\" }";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_has_a_control_group_namespace_only_on_version_2() {
+        let kinds = |config: &str| {
+            let spec: Value = serde_json::from_str(config).unwrap();
+            spec["linux"]["namespaces"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["type"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert!(kinds(PROGRAM).contains(&json!("cgroup")));
+        assert_eq!(kinds(&PROGRAM.replace(CGROUP_NAMESPACE, "")), kinds(PROGRAM)[..kinds(PROGRAM).len() - 1]);
+        let is_unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        assert_eq!(kinds(&program()).contains(&json!("cgroup")), is_unified);
+    }
 
     #[test]
     fn the_rootless_configuration_needs_no_right_over_the_host() {

@@ -51,15 +51,25 @@ impl Bundle {
     /// Loads and validates `config.json` in `directory`. Errors name the place:
     /// `config.json: $.process.args: must not be empty`.
     pub fn load(directory: &Path) -> Result<Bundle> {
+        Bundle::load_with(directory, None)
+    }
+
+    /// The same with another configuration; errors call it `config.json` all the same.
+    pub fn load_with(directory: &Path, config: Option<&Path>) -> Result<Bundle> {
         let directory =
             directory.canonicalize().operation(|| format!("open the bundle {}", directory.display()))?;
-        let (spec, mut warnings) = parse(&read_config(&directory.join(CONFIG_NAME))?)?;
+        let (spec, mut warnings) = parse(&read_config(&config_path(&directory, config))?)?;
         let workload = validate::validate(&spec)?;
         warnings.extend(validate::warnings(&spec));
         host::check(&spec)?;
         let rootfs = spec.root().as_ref().map(|root| rootfs(&directory, root.path())).transpose()?;
         Ok(Bundle { directory, spec, rootfs, workload, warnings })
     }
+}
+
+/// Where the configuration of a bundle is.
+pub fn config_path(directory: &Path, config: Option<&Path>) -> PathBuf {
+    directory.join(config.unwrap_or(Path::new(CONFIG_NAME)))
 }
 
 fn read_config(path: &Path) -> Result<Vec<u8>> {
@@ -103,7 +113,7 @@ fn places<'a>(text: &'a [u8], word: &'a [u8]) -> impl Iterator<Item = usize> + '
 
 /// Whether the container of a bundle joins a pid namespace that exists, whose processes can see it being built. Says
 /// no where there is no configuration, and yes of one that cannot be read: loading it says why.
-pub fn joins_a_pid_namespace(directory: &Path) -> bool {
+pub fn joins_a_pid_namespace(config: &Path) -> bool {
     #[derive(Deserialize)]
     struct Config {
         linux: Option<Linux>,
@@ -117,7 +127,7 @@ pub fn joins_a_pid_namespace(directory: &Path) -> bool {
         r#type: String,
         path: Option<String>,
     }
-    let Ok(text) = read_config(&directory.join(CONFIG_NAME)) else { return false };
+    let Ok(text) = read_config(config) else { return false };
     // Most have one of their own, and need not be parsed for that.
     if !may_name_a_path_beside_pid(&text) {
         return false;
@@ -229,7 +239,7 @@ mod tests {
                 let config =
                     format!(r#"{{"linux": {{"namespaces": [{namespaces}]}}, "root": {{"path": "{root}"}}}}"#);
                 std::fs::write(dir.path().join(CONFIG_NAME), config).unwrap();
-                joins_a_pid_namespace(dir.path())
+                joins_a_pid_namespace(&config_path(dir.path(), None))
             });
             assert_eq!(doubted, plain, "{namespaces}");
             plain

@@ -38,9 +38,7 @@ pub(super) fn process(process: &mut Value, place: &str) -> Vec<String> {
         list.into_iter().for_each(|list| {
             list.retain(|name| {
                 // What is no name of a capability at all is the types' to refuse.
-                let known = name.as_str().is_none_or(|name| {
-                    !name.starts_with("CAP_") || capability_bit(name).is_some()
-                });
+                let known = name.as_str().is_none_or(|name| capability_bit(name).is_some());
                 if !known {
                     warnings.push(format!(
                         "config.json: {place}.capabilities.{set}: {name} is no capability that this program knows"
@@ -63,9 +61,9 @@ mod tests {
             "bounding": ["CAP_CHOWN", "CAP_OF_TOMORROW"], "ambient": ["CAP_Y"], "effective": [7, "TEST_CAP"]
         }}});
         let warnings = configuration(&mut config);
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
         assert!(warnings[0].contains("$.process.capabilities.bounding: \"CAP_OF_TOMORROW\""), "{warnings:?}");
-        let left = json!({"bounding": ["CAP_CHOWN"], "ambient": [], "effective": [7, "TEST_CAP"]});
+        let left = json!({"bounding": ["CAP_CHOWN"], "ambient": [], "effective": [7]});
         assert_eq!(config["process"]["capabilities"], left);
     }
 

@@ -239,13 +239,14 @@ impl Cgroup {
                 text => text?.lines().count(),
             };
             if occupants > 0 {
-                return Err(Error::invalid(
-                    object(),
-                    format!("is not empty: {occupants} processes are in it"),
-                ));
+                let reason = format!("container's cgroup is not empty: {occupants} process(es) found");
+                return Err(Error::invalid(object(), reason));
             }
             if (group.version == Version::V2 || group.has("freezer")) && group.is_frozen()? {
-                return Err(Error::invalid(object(), "is frozen: what joins it would stand still"));
+                return Err(Error::invalid(
+                    object(),
+                    "container's cgroup unexpectedly frozen: what joins it would stand still",
+                ));
             }
         }
         Ok(cgroup)
@@ -516,7 +517,7 @@ fn missing(controller: &str) -> Error {
     if controller == resources::UNIFIED {
         return Error::invalid(
             "config.json: $.linux.resources.unified",
-            "needs cgroup v2; this machine has v1",
+            "invalid configuration: it needs cgroup v2, and this machine has v1",
         );
     }
     Error::invalid(format!("cgroup controller {controller}"), "is needed, but not mounted on this machine")

@@ -31,7 +31,8 @@ impl FromStr for SubGroup {
         }
         let path = Path::new(path);
         if path.components().any(|part| part == Component::ParentDir) {
-            return refuse("must not contain \"..\"");
+            let reason = format!("{} is not a sub cgroup path", path.display());
+            return Err(Error::invalid("--cgroup", reason));
         }
         let path = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         Ok(SubGroup { controllers: if named { controllers } else { Vec::new() }, path })

@@ -158,7 +158,7 @@ fn an_occupied_group_is_refused() {
     let Some(mut groups) = Groups::create(&plan) else { return };
     groups.add_sleeper();
     let text = Cgroup::locate(&plan).unwrap_err().to_string();
-    assert!(text.contains("is not empty: 1 processes"), "{text}");
+    assert!(text.contains("is not empty: 1 process(es)"), "{text}");
 }
 
 #[test]

@@ -35,6 +35,8 @@ use crate::sys::socket;
 pub struct CreateOptions<'a> {
     /// The bundle's directory.
     pub bundle: &'a Path,
+    /// Its configuration, if not `config.json`; relative to the bundle's directory.
+    pub config: Option<&'a Path>,
     /// Where init's pid is written when the container is created.
     pub pid_file: Option<&'a Path>,
     /// Where the terminal's master is sent.
@@ -107,7 +109,7 @@ pub fn create_fresh(root: &StateRoot, id: &ContainerId, options: CreateOptions<'
 }
 
 fn load(root: &StateRoot, id: &ContainerId, options: &CreateOptions<'_>) -> Result<(Bundle, Plan)> {
-    let mut bundle = Bundle::load(options.bundle)?;
+    let mut bundle = Bundle::load_with(options.bundle, options.config)?;
     let owner = tenant::adopt(root, &mut bundle)?;
     let seed = promotable::adopt(root, &mut bundle)?;
     let context = Context { id: id.as_str(), keyring: options.keyring, root_entry: options.root_entry };
@@ -199,8 +201,9 @@ fn build(
     let runtime_hooks = || {
         let shown = hooks::state_json(&plan.init.state, "creating", pid);
         let record = hook::record(dir, Purpose::Begin);
-        hooks::run("prestart", &plan.hooks.prestart, &shown, Some(&record))?;
-        hooks::run("createRuntime", &plan.hooks.create_runtime, &shown, Some(&record))?;
+        let bundle = Path::new(&plan.init.state.bundle);
+        hooks::run("prestart", &plan.hooks.prestart, bundle, &shown, Some(&record))?;
+        hooks::run("createRuntime", &plan.hooks.create_runtime, bundle, &shown, Some(&record))?;
         fault::at(Point::CreateHooksRun)
     };
     // Written down while init still ends with this process: whatever says that the container is created is true
@@ -257,7 +260,8 @@ fn undo(dir: &ContainerDir, lock: &Lock, state: &State, plan: &Plan) -> Result<(
 /// Runs every `poststop` hook, whatever becomes of the ones before, and returns what failed.
 pub(super) fn run_poststop(all: &[HookPlan], plan: &Plan, record: hooks::RecordFile<'_>) -> Vec<Error> {
     let shown = hooks::state_json(&plan.init.state, "stopped", 0);
-    let run = |hook| hooks::run("poststop", std::slice::from_ref(hook), &shown, record).err();
+    let bundle = Path::new(&plan.init.state.bundle);
+    let run = |hook| hooks::run("poststop", std::slice::from_ref(hook), bundle, &shown, record).err();
     all.iter().filter_map(run).map(Error::from).collect()
 }
 

@@ -117,7 +117,10 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
     match status {
         Status::Created | Status::Running => {}
         Status::Paused if options.paused == IfPaused::Join => {}
-        Status::Creating | Status::Paused | Status::Stopped => return Err(refused(status)),
+        Status::Paused => {
+            return Err(Error::invalid(format!("container {id}"), "cannot exec in a paused container"));
+        }
+        Status::Creating | Status::Stopped => return Err(refused(status)),
     }
     let init = state.init.as_ref().ok_or_else(|| refused(Status::Stopped))?;
     let pidfd = init.open()?.ok_or_else(|| refused(Status::Stopped))?;
@@ -130,7 +133,7 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
     let wants_terminal = process.terminal.is_some();
     options.console.check(wants_terminal, "the process's terminal")?;
     process.terminal = process.terminal.map(|size| options.console.size(size));
-    let created = exec::spawn(&ExecOptions {
+    let mut created = exec::spawn(&ExecOptions {
         init_pid: init.pid,
         init: pidfd,
         sandbox: &plan.init,
@@ -140,6 +143,7 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
         console_socket: options.console.into_socket(wants_terminal)?,
         stdio: None,
     })?;
+    created.warnings.extend(warnings_of(&options.process));
     let told = fault::at(Point::ExecSpawned).and_then(|()| {
         tell(created.pid, created.pidfd.as_fd(), options.pid_file, options.pidfd_socket.as_ref())
     });
@@ -147,6 +151,12 @@ pub fn exec(root: &StateRoot, id: &ContainerId, options: Exec<'_>) -> Result<Cre
         Ok(()) => Ok(created),
         Err(error) => Err(error.and_clean_up(kill_child(&created))),
     }
+}
+
+fn warnings_of(process: &ExecProcess<'_>) -> Vec<String> {
+    let ExecProcess::Changed(Changes { capabilities, .. }) = process else { return Vec::new() };
+    let unknown = capabilities.iter().filter(|name| capability_bit(name).is_none());
+    unknown.map(|name| format!("--cap {name:?} is no capability that this program knows")).collect()
 }
 
 fn compile(process: &ExecProcess<'_>, own: &ProcessPlan) -> Result<ProcessPlan> {
@@ -183,8 +193,8 @@ fn changed(changes: &Changes, own: &ProcessPlan) -> Result<ProcessPlan> {
     }
     plan.additional_gids.extend(&changes.additional_gids);
     for name in &changes.capabilities {
-        let unknown = || Error::invalid(format!("--cap {name:?}"), "is no capability");
-        let bit = capability_bit(name).ok_or_else(unknown)?;
+        // One that is unknown is warned of, as one in config.json is.
+        let bit = capability_bit(name).unwrap_or(0);
         plan.capabilities.bounding |= bit;
         plan.capabilities.permitted |= bit;
         plan.capabilities.effective |= bit;
@@ -248,8 +258,7 @@ mod tests {
             Changes { args: vec![String::new()], ..Changes::default() },
             Changes { args: args.clone(), cwd: Some("a".into()), ..Changes::default() },
             Changes { args: args.clone(), env: vec!["A".into()], ..Changes::default() },
-            Changes { args: args.clone(), env: vec!["=A".into()], ..Changes::default() },
-            Changes { args, capabilities: vec!["CAP_ALL".into()], ..Changes::default() },
+            Changes { args, env: vec!["=A".into()], ..Changes::default() },
         ] {
             assert!(compile(&ExecProcess::Changed(changes.clone()), &own()).is_err(), "{changes:?}");
         }

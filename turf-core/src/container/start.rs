@@ -4,6 +4,7 @@
 //! which waits at the gate, and the seed, which forks ([`super::ready`]).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Instant;
 
 use super::hook::{self, Purpose};
@@ -148,7 +149,7 @@ pub(super) fn run_start_container(
             init_pid: init.pid,
             init: init.open()?.ok_or_else(|| stopped(state))?,
             sandbox: &plan.init,
-            run: exec::Run::Hook(hook),
+            run: exec::Run::Hook(hook, &plan.process),
             cgroup: &cgroup,
             preserve_fds: 0,
             console_socket: None,
@@ -170,12 +171,12 @@ pub(super) fn run_poststart(dir: &ContainerDir, plan: &Plan, init: &ProcessId) -
         return Ok(());
     }
     let shown = hooks::state_json(&plan.init.state, Status::Running.as_str(), init.pid);
-    hooks::run("poststart", &plan.hooks.poststart, &shown, Some(&hook::record(dir, Purpose::Begin))).map_err(
-        |failed| {
-            let kill = || init.open()?.map_or(Ok(()), |pidfd| end(pidfd.as_fd()));
-            Error::from(failed).and_clean_up(kill())
-        },
-    )
+    let bundle = Path::new(&plan.init.state.bundle);
+    let record = hook::record(dir, Purpose::Begin);
+    hooks::run("poststart", &plan.hooks.poststart, bundle, &shown, Some(&record)).map_err(|failed| {
+        let kill = || init.open()?.map_or(Ok(()), |pidfd| end(pidfd.as_fd()));
+        Error::from(failed).and_clean_up(kill())
+    })
 }
 
 /// Opens listening sockets in the namespaces of the caller, for [`start`].

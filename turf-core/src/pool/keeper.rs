@@ -289,6 +289,7 @@ impl Supervisor {
         let id = self.place.name().worker(self.generation, number)?;
         let options = CreateOptions {
             bundle: &self.bundle,
+            config: None,
             pid_file: None,
             console: crate::container::Console::None,
             notify: crate::container::Notifications::Off,

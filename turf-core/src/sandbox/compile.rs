@@ -438,10 +438,9 @@ fn hooks(spec: &Spec) -> HooksPlan {
     let [prestart, create_runtime, create_container, mut start_container, poststart, poststop] =
         hook_lists(hooks).map(|(list, _)| plans(list));
     // Those that say nothing of their environment have that of the process they stand in for, as with runc.
-    let silent = hooks.start_container().iter().flatten().map(|hook| hook.env().is_none());
     let process_env = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
-    for (plan, _) in start_container.iter_mut().zip(silent).filter(|(_, silent)| *silent) {
-        plan.env.clone_from(&process_env);
+    for plan in &mut start_container {
+        plan.env.get_or_insert_with(|| process_env.clone());
     }
     HooksPlan { prestart, create_runtime, create_container, start_container, poststart, poststop }
 }
@@ -450,7 +449,7 @@ fn hook(hook: &Hook) -> HookPlan {
     HookPlan {
         path: hook.path().clone(),
         args: hook.args().clone().unwrap_or_default(),
-        env: hook.env().clone().unwrap_or_default(),
+        env: hook.env().clone(),
         timeout_s: hook.timeout().and_then(|seconds| u32::try_from(seconds).ok()),
     }
 }

@@ -79,22 +79,23 @@ pub struct ExecOptions<'a> {
 pub enum Run<'a> {
     /// A program, dressed as its plan says.
     Process(&'a ProcessPlan),
-    /// A hook, which has the privileges of the sandbox's root.
-    Hook(&'a HookPlan),
+    /// A hook, dressed as the plan of the container's process says: what an image holds under the hook's path must not have
+    /// more rights than the container.
+    Hook(&'a HookPlan, &'a ProcessPlan),
 }
 
 impl Run<'_> {
     fn terminal(&self) -> Option<TerminalPlan> {
         match self {
             Run::Process(plan) => plan.terminal,
-            Run::Hook(_) => None,
+            Run::Hook(..) => None,
         }
     }
 
     fn oom_score_adj(&self) -> Option<i32> {
         match self {
             Run::Process(plan) => plan.oom_score_adj,
-            Run::Hook(_) => None,
+            Run::Hook(..) => None,
         }
     }
 }
@@ -166,14 +167,15 @@ fn listen(options: &ExecOptions<'_>, mut connection: File) -> Result<Answers> {
 
 fn introduce(options: &ExecOptions<'_>, pid: i32, number: i32) -> Result<()> {
     let pidfd = pidfd_open(pid).operation(|| format!("open process {pid}"))?;
-    let Run::Process(plan) = options.run else {
-        return Err(Error::invalid("a hook", "has no seccomp agent"));
+    let (plan, status) = match options.run {
+        Run::Process(plan) => (plan, "running"),
+        Run::Hook(_, plan) => (plan, "created"),
     };
     let process = seccomp_agent::Process {
         plan,
         state: &options.sandbox.state,
         init_pid: options.init_pid,
-        status: "running",
+        status,
         pid,
         pidfd: pidfd.as_fd(),
     };
@@ -328,7 +330,7 @@ fn write_orders(
 ) -> std::result::Result<(ProgramOrders, Option<OwnedFd>), StepError> {
     let affinity = match options.run {
         Run::Process(plan) => plan.exec_cpu_affinity.as_ref(),
-        Run::Hook(_) => None,
+        Run::Hook(..) => None,
     };
     if let Some(affinity) = affinity.filter(|affinity| !affinity.initial.is_empty()) {
         set_cpus(orders, "set the CPUs of execCPUAffinity.initial", &affinity.initial);
@@ -360,7 +362,11 @@ fn write_orders(
             let proc = enter::dress(orders, &plan)?;
             Ok((program::prepare(orders, &plan)?, proc))
         }
-        Run::Hook(hook) => Ok((program::of_hook(orders, hook)?, None)),
+        Run::Hook(hook, plan) => {
+            let plan = ProcessPlan { oom_score_adj: None, ..plan.clone() };
+            let proc = enter::dress(orders, &plan)?;
+            Ok((program::of_hook(orders, hook)?, proc))
+        }
     }
 }
 
@@ -401,7 +407,7 @@ fn make_terminal(size: TerminalPlan, options: &ExecOptions<'_>) -> std::result::
     terminal::set_size(master.as_fd(), size.height, size.width).at(|| "set the terminal's size")?;
     let uid = match options.run {
         Run::Process(plan) => Uid::from_raw(plan.uid),
-        Run::Hook(_) => Uid::from_raw(0),
+        Run::Hook(..) => Uid::from_raw(0),
     };
     nix::unistd::fchown(&peer, Some(uid), None::<Gid>).at(|| format!("give the terminal to {uid}"))?;
     socket::send_packet(console.as_fd(), b"/dev/ptmx", &[master.as_fd()])

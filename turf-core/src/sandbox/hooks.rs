@@ -44,9 +44,16 @@ pub type RecordFile<'a> = Option<&'a Path>;
 
 /// Runs the hooks of one list in order, and stops at the first that fails: it cannot be executed,
 /// its status is not 0, or its time is over (then it and its process group are killed). `kind`
-/// names the list in errors ("poststart"). A hook without a timeout is waited for for ever.
-pub fn run(kind: &str, hooks: &[HookPlan], state: &[u8], record: RecordFile<'_>) -> Result<(), StepError> {
-    let run_one = |hook| attend_to_end(spawn(hook, record)?, hook, state, record);
+/// names the list in errors ("poststart"). A hook without a timeout is waited for for ever. Their working directory is
+/// `directory`, or `/` if that is gone.
+pub fn run(
+    kind: &str,
+    hooks: &[HookPlan],
+    directory: &Path,
+    state: &[u8],
+    record: RecordFile<'_>,
+) -> Result<(), StepError> {
+    let run_one = |hook| attend_to_end(spawn(hook, directory, record)?, hook, state, record);
     hooks.iter().try_for_each(|hook| run_one(hook).map_err(|reason| failed(kind, hook, &reason)))
 }
 
@@ -95,8 +102,8 @@ struct Running {
     errors: Option<File>,
 }
 
-fn spawn(hook: &HookPlan, record: RecordFile<'_>) -> Result<Running, Failure> {
-    let mut command = command(hook);
+fn spawn(hook: &HookPlan, directory: &Path, record: RecordFile<'_>) -> Result<Running, Failure> {
+    let mut command = command(hook, directory);
     if let Some(path) = record {
         let file = File::create(path).map_err(|error| Failure::Call("write down", error))?;
         process::record_before_exec(&mut command, file.into());
@@ -127,13 +134,17 @@ fn attend_to_end(
     if status.success() { Ok(()) } else { Err(Failure::Status(status, output)) }
 }
 
-fn command(hook: &HookPlan) -> Command {
+fn command(hook: &HookPlan, directory: &Path) -> Command {
     let mut command = Command::new(&hook.path);
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
-    let environment = hook.env.iter().filter_map(|entry| entry.split_once('='));
-    command.env_clear().envs(environment).current_dir("/").process_group(0);
+    // Without a word on it, it is the runtime's own: so do runc and crun, and hooks count on its PATH.
+    if let Some(environment) = &hook.env {
+        command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
+    }
+    let directory = if directory.is_dir() { directory } else { Path::new("/") };
+    command.current_dir(directory).process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
@@ -273,7 +284,7 @@ mod tests {
         HookPlan {
             path: "/bin/sh".into(),
             args: vec!["hook".into(), "-c".into(), script.into()],
-            env: vec!["A=b".into()],
+            env: Some(vec!["A=b".into()]),
             timeout_s,
         }
     }
@@ -284,7 +295,7 @@ mod tests {
         let out = dir.path().join("out");
         let script = format!("cat > {0}; echo \" $0 $A ${{HOME-none}}\" >> {0}", out.display());
         let state = vec![b'x'; 300_000];
-        run("poststart", &[shell(&script, None)], &state, None).unwrap();
+        run("poststart", &[shell(&script, None)], Path::new("/"), &state, None).unwrap();
         let written = std::fs::read(&out).unwrap();
         assert_eq!(&written[..state.len()], &state[..]);
         assert_eq!(&written[state.len()..], b" hook b none\n");
@@ -292,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_hook_that_does_not_read_its_input_is_no_failure() {
-        run("poststop", &[shell("exec <&-", None)], &vec![b'x'; 300_000], None).unwrap();
+        run("poststop", &[shell("exec <&-", None)], Path::new("/"), &vec![b'x'; 300_000], None).unwrap();
     }
 
     #[test]
@@ -300,7 +311,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         let hooks = [shell("echo oh no >&2; exit 7", None), shell(&format!("> {}", out.display()), None)];
-        let error = run("createRuntime", &hooks, b"{}", None).unwrap_err();
+        let error = run("createRuntime", &hooks, Path::new("/"), b"{}", None).unwrap_err();
         assert_eq!(error.to_string(), "createRuntime hook /bin/sh: exited with status 7: oh no");
         assert!(!out.exists());
     }
@@ -308,15 +319,16 @@ mod tests {
     #[test]
     fn a_hook_is_killed_with_its_children_when_its_time_is_over() {
         let started = Instant::now();
-        let error = run("prestart", &[shell("sleep 100 & sleep 100", Some(1))], b"{}", None).unwrap_err();
+        let error = run("prestart", &[shell("sleep 100 & sleep 100", Some(1))], Path::new("/"), b"{}", None)
+            .unwrap_err();
         assert!(error.text.contains("timeout of 1 s"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(50));
     }
 
     #[test]
     fn a_missing_hook_is_named() {
-        let hook = HookPlan { path: "/does/not/exist".into(), args: vec![], env: vec![], timeout_s: None };
-        let error = run("poststop", &[hook], b"{}", None).unwrap_err();
+        let hook = HookPlan { path: "/does/not/exist".into(), args: vec![], env: None, timeout_s: None };
+        let error = run("poststop", &[hook], Path::new("/"), b"{}", None).unwrap_err();
         assert_eq!(error.to_string(), "execute poststop hook /does/not/exist: no such file or directory");
     }
 

@@ -310,8 +310,8 @@ pub struct HookPlan {
     pub path: PathBuf,
     /// Its arguments from `args[0]`; empty: the path alone.
     pub args: Vec<String>,
-    /// Its whole environment.
-    pub env: Vec<String>,
+    /// Its whole environment; `None`: that of whoever runs it.
+    pub env: Option<Vec<String>>,
     /// Seconds after which it is killed; `None` waits for ever, as the specification wants.
     pub timeout_s: Option<u32>,
 }

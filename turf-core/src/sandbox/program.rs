@@ -75,7 +75,7 @@ pub(super) fn of_hook(calls: &mut Builder, hook: &HookPlan) -> Result<ProgramOrd
     let path = hook.path.as_os_str().as_bytes();
     let arguments = hook.args.iter().map(String::as_bytes);
     let alone = hook.args.is_empty().then_some(path);
-    let environment = hook.env.iter().map(String::as_bytes);
+    let environment = hook.env.iter().flatten().map(String::as_bytes);
     calls.program([path].into_iter(), alone.into_iter().chain(arguments), environment)
 }
 

@@ -114,7 +114,10 @@ fn add_rule(
     }
     if action == ScmpAction::Notify && rule.names().iter().any(|name| name == "write") {
         // By write(2) the process tells that there is something for the agent, who does not know of it yet.
-        return Err(invalid(&format!("{place}.action"), "SCMP_ACT_NOTIFY cannot be used for write"));
+        return Err(invalid(
+            &format!("{place}.action"),
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall",
+        ));
     }
     let arguments = rule.args().as_deref().unwrap_or_default();
     let conditions = arguments

@@ -47,13 +47,11 @@ pub fn introduce(process: &Process<'_>, number: RawFd) -> Result<()> {
         agent.ok_or_else(|| Error::invalid("the process", "has a seccomp agent that no profile names"))?;
     let notifications = pidfd_getfd(process.pidfd, number)
         .operation(|| format!("take the seccomp notifications of process {}", process.pid))?;
-    let failed = || format!("hand the seccomp notifications to the agent at {}", agent.socket.display());
-    connect(agent)
-        // A blocking stream takes a message of this size whole.
-        .and_then(|socket| {
-            socket::send_packet(socket.as_fd(), &message(process, agent), &[notifications.as_fd()])
-        })
-        .operation(failed)
+    let path = agent.socket.display();
+    let socket = connect(agent).operation(|| format!("failed to connect with seccomp agent at {path}"))?;
+    // A blocking stream takes a message of this size whole.
+    socket::send_packet(socket.as_fd(), &message(process, agent), &[notifications.as_fd()])
+        .operation(|| format!("hand the seccomp notifications to the agent at {path}"))
 }
 
 fn connect(agent: &SeccompAgentPlan) -> io::Result<OwnedFd> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -282,7 +282,10 @@ impl<'a> Sandbox<'a> {
 
     fn container_hooks(&self, list: &[HookPlan]) -> Result<(), StepError> {
         let state = hooks::state_json(&self.plan.init.state, "creating", nix::unistd::getpid().as_raw());
-        hooks::run("createContainer", list, &state, None)
+        // Where runc has them, too: in the container's root, which nobody has entered yet.
+        let root = self.root.resolve(Path::new("/")).at(|| "open the container's root")?;
+        let directory = format!("/proc/self/fd/{}", root.as_raw_fd());
+        hooks::run("createContainer", list, Path::new(&directory), &state, None)
     }
 
     fn mask(&self, path: &Path) -> Result<(), StepError> {
