@@ -45,10 +45,16 @@ pub struct Container {
     pub stderr: PathBuf,
 }
 
+/// With what the names begin of all that a run of this id makes: of its tests, and of the benchmark's containers.
+pub fn tags(run: u32) -> [String; 2] {
+    [format!("cft{run}x"), format!("peer{run}-")]
+}
+
 impl Case {
     /// Makes the directory; `number` makes the name unique within this program.
     pub fn new(program: &Path, number: usize) -> Result<Case> {
-        let tag = format!("cft{}x{number}", std::process::id());
+        let [tag, _] = tags(std::process::id());
+        let tag = format!("{tag}{number}");
         let directory = std::env::temp_dir().join(&tag);
         let output = directory.join("output");
         fs::create_dir_all(&output).with_context(|| format!("create {}", directory.display()))?;

@@ -5,11 +5,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::{host, wait};
@@ -85,20 +88,29 @@ fn processes() -> Vec<host::Process> {
     host::processes().into_iter().filter(|process| process.parent == own).collect()
 }
 
-/// Ends and reaps every descendant, generation after generation.
+/// Ends and reaps every descendant: who loses its parent becomes a child of this process, and is ended as well.
 pub fn kill_children() {
-    while !wait::no_children(std::time::Duration::from_millis(1)) {
-        for pid in child_ids() {
-            // It may have ended by itself in between.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    let end = Instant::now() + wait::STEP;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {}
+            Err(Errno::ECHILD) => return,
+            _ => continue,
         }
-        if !wait::no_children(wait::STEP) {
+        let children = child_ids();
+        for pid in &children {
+            // It may have ended by itself in between.
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() || !wait::one_ends_within(&children, left).unwrap_or(true) {
             return;
         }
     }
 }
 
-/// Takes away what a failed test left: mounts that were not there before, and tagged control groups.
+/// Takes away what a failed test left: mounts that were not there before, and tagged control groups. What cannot be taken away
+/// keeps nothing else; the first error is returned.
 pub fn sweep(before: &BTreeSet<PathBuf>, tag: &str) -> Result<()> {
     for group in cgroups(tag) {
         // Nobody dies in a paused container; whatever is none of a freezer has no such file.
@@ -106,13 +118,29 @@ pub fn sweep(before: &BTreeSet<PathBuf>, tag: &str) -> Result<()> {
         let _ = fs::write(group.join("cgroup.freeze"), "0");
     }
     kill_children();
+    let mut swept = Ok(());
     for mount in mounts()?.difference(before).collect::<Vec<_>>().into_iter().rev() {
-        umount2(mount, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", mount.display()))?;
+        let gone = umount2(mount, MntFlags::MNT_DETACH);
+        swept = swept.and(gone.with_context(|| format!("unmount {}", mount.display())));
     }
     for group in cgroups(tag) {
-        fs::remove_dir(&group).with_context(|| format!("remove {}", group.display()))?;
+        swept = swept.and(remove_group(&group).with_context(|| format!("remove {}", group.display())));
     }
-    Ok(())
+    swept
+}
+
+/// Removes a control group that its processes are about to leave: they do so after their parent has learned of their end, and
+/// version 1 tells nobody.
+fn remove_group(group: &Path) -> std::io::Result<()> {
+    let end = Instant::now() + wait::STEP;
+    loop {
+        match fs::remove_dir(group) {
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            removed => return removed,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! It links none of the other crates, so nothing here can pass because both sides share a mistake, and its OCI
 //! tests run against any runtime with runc's command line: `conformance run --runtime /usr/bin/crun --exec-only`.
 
+mod attend;
 mod bench;
 mod bundle;
 mod case;
@@ -65,9 +66,10 @@ struct RunArgs {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Run(arguments) => suite::run(&arguments),
+        Verb::Run(arguments) if arguments.list => suite::run(&arguments),
+        Verb::Run(arguments) => attend::attended(|| suite::run(&arguments)),
         Verb::Clients(arguments) => clients::run(&arguments),
-        Verb::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Bench(arguments) => attend::attended(|| bench::run(&arguments).map(|()| ExitCode::SUCCESS)),
         Verb::Wpt(arguments) => wpt::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {

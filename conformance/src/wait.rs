@@ -42,7 +42,7 @@ pub fn no_children(limit: Duration) -> bool {
 
 /// Whether one of the processes ends within the limit, or there is none; it is not reaped. One may wait for another to be reaped,
 /// as the first of a pid namespace does for all in it.
-fn one_ends_within(pids: &[i32], limit: Duration) -> Result<bool> {
+pub fn one_ends_within(pids: &[i32], limit: Duration) -> Result<bool> {
     let open = |&pid: &i32| {
         let id = rustix::process::Pid::from_raw(pid).context("0 is no process")?;
         pidfd_open(id, PidfdFlags::empty()).with_context(|| format!("open process {pid}"))

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::BenchArgs;
 use super::series::Report;
-use crate::case::{Case, text};
+use crate::case::{self, Case, text};
 use crate::host;
 use crate::runtime::Runtime;
 use crate::suite;
@@ -62,7 +62,8 @@ fn measure(
     weighing: bool,
     report: &mut Report,
 ) -> Result<()> {
-    let id = format!("peer{}-{number}", std::process::id());
+    let [_, tag] = case::tags(std::process::id());
+    let id = format!("{tag}{number}");
     let create = ["create", "--bundle", bundle, &id];
     let run = ["run", "--bundle", bundle, &id];
     let mut time = |runtime: &mut Runtime, arguments: &[&str]| -> Result<()> {
