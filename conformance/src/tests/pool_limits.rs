@@ -13,7 +13,8 @@ tests! { "pool";
         turf_is_upgraded_under_load_and_no_request_is_lost,
         a_disposable_worker_serves_one_connection,
         a_worker_goes_after_its_requests_and_none_is_lost,
-        a_worker_that_native_code_holds_is_killed;
+        a_worker_that_native_code_holds_is_killed,
+        a_worker_that_does_not_begin_is_killed_and_holds_up_no_drain;
 }
 
 fn ready(pool: &mut Pool, count: usize) -> Result<Vec<String>> {
@@ -106,5 +107,19 @@ async function hold({ url }) {
     ensure!(exit["request"].as_str().is_some_and(|request| request.contains("/hold")), "{exit}");
     pool.wait_for_event("ready")?;
     ensure!(http::get(pool.address, "/")?.text()? == "fine");
+    pool.drain(case)
+}
+
+fn a_worker_that_does_not_begin_is_killed_and_holds_up_no_drain(case: &mut Case) -> Result<()> {
+    let script = "\
+addEventListener('install', (event) => event.waitUntil(new Promise((done) => setTimeout(done, 3_600_000))));
+addEventListener('fetch', (event) => event.respondWith(new Response('never')));
+";
+    // A drain may last longer than this test waits for its end.
+    let flags = ["--min", "1", "--max", "1", "--init-timeout", "500ms", "--drain-timeout", "1h"];
+    let mut pool = Pool::start(case, script, &flags)?;
+    let exit = pool.wait_for_event("exit")?;
+    ensure!(exit["reason"] == "did not serve within its init timeout" && exit["signal"] == 9, "{exit}");
+    pool.wait_for_event("start")?;
     pool.drain(case)
 }

@@ -230,12 +230,16 @@ impl Supervisor {
         self.spread_listeners();
     }
 
-    /// A worker is about to end.
+    /// A worker is about to end: one that does not serve yet has no longer than it had to begin.
     pub(super) fn begin_leaving(&mut self, number: u64, cause: &'static str) {
-        let until = Instant::now() + self.config.drain_timeout;
+        let mut until = Instant::now() + self.config.drain_timeout;
+        let init_timeout = self.config.init_timeout;
         let Some(worker) = self.workers.get_mut(&number) else { return };
         if worker.leaving.is_some() {
             return;
+        }
+        if worker.phase == Phase::Starting {
+            until = until.min(worker.started + init_timeout);
         }
         (worker.phase, worker.leaving) = (Phase::Draining, Some(Leaving::Until(until)));
         worker.cause = Some(cause);
