@@ -1,6 +1,11 @@
 //! What ends a pool's workers and its supervisor on purpose: limits, an upgrade, disposable sandboxes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::pool::{Load, Pool, SCRIPT};
@@ -14,7 +19,8 @@ tests! { "pool";
         a_disposable_worker_serves_one_connection,
         a_worker_goes_after_its_requests_and_none_is_lost,
         a_worker_that_native_code_holds_is_killed,
-        a_worker_that_does_not_begin_is_killed_and_holds_up_no_drain;
+        a_worker_that_does_not_begin_is_killed_and_holds_up_no_drain,
+        a_death_costs_no_request_of_another_worker;
 }
 
 fn ready(pool: &mut Pool, count: usize) -> Result<Vec<String>> {
@@ -122,4 +128,81 @@ addEventListener('fetch', (event) => event.respondWith(new Response('never')));
     ensure!(exit["reason"] == "did not serve within its init timeout" && exit["signal"] == 9, "{exit}");
     pool.wait_for_event("start")?;
     pool.drain(case)
+}
+
+/// How a worker comes to its end.
+#[derive(Clone, Copy)]
+enum Death {
+    /// A request takes all memory.
+    Memory,
+    /// An error outside of requests.
+    Error,
+    /// A signal from outside.
+    Signal,
+}
+
+fn a_death_costs_no_request_of_another_worker(case: &mut Case) -> Result<()> {
+    let script = SCRIPT.replace("new Response(me)", "new Response(Aworker.pool.id)")
+        + "Aworker.pool.onmessage = () => { throw new Error('as told'); };\n";
+    let flags = ["--min", "2", "--max", "2", "--dispatch", "rr"];
+    let mut pool = Pool::start(case, &script, &flags)?;
+    die_beside_others(case, &mut pool, Death::Memory, "out of memory: the JavaScript heap's limit")?;
+    die_beside_others(case, &mut pool, Death::Error, "uncaught error")?;
+    die_beside_others(case, &mut pool, Death::Signal, "killed by a signal")?;
+    pool.drain(case)?;
+    let mut pool = Pool::start(case, &script, &[&flags[..], &["--memory", "96M"]].concat())?;
+    die_beside_others(case, &mut pool, Death::Memory, "out of memory: the control group's limit")?;
+    pool.drain(case)
+}
+
+/// One of two workers dies while clients of the other ask without a pause.
+fn die_beside_others(case: &mut Case, pool: &mut Pool, death: Death, reason: &str) -> Result<()> {
+    while pool.workers(case)?.iter().filter(|worker| worker["phase"] == "serving").count() < 2 {
+        pool.wait_for_event("ready")?;
+    }
+    let mut victim = Client::connect(pool.address)?;
+    let victims_worker = victim.get("/me")?.text()?.to_owned();
+    let (mut others, stop) = (Vec::new(), AtomicBool::new(false));
+    while others.len() < 2 {
+        let mut client = Client::connect(pool.address)?;
+        if client.get("/me")?.text()? != victims_worker {
+            others.push(client);
+        }
+    }
+    thread::scope(|scope| {
+        let ask = |mut client: Client| {
+            let mut answers = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                ensure!(client.get("/")?.status == 200);
+                answers += 1;
+            }
+            Ok(answers)
+        };
+        let asking: Vec<_> = others.into_iter().map(|client| scope.spawn(move || ask(client))).collect();
+        let died = (|| {
+            match death {
+                Death::Memory => ensure!(victim.get("/heap").is_err(), "an answer without memory"),
+                Death::Error => {
+                    let name = pool.name().to_owned();
+                    case.runtime.ok(&["pool", "send", &name, "null", "--to", &victims_worker])?;
+                }
+                Death::Signal => kill(pid_of(case, pool, &victims_worker)?, Signal::SIGKILL)?,
+            }
+            pool.wait_for_event("exit")
+        })();
+        stop.store(true, Ordering::Relaxed);
+        for asking in asking {
+            let answers = asking.join().map_err(|_| anyhow::anyhow!("a client panicked"))?;
+            ensure!(answers.with_context(|| format!("beside a death: {reason}"))? > 0, "nobody was asked");
+        }
+        let exit = died?;
+        ensure!(exit["reason"] == reason && exit["worker"] == *victims_worker, "{exit}");
+        Ok(())
+    })
+}
+
+fn pid_of(case: &mut Case, pool: &Pool, worker: &str) -> Result<Pid> {
+    let workers = pool.workers(case)?;
+    let this = workers.iter().find(|one| one["id"] == worker).context("no such worker")?;
+    Ok(Pid::from_raw(i32::try_from(this["worker_pid"].as_i64().context("the worker has no pid")?)?))
 }
