@@ -103,12 +103,15 @@ fn may_name_a_path_beside_pid(text: &[u8]) -> bool {
         let end = behind.iter().position(|byte| *byte == b'}').unwrap_or(behind.len());
         may_name_a_path(&before[start..]) || may_name_a_path(&behind[..end])
     };
-    places(text, b"\\u").next().is_some() || places(text, word).any(is_beside_a_path)
+    let has_escapes = text.contains(&b'\\') && places(text, b"\\u").next().is_some();
+    has_escapes || places(text, word).any(is_beside_a_path)
 }
 
 /// Where a word stands in a text.
 fn places<'a>(text: &'a [u8], word: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    text.windows(word.len()).enumerate().filter(move |(_, part)| *part == word).map(|(at, _)| at)
+    // The first byte decides nearly always, and costs no call.
+    let is_there = move |(_, part): &(usize, &[u8])| part[0] == word[0] && *part == word;
+    text.windows(word.len()).enumerate().filter(is_there).map(|(at, _)| at)
 }
 
 /// Whether the container of a bundle joins a pid namespace that exists, whose processes can see it being built. Says
