@@ -119,6 +119,9 @@ pub const SEED_FORK_ATTEMPTS: usize = 4;
 /// How long a seed that was told to stop, or killed, may take to be gone.
 pub const SEED_STOP: Duration = Duration::from_secs(5);
 
+/// How long a seed's control groups may go on having somebody in them after its end, before they are left behind.
+pub const SEED_GROUPS: Duration = Duration::from_secs(1);
+
 /// How long a seccomp agent may take to accept the descriptor of a process that waits for it.
 pub const SECCOMP_AGENT: Duration = Duration::from_secs(10);
 

@@ -267,13 +267,17 @@ impl SeedDir {
         Ok(read_json(&self.0.join("groups.json"))?.unwrap_or_default())
     }
 
-    /// Removes the seed's control groups. One that somebody is still in stays.
-    pub fn remove_groups(&self) -> Result<()> {
+    /// Removes the seed's control groups; false if somebody is in one. Who has ended is, for a moment after the kernel has
+    /// released its locks.
+    pub fn remove_groups(&self) -> Result<bool> {
+        let mut is_done = true;
         for group in self.groups()? {
-            let _ = fs::remove_dir(&group);
-            let _ = group.parent().map(fs::remove_dir);
+            match fs::remove_dir(&group) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => is_done = false,
+                _ => drop(group.parent().map(fs::remove_dir)),
+            }
         }
-        Ok(())
+        Ok(is_done)
     }
 
     /// Removes the directory. Only for who knows that the seed is gone.

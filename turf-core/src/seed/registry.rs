@@ -250,7 +250,8 @@ impl Registry {
                 kill(name, generation)?;
             }
         }
-        generation.remove_groups()?;
+        // A group that somebody lives in stays.
+        wait_until(limits::SEED_GROUPS, || generation.remove_groups())?;
         generation.remove()
     }
 }
