@@ -43,6 +43,21 @@ const COLLECTIONS_PER_RELIEF: u32 = 8;
 /// Collections since native memory last went back.
 static UNRELIEVED: AtomicU32 = AtomicU32::new(0);
 
+/// After so many turns of its loop a worker has begun and answered its first request, and gives back what that has left free: it
+/// may have to wait long for the next.
+const FIRST_WORK: u32 = 3;
+
+/// As far below the loop calls of the first work have used the stack.
+const DEEPEST_CALLS: usize = 256 << 10;
+
+/// Stacks of threads lie further from the process's own, between which the kernel leaves 128 MB at least.
+const LARGEST_STACK: usize = 8 << 20;
+
+const PAGE: usize = 4096;
+
+/// Turns of the loop, until there are more than [`FIRST_WORK`].
+static TURNS: AtomicU32 = AtomicU32::new(0);
+
 /// A collection of V8's own has happened.
 static COLLECTED: AtomicBool = AtomicBool::new(false);
 
@@ -74,12 +89,41 @@ unsafe extern "C" fn on_collection(
     UNRELIEVED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Gives native memory that is free back if there were many collections since the last time; between two turns of the loop.
+/// Gives native memory that is free back if there were many collections since the last time, or the first work is done;
+/// between two turns of the loop.
 pub fn relieve() {
-    if UNRELIEVED.load(Ordering::Relaxed) >= COLLECTIONS_PER_RELIEF {
+    let turn = TURNS.load(Ordering::Relaxed);
+    if turn <= FIRST_WORK {
+        TURNS.store(turn + 1, Ordering::Relaxed);
+    }
+    if turn == FIRST_WORK {
+        release_stack();
+    }
+    if turn == FIRST_WORK || UNRELIEVED.load(Ordering::Relaxed) >= COLLECTIONS_PER_RELIEF {
         UNRELIEVED.store(0, Ordering::Relaxed);
         malloc::release_free();
     }
+}
+
+/// Gives back what deeper calls than this one have used of the process's stack. That of another thread ends where other memory may begin.
+#[inline(never)]
+fn release_stack() {
+    unsafe extern "C" {
+        /// Where the process's stack begins.
+        static __libc_stack_end: *const libc::c_void;
+    }
+    // SAFETY: the C library writes it once, before `main`.
+    let beginning = unsafe { __libc_stack_end }.addr();
+    let here = 0_u8;
+    let here = std::ptr::from_ref(&here).addr();
+    if beginning.wrapping_sub(here) > LARGEST_STACK {
+        return;
+    }
+    let end = (here - 2 * PAGE) / PAGE * PAGE;
+    let begin = end - DEEPEST_CALLS;
+    // SAFETY: no frame lies there: the stack grows down, and madvise(2) needs less than a page of it. Below the stack the kernel keeps a
+    // megabyte free of other mappings. An error (the stack is smaller) leaves nothing undone that matters.
+    unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_DONTNEED) };
 }
 
 /// What the process holds now is what it needs.
@@ -89,9 +133,11 @@ pub(super) fn rest(isolate: &mut v8::Isolate) {
     look_away();
 }
 
-/// What has happened until now is no reason to measure.
+/// What has happened until now is no reason to measure, nor for a clone to give anything back.
 pub(super) fn look_away() {
     COLLECTED.store(false, Ordering::Relaxed);
+    UNRELIEVED.store(0, Ordering::Relaxed);
+    TURNS.store(0, Ordering::Relaxed);
     malloc::take_grew();
     GREW.store(false, Ordering::Relaxed);
 }
