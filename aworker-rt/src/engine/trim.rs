@@ -43,8 +43,8 @@ const COLLECTIONS_PER_RELIEF: u32 = 8;
 /// Collections since native memory last went back.
 static UNRELIEVED: AtomicU32 = AtomicU32::new(0);
 
-/// After so many turns of its loop a worker has begun and answered its first request, and gives back what that has left free: it
-/// may have to wait long for the next.
+/// After so many turns of its loop a worker has begun and, where no timers came first, answered its first request. It gives back what that has
+/// left free: it may have to wait long for the next.
 const FIRST_WORK: u32 = 3;
 
 /// As far below the loop calls of the first work have used the stack.
